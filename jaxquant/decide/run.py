@@ -1,0 +1,109 @@
+"""The main job: every rung of the ladder evaluated on the workload, then the decision.
+
+`climb` is a generator of rows, so that a reader sees each as soon as it is known; it holds no printing.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxquant.decide.bars import Bar
+from jaxquant.decide.bits import Checked, Quantizer
+from jaxquant.decide.intervals import count_pairs, is_binary, share_interval
+from jaxquant.decide.ladder import Rung
+from jaxquant.decide.rows import Row
+from jaxquant.decide.targets import Target
+from jaxquant.decide.verdict import judge
+from jaxquant.decide.workloads import Answers, Workload
+from jaxquant.qtensor import dequantize_tensor
+from refquant.files.quantized import Plan, plan, predicted_bytes
+from refquant.schemes import Scheme
+
+LEVEL = 0.95
+
+
+class Ladder:
+    """A model, a workload and a bar; the float answers are the reference of every row.
+
+    Attributes:
+      target: the model.
+      workload: what it must answer.
+      bar: what a row must keep.
+      quantizer: the checked weights of every rung so far.
+      answers: scheme text → Answers, "float" first.
+    """
+
+    def __init__(self, target: Target, workload: Workload, bar: Bar):
+        """Nothing runs before `climb`."""
+        self.target, self.workload, self.bar = target, workload, bar
+        self.quantizer = Quantizer(target)
+        self.answers: dict[str, Answers] = {}
+
+    def climb(self, rungs: Sequence[Rung]) -> Iterator[Row]:
+        """The float row, then one row a rung, in order."""
+        yield self._float_row()
+        for rung in rungs:
+            yield self._row(rung)
+
+    def plans(self, scheme: Scheme) -> tuple[Plan, ...]:
+        """What the scheme makes of each tensor."""
+        return plan(self.target.infos, scheme)
+
+    def _float_row(self) -> Row:
+        started = time.perf_counter()
+        answers = self.workload.evaluate(self.target.forward({}))
+        self.answers["float"] = answers
+        plans = self.plans(Scheme())
+        size = predicted_bytes(plans, self.target.source.metadata)
+        seconds = time.perf_counter() - started
+        return Row("float", "as it is", size, bits_per_weight(plans), _mean(answers.score), len(answers.score), seconds=seconds)
+
+    def _row(self, rung: Rung) -> Row:
+        started = time.perf_counter()
+        scheme = rung.parsed
+        plans = self.plans(scheme)
+        checked = self.quantizer(plans)
+        answers = self.workload.evaluate(forward(self.target, checked, plans, scheme))
+        self.answers[rung.scheme] = answers
+        base = self.answers["float"]
+        same = answers.same_as(base)
+        verdict = judge(self.bar, float_scores=base.score, quantized_scores=answers.score, same=same, level=LEVEL)
+        pairs = count_pairs(base.score, answers.score) if is_binary(base.score, answers.score) else None
+        return Row(
+            rung.scheme,
+            rung.about,
+            predicted_bytes(plans, self.target.source.metadata),
+            bits_per_weight(plans),
+            _mean(answers.score),
+            len(answers.score),
+            pairs.lost if pairs else None,
+            pairs.won if pairs else None,
+            share_interval(int(np.count_nonzero(same)), len(same), level=LEVEL),
+            verdict,
+            sum(c.compared for c in checked.values()),
+            sum(c.differing for c in checked.values()),
+            time.perf_counter() - started,
+        )
+
+
+def forward(
+    target: Target, checked: Mapping[str, Checked], plans: tuple[Plan, ...], scheme: Scheme
+) -> Callable[..., Any]:
+    """The model under a scheme: dequantized weights in the float pass, or integer layers where inputs are quantized."""
+    quantized = {name: entry.q for name, entry in checked.items()}
+    if scheme.inputs is not None:
+        return target.forward_quantized(quantized, plans, scheme.inputs)
+    return target.forward({name: dequantize_tensor(q) for name, q in quantized.items()})
+
+
+def bits_per_weight(plans: Sequence[Plan]) -> float:
+    """Stored bits over weights, of all floating tensors: matrices, embeddings and what stays in float."""
+    weights = sum(math.prod(p.info.shape) for p in plans)
+    return sum(p.bits for p in plans) / max(weights, 1)
+
+
+def _mean(score: np.ndarray) -> float:
+    return float(np.mean(score))

@@ -1,0 +1,68 @@
+"""Speed as measured on this device, in this run, side by side: no speed-up is promised that was not seen.
+
+The contenders take turns, so that a machine that slows down slows all of them; the median of each is kept.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One way of running the model at one batch size.
+
+    Attributes:
+      what: the way, as a reader knows it.
+      batch: examples at once.
+      milliseconds: median of one call.
+      ratio: of its time to float's at that batch size; above 1 it is slower.
+      weight_bytes: bytes of weights it reads a call (codes and scales, or floats).
+    """
+
+    what: str
+    batch: int
+    milliseconds: float
+    ratio: float
+    weight_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a JSON-friendly dict."""
+        return dict(vars(self))
+
+
+def measure(
+    ways: Mapping[str, tuple[Callable[..., Any], int]], inputs: tuple[Any, ...], *, rounds: int = 7
+) -> list[Timing]:
+    """Times every way on the same inputs, in turns; the first way is what the others are compared with.
+
+    Args:
+      ways: name → (function of the inputs, weight bytes).
+      inputs: arrays whose first axis is the batch.
+      rounds: timed calls of each, after one untimed call that compiles.
+    """
+    seen: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, (run, _) in ways.items():
+            started = time.perf_counter()
+            jax.block_until_ready(run(*inputs))
+            seen[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(times[1:]) * 1000 for name, times in seen.items()}
+    base = next(iter(medians.values()))
+    batch = int(inputs[0].shape[0])
+    return [Timing(name, batch, ms, ms / base, ways[name][1]) for name, ms in medians.items()]
+
+
+def summary(timings: list[Timing]) -> str:
+    """One sentence: where smaller is slower, or what was gained, with the numbers."""
+    quantized = [t for t in timings if t.ratio != 1.0 or t.what != timings[0].what]
+    faster = [t for t in quantized if t.ratio < 0.95]
+    told = ", ".join(f"{t.what} at batch {t.batch}: {t.ratio:.2f} x float's time" for t in quantized)
+    if not faster:
+        return f"No speed-up on this device ({told}): smaller is not faster here; a fused native kernel is needed."
+    best = min(faster, key=lambda t: t.ratio)
+    return f"Fastest on this device: {best.what} at batch {best.batch}, {best.ratio:.2f} x float's time ({told})."

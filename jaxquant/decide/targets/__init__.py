@@ -1,0 +1,63 @@
+"""A target is a model as `decide` sees it: named weights, a compiled forward pass, and a place to put codes.
+
+Three kinds open here: a folder of type bert, an NNX module, a Linen module with its variables.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from refquant.files import TensorInfo
+from refquant.files.quantized import Plan
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model came from.
+
+    Attributes:
+      name: what the reader calls it.
+      path: its file, None for a model made in Python.
+      metadata: the file's own metadata, kept in what is saved.
+    """
+
+    name: str
+    path: Path | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Target(Protocol):
+    """What the ladder needs of a model; weights have the layout and the names of the saved file."""
+
+    source: Source
+    infos: tuple[TensorInfo, ...]
+
+    def tensor(self, name: str) -> np.ndarray:
+        """One weight as it lies in the file."""
+        ...
+
+    def forward(self, replaced: Mapping[str, Any]) -> Callable[..., Any]:
+        """The float forward pass with some weights replaced by other float arrays; compiled once for all."""
+        ...
+
+    def forward_quantized(self, quantized: Mapping[str, Any], plans: tuple[Plan, ...], inputs: Any) -> Callable[..., Any]:
+        """The forward pass with codes in its dense layers (name → QTensor): on integer inputs, or dequantized (None)."""
+        ...
+
+    def input_magnitudes(self) -> Callable[..., dict[str, Any]]:
+        """A compiled function from the model's inputs to each dense layer's largest |input| by channel."""
+        ...
+
+
+def infos_of(tensors: Mapping[str, Any]) -> tuple[TensorInfo, ...]:
+    """TensorInfos for arrays that lie in no file yet, in order."""
+    names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int32": "I32", "uint32": "U32", "int8": "I8"}
+    made, start = [], 0
+    for name, value in tensors.items():
+        end = start + value.size * value.dtype.itemsize
+        made.append(TensorInfo(name, names.get(str(value.dtype), "U8"), tuple(value.shape), start, end))
+        start = end
+    return tuple(made)

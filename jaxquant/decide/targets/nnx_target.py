@@ -1,0 +1,150 @@
+"""An NNX module as a target; a folder of type bert opens as one, with the names and layout of its file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxquant.decide.targets import Source, infos_of
+from jaxquant.flax.linear import QuantizedLinear, RecordingLinear, Seen
+from jaxquant.flax.replace import modules, replaced
+from jaxquant.qtensor import QTensor, dequantize_tensor
+from refquant.files import TensorInfo, read_header, read_tensor
+from refquant.files.quantized import Plan
+from refquant.granularity import PerAxis, PerGroup
+from refquant.schemes import TensorScheme
+
+Keys = tuple[str | int, ...]
+
+
+class NnxTarget:
+    """Weights by name, one compiled forward pass that takes them as arguments.
+
+    Attributes:
+      source: where the model came from.
+      infos: its weights in saved order.
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        source: Source,
+        *,
+        names: Mapping[str, tuple[Keys, bool]] | None = None,
+        infos: tuple[TensorInfo, ...] | None = None,
+    ):
+        """Takes the model as it is.
+
+        Args:
+          model: any NNX module; it is never changed.
+          source: where it came from.
+          names: saved name → (path of the parameter, whether the file holds its transpose); None: dotted paths.
+          infos: all tensors of the source file; None: the parameters themselves.
+        """
+        self.model, self.source = model, source
+        self._graph, self._params, self._rest = nnx.split(model, nnx.Param, ...)
+        flat = dict(self._params.flat_state())
+        self._names = dict(names or {".".join(map(str, path)): (tuple(path), False) for path in flat})
+        self.infos = infos or infos_of({name: flat[path][...] for name, (path, _) in self._names.items()})
+        self._flat = flat
+
+    @cached_property
+    def _header(self) -> Any:
+        return read_header(self.source.path) if self.source.path else None
+
+    def tensor(self, name: str) -> np.ndarray:
+        """One weight as it lies in the file."""
+        if self._header is not None:
+            return read_tensor(self._header, name)
+        return np.asarray(self._flat[self._names[name][0]][...])
+
+    @cached_property
+    def _run(self) -> Callable[..., Any]:
+        graph = self._graph
+        return jax.jit(lambda params, rest, *inputs: nnx.merge(graph, params, rest)(*inputs))
+
+    def forward(self, replaced: Mapping[str, Any]) -> Callable[..., Any]:
+        """The float forward pass with some weights replaced (file layout); compiled once for all of them."""
+        params = self._with(replaced)
+        return lambda *inputs: self._run(params, self._rest, *inputs)
+
+    def forward_quantized(
+        self, quantized: Mapping[str, QTensor], plans: tuple[Plan, ...], inputs: TensorScheme | None
+    ) -> Callable[..., Any]:
+        """The forward pass with codes in every dense layer: on integer inputs, or dequantized at each call (None)."""
+        kernels = {path[:-1]: name for name, (path, _) in self._names.items() if path[-1] == "kernel"}
+        spec = inputs.spec() if inputs else None
+        used: set[str] = set()
+
+        def make(path: Keys, linear: Any) -> nnx.Module | None:
+            name = kernels.get(tuple(path))
+            if name not in quantized:
+                return None
+            used.add(name)
+            bias = None if linear.bias is None else linear.bias[...]
+            return QuantizedLinear(self._as_kernel(name, quantized[name]), bias, spec)
+
+        model = replaced(self.model, make)
+        floats = {name: dequantize_tensor(q) for name, q in quantized.items() if name not in used}
+        graph, state = nnx.split(model)
+        nnx.update(state, nnx.State.from_flat_path({self._names[n][0]: self._param(n, v) for n, v in floats.items()}))
+        run = jax.jit(lambda state, *args: nnx.merge(graph, state)(*args))
+        return lambda *args: run(state, *args)
+
+    def input_magnitudes(self) -> Callable[..., dict[str, Any]]:
+        """A compiled function: the model's inputs → {weight name: float32 [in], largest |input| of each channel}."""
+        names = {path[:-1]: name for name, (path, _) in self._names.items() if path[-1] == "kernel"}
+        model = replaced(self.model, lambda _, linear: RecordingLinear(linear))
+        graph, state = nnx.split(model)
+
+        @jax.jit
+        def run(state: Any, *inputs: Any) -> Any:
+            merged = nnx.merge(graph, state)
+            merged(*inputs)
+            return nnx.state(merged, Seen)
+
+        def magnitudes(*inputs: Any) -> dict[str, Any]:
+            seen = run(state, *inputs).flat_state()
+            return {names[tuple(p[:-1])]: v[...] for p, v in seen if tuple(p[:-1]) in names}
+
+        return magnitudes
+
+    def dense_names(self) -> tuple[str, ...]:
+        """Saved names of the weights that are kernels of nnx.Linear, in model order."""
+        linears = {path for path, _ in modules(self.model)}
+        return tuple(name for name, (path, _) in self._names.items() if path[:-1] in linears and path[-1] == "kernel")
+
+    def _with(self, arrays: Mapping[str, Any]) -> nnx.State:
+        changed = {self._names[n][0]: self._param(n, v) for n, v in arrays.items() if n in self._names}
+        return nnx.State.from_flat_path({**self._flat, **changed})
+
+    def _param(self, name: str, value: Any) -> nnx.Param:
+        array = jnp.asarray(value)
+        return nnx.Param(array.T if self._names[name][1] else array)
+
+    def _as_kernel(self, name: str, q: QTensor) -> QTensor:
+        """Codes as [in, out], as a dense layer reads them; the same codes and scales, only laid out anew."""
+        if not self._names[name][1]:
+            return q
+        grain = q.spec.granularity
+        turned = {PerAxis: lambda g: PerAxis(1 - g.axis % 2), PerGroup: lambda g: PerGroup(1 - g.axis % 2, g.size)}
+        grain = turned.get(type(grain), lambda g: g)(grain)
+        zero = None if q.zero_point is None else q.zero_point.T
+        return QTensor(q.codes.T, q.scale.T, zero, replace(q.spec, granularity=grain))
+
+
+def open_bert(folder: Path) -> NnxTarget:
+    """A folder with config.json (model_type bert) and model.safetensors as a target under the file's own names."""
+    from jaxquant.models import bert, bert_layout
+
+    model, config = bert.open_folder(folder)
+    path = Path(folder) / "model.safetensors"
+    header = read_header(path)
+    names = {name: (slot.path, slot.transposed) for name, slot in bert_layout.tensor_map(config).items()}
+    return NnxTarget(model, Source(Path(folder).name, path, header.metadata), names=names, infos=header.tensors)

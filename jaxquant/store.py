@@ -1,0 +1,210 @@
+"""Quantized safetensors files: written tensor by tensor in bounded memory, resumable; loaded back as QTensors.
+
+The layout is refquant.files.quantized's (specs/65-files.md); codes and scales are jaxquant's, so they are refquant's.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from jaxquant.codec import decode, encode
+from jaxquant.packing import pack, unpack
+from jaxquant.qtensor import QTensor, quantize_tensor
+from refquant import files, formats
+from refquant.files.quantized import PREFIX, Plan, file_metadata, plan, predicted_bytes, read_entry
+from refquant.granularity import PerAxis, PerGroup
+from refquant.schemes import Scheme
+from refquant.spec import QuantSpec
+
+PIECE = 1 << 24  # elements of a tensor in memory at once, where its rows are independent
+_ZERO_VIEW = {"int8": np.uint8, "uint8": np.uint8, "int16": np.uint16, "uint16": np.uint16}
+
+
+def quantize_file(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    scheme: Scheme,
+    *,
+    overwrite: bool = False,
+    resume: bool = True,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> tuple[Plan, ...]:
+    """Writes the quantized form of a safetensors file; the source is only read.
+
+    Args:
+      source: a safetensors file.
+      output: where to; whole or absent afterwards.
+      scheme: what to do with linear, conv and embedding tensors.
+      overwrite: replace an existing output.
+      resume: go on after the last finished tensor of an interrupted run, byte for byte as if it had not stopped.
+      progress: called with (tensor, elements done, elements in all).
+    Returns:
+      The plan of every tensor.
+    Raises:
+      ValueError: a bad file, an output that exists or is the source, a scheme that fits no tensor.
+      OSError: a full disk; nothing is left but the resumable part.
+    """
+    files.refuse_same(output, [source])
+    header = files.read_header(source)
+    plans = plan(header.tensors, scheme)
+    refuse_idle(plans, scheme, header.path)
+    stored = [part for one in plans for part in one.stored()]
+    stamp = f"{files.file_stamp(source)} {scheme}"
+    metadata = file_metadata(plans, header.metadata)
+    total = sum(one.info.size for one in plans)
+    with files.Writer(output, stored, metadata, overwrite=overwrite, resume=resume, source=stamp) as writer:
+        pending = {info.name for info in writer.pending}
+        done = 0
+        for one in plans:
+            for name, piece in _pieces(header, one, pending):
+                writer.append(name, piece)
+            done += one.info.size
+            progress(one.info.name, done, total)
+    return plans
+
+
+def refuse_idle(plans: tuple[Plan, ...], scheme: Scheme, path: Any) -> None:
+    """A scheme that quantizes nothing is an error, not a copy.
+
+    Raises:
+      ValueError: no tensor of the file is linear, conv or embedding in a float dtype that the scheme covers.
+    """
+    if not any(one.scheme for one in plans):
+        why = sorted({one.why for one in plans})
+        raise ValueError(f"quantize: scheme '{scheme}' fits no tensor of {path}, need at least one ({'; '.join(why)})")
+
+
+def write_quantized(
+    output: str | os.PathLike[str],
+    plans: tuple[Plan, ...],
+    quantized: dict[str, QTensor],
+    tensor: Callable[[str], np.ndarray],
+    metadata: dict[str, str],
+    *,
+    overwrite: bool = False,
+) -> int:
+    """Writes tensors that are quantized already; returns the file's bytes.
+
+    Args:
+      output: where to; whole or absent afterwards.
+      plans: one a tensor.
+      quantized: name → QTensor for every plan with a scheme.
+      tensor: gives a copied tensor by name.
+      metadata: of the source.
+      overwrite: replace an existing output.
+    """
+    stored = [part for one in plans for part in one.stored()]
+    with files.Writer(output, stored, file_metadata(plans, metadata), overwrite=overwrite) as writer:
+        for one in plans:
+            name = one.info.name
+            parts = _parts(quantized[name], name) if one.scheme else {name: raw(np.asarray(tensor(name)))}
+            for key, value in parts.items():
+                writer.append(key, value)
+    return predicted_bytes(plans, metadata)
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray | QTensor]:
+    """Every tensor of a file under its source's name; quantized ones as QTensors.
+
+    Raises:
+      ValueError: a bad file, or metadata that does not fit its tensors.
+    """
+    header = files.read_header(path)
+    entries = {k[len(PREFIX) :]: v for k, v in header.metadata.items() if k.startswith(PREFIX)}
+    entries.pop("version", None)
+    parts = {f"{name}.{part}" for name in entries for part in ("codes", "scale", "zero_point")}
+    found: dict[str, Any] = {t.name: array(header, t.name) for t in header.tensors if t.name not in parts}
+    return found | {name: _restore(header, name, text) for name, text in entries.items()}
+
+
+def array(header: files.Header, name: str) -> np.ndarray:
+    """One tensor with its own dtype, bfloat16 included."""
+    value = files.read_tensor(header, name)
+    return value.view(ml_dtypes.bfloat16) if header.tensor(name).dtype == "BF16" else value
+
+
+def raw(value: np.ndarray) -> np.ndarray:
+    """A tensor as `Writer` takes it: bfloat16 as its bits."""
+    return value.view(np.uint16) if value.dtype == ml_dtypes.bfloat16 else value
+
+
+def _pieces(header: files.Header, one: Plan, pending: set[str]) -> Iterator[tuple[str, Any]]:
+    """What to append for one tensor, skipping parts that an interrupted run has finished."""
+    name = one.info.name
+    if one.scheme is None:
+        if name in pending:
+            yield name, files.read_tensor(header, name)
+        return
+    kept: dict[str, list[np.ndarray]] = {}
+    if not any(part.name in pending for part in one.stored()):
+        return
+    for x in _row_blocks(header, one):
+        for key, value in _parts(quantize_tensor(x, one.spec), name).items():
+            if key.endswith(".codes"):
+                if key in pending:
+                    yield key, value
+            else:
+                kept.setdefault(key, []).append(value)
+    for key, values in kept.items():
+        if key in pending:
+            yield key, values[0] if len(values) == 1 else np.concatenate(values)
+
+
+def _row_blocks(header: files.Header, one: Plan) -> Iterator[np.ndarray]:
+    """The tensor in blocks of whole rows where rows are independent, else whole."""
+    name, shape = one.info.name, one.info.shape
+    grain = one.spec.granularity
+    by_row = grain == PerAxis(0) or (isinstance(grain, PerGroup) and grain.axis % len(shape) != 0)
+    rows = max(8, PIECE // max(math.prod(shape[1:]), 1) // 8 * 8)  # eight rows end on a byte at every width
+    if not by_row or rows >= shape[0]:
+        yield array(header, name)
+        return
+    for start in range(0, shape[0], rows):
+        block = files.read_rows(header, name, start, min(start + rows, shape[0]))
+        yield block.view(ml_dtypes.bfloat16) if one.info.dtype == "BF16" else block
+
+
+def _parts(q: QTensor, name: str) -> dict[str, np.ndarray]:
+    """The stored arrays of a QTensor (FIL-2)."""
+    parts = {f"{name}.codes": np.asarray(pack(q.codes, fmt=q.spec.fmt)), f"{name}.scale": _stored_scale(q)}
+    if q.zero_point is not None:
+        zero = np.asarray(q.zero_point)
+        storage = q.spec.fmt.storage
+        parts[f"{name}.zero_point"] = zero if zero.dtype == np.float32 else zero.astype(storage).view(_ZERO_VIEW[storage])
+    return parts
+
+
+def _stored_scale(q: QTensor) -> np.ndarray:
+    """The scale in its storage format; exact, because the scale rule rounded it to that format."""
+    storage, scale = q.spec.scale.storage, np.asarray(q.scale)
+    if storage == "float32":
+        return scale
+    codes = np.asarray(encode(scale, fmt=formats.ALL["e8m0fnu" if storage == "pow2" else storage]))
+    return codes.view(np.float16) if storage == "float16" else codes
+
+
+def _restore(header: files.Header, name: str, text: str) -> QTensor:
+    spec, shape, _ = read_entry(name, text)
+    codes = unpack(np.asarray(files.read_tensor(header, f"{name}.codes")), shape, fmt=spec.fmt)
+    return QTensor(codes, _restored_scale(header, name, spec), _restored_zero(header, name, spec), spec)
+
+
+def _restored_scale(header: files.Header, name: str, spec: QuantSpec) -> Any:
+    value = np.asarray(files.read_tensor(header, f"{name}.scale"))
+    if spec.scale.storage == "float32":
+        return value
+    storage = "e8m0fnu" if spec.scale.storage == "pow2" else spec.scale.storage
+    codes = value.view(np.uint16) if value.dtype == np.float16 else value
+    return decode(codes, fmt=formats.ALL[storage])
+
+
+def _restored_zero(header: files.Header, name: str, spec: QuantSpec) -> Any:
+    if spec.scale.zero == "none":
+        return None
+    value = np.asarray(files.read_tensor(header, f"{name}.zero_point"))
+    return value if spec.scale.zero == "float" else value.view(spec.fmt.storage).astype(np.int32)

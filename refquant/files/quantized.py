@@ -1,0 +1,170 @@
+"""How a quantized model lies in a safetensors file: which tensors there are, their names and their exact bytes.
+
+A quantized tensor NAME becomes NAME.codes (uint8, packed by PCK-1), NAME.scale and, where the rule has one,
+NAME.zero_point; the file's metadata holds its scheme, shape and axes under "refquant:NAME".  All else is copied.
+No arithmetic on values here: shapes, names and counts only (specs/65-files.md, FIL-1..FIL-4).
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from refquant.files.safetensors import TensorInfo
+from refquant.files.safetensors_writer import predicted_size
+from refquant.schemes import Scheme, TensorScheme, parse_tensor
+from refquant.spec import SCALE_BITS, QuantSpec
+
+Kind = Literal["linear", "embedding", "conv", "other"]
+FLOATS = ("F64", "F32", "F16", "BF16")
+QUANTIZABLE = ("F32", "F16", "BF16")
+STORED_SCALE = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "e4m3fn": "F8_E4M3"}
+PREFIX = "refquant:"
+VERSION = "1"
+_EMBEDDING = re.compile(r"embed|(^|\.)(wte|wpe)(\.|$)|tok_emb|(^|\.)shared\.weight$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor that a file will have: what `predicted_size` and `Writer` need."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of one tensor of the source.
+
+    Attributes:
+      info: the tensor as it is.
+      kind: its class by name and shape.
+      scheme: how it is quantized, None where it is copied.
+      why: why it is copied ("" where it is quantized).
+    """
+
+    info: TensorInfo
+    kind: Kind
+    scheme: TensorScheme | None
+    why: str = ""
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """(channel axis, group axis): [out, in] as PyTorch stores it, [in, out] where the name ends in "kernel"."""
+        flax = self.info.name.rsplit(".", 1)[-1].rsplit("/", 1)[-1] == "kernel"
+        if self.kind == "embedding" or not flax:
+            return 0, 1
+        return len(self.info.shape) - 1, len(self.info.shape) - 2
+
+    @property
+    def spec(self) -> QuantSpec:
+        """The QuantSpec of the tensor as it lies in the file (only where it is quantized)."""
+        if self.scheme is None:
+            raise ValueError(f"Plan: {self.info.name} is copied, need a scheme for it to have a spec ({self.why})")
+        channel, group = self.axes
+        return self.scheme.spec(channel_axis=channel, group_axis=group)
+
+    def stored(self) -> tuple[Stored, ...]:
+        """The tensors it becomes, in file order."""
+        name, shape = self.info.name, self.info.shape
+        if self.scheme is None:
+            return (Stored(name, self.info.dtype, shape),)
+        spec = self.spec
+        scales = spec.granularity.scale_shape(shape)
+        codes = Stored(f"{name}.codes", "U8", (math.ceil(math.prod(shape) * spec.fmt.bits / 8),))
+        scale = Stored(f"{name}.scale", STORED_SCALE.get(spec.scale.storage, "U8"), scales)
+        if spec.scale.zero == "none":
+            return codes, scale
+        zero = "F32" if spec.scale.zero == "float" else {8: "U8", 16: "U16"}[8 if spec.fmt.bits <= 8 else 16]
+        return codes, scale, Stored(f"{name}.zero_point", zero, scales)
+
+    def metadata(self) -> dict[str, str]:
+        """The file's metadata entry that lets the tensor be restored; empty where it is copied."""
+        if self.scheme is None:
+            return {}
+        channel, group = self.axes
+        entry = {
+            "scheme": str(self.scheme),
+            "shape": list(self.info.shape),
+            "dtype": self.info.dtype,
+            "channel_axis": channel,
+            "group_axis": group,
+        }
+        return {PREFIX + self.info.name: json.dumps(entry, separators=(",", ":"))}
+
+    @property
+    def bits(self) -> int:
+        """Bits of the stored form: codes, scales and zero points, or the tensor as it is."""
+        if self.scheme is None:
+            return self.info.nbytes * 8
+        scales = math.prod(self.spec.granularity.scale_shape(self.info.shape))
+        width = SCALE_BITS[self.spec.scale.storage]
+        zero = {"none": 0, "float": 32, "int": 8 if self.spec.fmt.bits <= 8 else 16}[self.spec.scale.zero]
+        return math.ceil(self.info.size * self.spec.fmt.bits / 8) * 8 + scales * (width + zero)
+
+
+def classify(name: str, shape: tuple[int, ...], dtype: str) -> Kind:
+    """The class of a tensor, from its name and shape: what a scheme's w= and e= apply to."""
+    if dtype not in FLOATS or math.prod(shape) == 0:
+        return "other"
+    if len(shape) == 2:
+        return "embedding" if _EMBEDDING.search(name) else "linear"
+    return "conv" if len(shape) in (3, 4) and min(shape[:2]) >= 1 and math.prod(shape) > 64 else "other"
+
+
+def plan(tensors: Iterable[TensorInfo], scheme: Scheme) -> tuple[Plan, ...]:
+    """What a scheme makes of each tensor of a file, in file order (FIL-1)."""
+    return tuple(_plan_one(info, scheme) for info in tensors)
+
+
+def _plan_one(info: TensorInfo, scheme: Scheme) -> Plan:
+    kind = classify(info.name, info.shape, info.dtype)
+    chosen = {"linear": scheme.weights, "conv": scheme.weights, "embedding": scheme.embeddings, "other": None}[kind]
+    if kind == "other":
+        return Plan(info, kind, None, "neither a matrix nor a convolution kernel")
+    if chosen is None:
+        return Plan(info, kind, None, f"the scheme leaves {kind} tensors in float")
+    if info.dtype not in QUANTIZABLE:
+        return Plan(info, kind, None, f"dtype {info.dtype}, need one of {', '.join(QUANTIZABLE)}")
+    if chosen.grain == "token":
+        raise ValueError(
+            "plan: weights have grain 'token', need tensor, channel, gN or bRxC (tokens are rows of a layer's inputs)"
+        )
+    return Plan(info, kind, chosen)
+
+
+def file_metadata(plans: Iterable[Plan], source: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The output's metadata: the source's own, the format's version, and one entry a quantized tensor (FIL-3)."""
+    found = dict(source or {})
+    found[PREFIX + "version"] = VERSION
+    for entry in plans:
+        found.update(entry.metadata())
+    return found
+
+
+def predicted_bytes(plans: Iterable[Plan], source: Mapping[str, str] | None = None) -> int:
+    """Exact bytes of the file that `jaxquant quantize` would write."""
+    plans = tuple(plans)
+    return predicted_size([part for entry in plans for part in entry.stored()], file_metadata(plans, source))
+
+
+def read_entry(name: str, text: str) -> tuple[QuantSpec, tuple[int, ...], str]:
+    """The (spec, shape, source dtype) of a quantized tensor from its metadata entry.
+
+    Raises:
+      ValueError: the entry is not what `Plan.metadata` writes.
+    """
+    try:
+        entry = json.loads(text)
+        shape = tuple(int(n) for n in entry["shape"])
+        scheme = parse_tensor(entry["scheme"])
+        spec = scheme.spec(channel_axis=int(entry["channel_axis"]), group_axis=int(entry["group_axis"]))
+        spec.granularity.scale_shape(shape)
+        return spec, shape, str(entry["dtype"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"metadata of {name!r} is {text[:80]!r}, need scheme, shape, dtype and axes ({error})"
+        ) from None
