@@ -277,13 +277,13 @@ def magnitude_code(x: Real, fmt: FloatFormat, ties: str) -> int:
 
 def _encode_float(x: Real, fmt: FloatFormat, cast: Cast) -> int:
     sign = fmt.sign_bit if x.negative else 0
-    if x.size == NAN:
-        return _nan(x, fmt, cast)
+    if x.size == NAN:  # ENC-4
+        return {"max": fmt.max_code, "zero": 0}.get(cast.nan, _nan(x, fmt, cast))
     code = magnitude_code(x, fmt, cast.ties or fmt.ties)
     if not fmt.zero and x.size == 0:  # ENC-6
         return _nan(x, fmt, cast) if cast.overflow == "special" else 0
     if not fmt.signed and x.negative and not (fmt.zero and code == 0):  # ENC-6
-        return 0 if fmt.nan_code is None else _nan(x, fmt, cast)
+        return _nan(x, fmt, cast)
     if code > fmt.max_code:
         return _overflow(x, fmt, cast)
     if code == 0 and fmt.zero:  # ENC-5
@@ -292,12 +292,9 @@ def _encode_float(x: Real, fmt: FloatFormat, cast: Cast) -> int:
 
 
 def _nan(x: Real, fmt: FloatFormat, cast: Cast) -> int:
-    """ENC-4."""
-    if cast.nan == "max":
-        return fmt.max_code
-    if cast.nan == "zero" or fmt.nan_code is None:
-        return 0
-    return fmt.nan_code | (fmt.sign_bit if x.negative and cast.nan == "signed" else 0)
+    """ENC-4, for NaN and for what becomes NaN."""
+    signed = fmt.sign_bit if x.negative and cast.nan == "signed" else 0
+    return 0 if fmt.nan_code is None else fmt.nan_code | signed
 
 
 def _overflow(x: Real, fmt: FloatFormat, cast: Cast) -> int:
