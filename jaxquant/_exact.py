@@ -1,0 +1,153 @@
+"""The seam: every step that XLA would otherwise change.  Nothing else in jaxquant divides, fuses or sums floats.
+
+A guard is empirical: it holds for the compilers that tests/test_exact_seam.py runs on, and each docstring names its
+witness there.  All guards are elementwise, so they fuse and cost no pass over memory.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+NAN = 0x7FC00000
+INF = 0x7F800000
+MAGNITUDE = 0x7FFFFFFF
+MIN_NORMAL = 0x00800000
+NEGATIVE_ZERO = -0x80000000
+
+
+def bits(x: jax.Array) -> jax.Array:
+    """The pattern of a binary32 array as int32.  Witness: test_bits_are_opaque."""
+    return lax.bitcast_convert_type(x, jnp.int32)
+
+
+def from_bits(pattern: jax.Array) -> jax.Array:
+    """The binary32 array of an int32 pattern.  Witness: test_bits_are_opaque."""
+    return lax.bitcast_convert_type(pattern, jnp.float32)
+
+
+def is_nan(x: jax.Array) -> jax.Array:
+    """Where x is NaN, from the bits; no compiler flag can assume it away.  Witness: test_nan_is_seen."""
+    return (bits(x) & MAGNITUDE) > INF
+
+
+def flush(x: jax.Array) -> jax.Array:
+    """GEN-9: a subnormal counts as the zero of its sign, in eager, compiled and folded code alike.
+
+    Witness: test_flush_is_total.
+    """
+    pattern = bits(x)
+    return from_bits(jnp.where((pattern & MAGNITUDE) < MIN_NORMAL, pattern & NEGATIVE_ZERO, pattern))
+
+
+def rounded(product: jax.Array) -> jax.Array:
+    """The value as its own binary32 rounding, whatever made it and whatever is done with it.
+
+    XLA:CPU contracts a*b + c into one FMA, and the simplifier merges (a*c1)*c2 and (a/b)/c; optimization_barrier and
+    reduce_precision do not prevent the first, and a float select is folded away when the product comes from an
+    integer code.  A NaN select on the bits holds.  Witness: test_product_is_rounded.
+    """
+    pattern = bits(product)
+    return from_bits(jnp.where((pattern & MAGNITUDE) > INF, NAN, pattern))
+
+
+def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
+    """GEN-2: x / divisor, correctly rounded once.
+
+    XLA rewrites A / broadcast(s) and A / constant to A * (1/s), (A / B) / C to A / (B * C), 1 / sqrt to rsqrt.  Here
+    the divisor is a select whose predicate reads x against a threshold that the simplifier cannot see (a scalar
+    behind a barrier, so nothing is materialised), and x is rounded by the same predicate.  A barrier on the divisor
+    fails under vmap, a plain select where x is constant.  Witness: test_division_is_division.
+    """
+    pattern = bits(x)
+    nan = (pattern & MAGNITUDE) > lax.optimization_barrier(jnp.int32(INF))
+    return from_bits(jnp.where(nan, NAN, pattern)) / jnp.where(nan, jnp.float32(jnp.nan), divisor)
+
+
+def reciprocal(x: jax.Array) -> jax.Array:
+    """1 / x, correctly rounded once.  Witness: test_division_is_division."""
+    return div(jnp.ones_like(x), x)
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """GEN-1: float16 or bfloat16 to binary32, exactly, of the *rounded* value; binary32 is only `rounded`.
+
+    XLA elides the rounding of a bfloat16 producer before a conversion back.  A step on the 16 bits in between holds,
+    and fuses where a barrier would materialise.  Witness: test_widen_sees_the_rounding.
+    """
+    if x.dtype == jnp.bfloat16:
+        pattern = lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.int32)
+        return from_bits(lax.shift_left(pattern, jnp.int32(16)))
+    if x.dtype == jnp.float16:
+        return _seal16(x).astype(jnp.float32)
+    return rounded(x)
+
+
+def narrow(x: jax.Array, dtype: str) -> jax.Array:
+    """DEQ-4: binary32 to `dtype`, ties to even, overflow to inf; the rounding stays whatever follows.
+
+    bfloat16 is rounded on the bits (some CPUs flush its subnormals).  Witness: test_narrow_keeps_the_rounding.
+    """
+    if dtype == "float32":
+        return rounded(x)
+    if dtype == "float16":
+        return _seal16(x.astype(jnp.float16))
+    pattern = bits(x)
+    up = lax.shift_right_logical(pattern, jnp.int32(16)) & 1
+    kept = lax.shift_right_logical(pattern + 0x7FFF + up, jnp.int32(16))
+    kept = jnp.where((pattern & MAGNITUDE) > INF, NAN >> 16, kept)
+    return lax.bitcast_convert_type(kept.astype(jnp.uint16), jnp.bfloat16)
+
+
+def _seal16(x: jax.Array) -> jax.Array:
+    pattern = lax.bitcast_convert_type(x, jnp.uint16)
+    sealed = jnp.where((pattern & 0x7FFF) > 0x7C00, jnp.uint16(0x7E00), pattern)
+    return lax.bitcast_convert_type(sealed, jnp.float16)
+
+
+def tree_sum(x: jax.Array, axis: int) -> jax.Array:
+    """SUM-1: the sum over one axis in the fixed order of adjacent pairs; a zero result is +0.
+
+    A library reduction has an order of its own; x + 0 is simplified to x, so the sign of zero is cleared on the bits.
+    Witness: test_tree_sum_has_one_order.
+    """
+    x = jnp.moveaxis(rounded(x), axis, -1)
+    count = x.shape[-1]
+    if count == 0:
+        return jnp.zeros(x.shape[:-1], jnp.float32)
+    size = 1 << (count - 1).bit_length()
+    padding = [(0, 0, 0)] * (x.ndim - 1) + [(0, size - count, 0)]
+    x = lax.pad(x, jnp.float32(-0.0), padding)
+    while x.shape[-1] > 1:
+        pairs = x.reshape(*x.shape[:-1], x.shape[-1] // 2, 2)
+        x = pairs[..., 0] + pairs[..., 1]
+    pattern = bits(x[..., 0])
+    return from_bits(jnp.where(pattern == NEGATIVE_ZERO, 0, pattern))
+
+
+def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
+    """BIT-2: x * 2**exponent on the bits, rounded once (ties to even) in the subnormals too.
+
+    A product with 2**-127 is flushed, and a split power is folded back.  Witness: test_scalb_reaches_subnormals.
+    """
+    pattern = bits(x)
+    magnitude = pattern & MAGNITUDE
+    field, significand = significand_of(magnitude)
+    target = field + jnp.clip(exponent, -600, 600)
+    shift = jnp.clip(1 - target, 0, 25)
+    below = lax.shift_left(jnp.ones_like(shift), jnp.maximum(shift - 1, 0)) - 1
+    odd = lax.shift_right_logical(significand, shift) & 1
+    bump = jnp.where(shift > 0, below + odd, 0)
+    scaled = lax.shift_right_logical(significand + bump, shift)
+    scaled = scaled + lax.shift_left(jnp.clip(target, 1, 255) - 1, 23)
+    scaled = jnp.where(target >= 255, INF, scaled)
+    kept = (magnitude == 0) | (magnitude >= INF)
+    return from_bits(jnp.where(kept, pattern, scaled | (pattern & NEGATIVE_ZERO)))
+
+
+def significand_of(magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(exponent field, 24-bit significand) of a finite non-zero magnitude; the field of a subnormal goes below 1."""
+    zeros = lax.clz(jnp.maximum(magnitude, 1)) - 8
+    subnormal = magnitude < MIN_NORMAL
+    field = jnp.where(subnormal, 1 - zeros, lax.shift_right_logical(magnitude, 23))
+    shifted = lax.shift_left(magnitude, jnp.maximum(zeros, 0))
+    return field, jnp.where(subnormal, shifted, (magnitude & 0x7FFFFF) | MIN_NORMAL)

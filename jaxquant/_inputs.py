@@ -1,0 +1,56 @@
+"""Arguments as strong arrays before the jit boundary, so that equal dtypes share one compilation.
+
+No float64 slips in: JAX would narrow it silently, here `refquant.checks` refuses it.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from refquant import checks
+from refquant.formats import Format
+
+
+def real(function: str, argument: str, x: Any) -> Any:
+    """x of a real dtype (float32, float16, bfloat16)."""
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    checks.real_dtype(function, argument, x.dtype)
+    return _strong(x)
+
+
+def scale(function: str, value: Any) -> Any:
+    """A float32 scale; a Python number is rounded to it once."""
+    if type(value) in (float, int):
+        return _float32(value)
+    value = value if hasattr(value, "dtype") else np.asarray(value)
+    checks.scale_dtype(function, value.dtype)
+    return _strong(value)
+
+
+def zero_point(function: str, value: Any, zero: str, fmt: Format) -> Any:
+    """None, or a zero point of the dtype that the convention's `zero` asks for; a Python int fits both."""
+    if value is None:
+        return None
+    if type(value) is int or (zero == "bias" and type(value) is float):
+        value = _float32(value) if zero == "bias" else np.int32(value)
+    value = value if hasattr(value, "dtype") else np.asarray(value)
+    checks.zero_point(function, value.dtype, zero, fmt)
+    return _strong(value)
+
+
+def codes(function: str, value: Any, fmt: Format) -> Any:
+    """Codes in the format's storage dtype."""
+    value = value if hasattr(value, "dtype") else np.asarray(value)
+    checks.codes_dtype(function, value.dtype, fmt)
+    return _strong(value)
+
+
+def _strong(x: Any) -> Any:
+    return lax.convert_element_type(x, x.dtype) if isinstance(x, jax.Array) and x.weak_type else x
+
+
+def _float32(value: float) -> np.float32:
+    with np.errstate(over="ignore"):
+        return np.float32(value)

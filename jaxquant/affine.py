@@ -1,0 +1,227 @@
+"""quantize, dequantize, fake_quantize and its clip-STE gradient (specs/20-affine.md)."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxquant import _exact, _inputs, _steps, blocks
+from jaxquant._plan import Plan
+from refquant import checks
+from refquant.conventions import CAST, DEFAULT, Affine, Cast
+from refquant.formats import Format, IntFormat
+from refquant.granularity import Granularity, PerTensor
+
+MASKS = ("rounded", "ratio")
+
+
+def quantize(
+    x: jax.Array,
+    scale: jax.Array | float,
+    zero_point: jax.Array | int | None = None,
+    *,
+    fmt: Format,
+    granularity: Granularity = PerTensor(),
+    convention: Affine = DEFAULT,
+    cast: Cast = CAST,
+) -> jax.Array:
+    """Codes of x: round(x / scale) + zero_point, saturated to the format.
+
+    Args:
+      x: float32, float16 or bfloat16, any shape.
+      scale: float32, shape `granularity.scale_shape(x.shape)`, or a Python number for PerTensor.
+      zero_point: int32 in [qmin, qmax] (float32 where the convention's zero is "bias"), shape of scale; None: zero.
+      fmt: any format; a float format or a codebook takes encode(x / scale).
+      granularity: which elements share a scale.
+      convention: how the code is computed; the default is the ONNX specification's formula.
+      cast: what encode does, for float formats and codebooks.
+    Returns:
+      Codes of dtype `fmt.storage`, shape of x.  NaN gives qmin under the default; ±inf gives qmax / qmin.
+    Raises:
+      TypeError: a dtype does not fit.  ValueError: a shape does not, or the convention needs 64-bit arithmetic.
+
+    Spec: AFF-1..AFF-8 (specs/20-affine.md).  Class: exact.
+
+    Example:
+      >>> import numpy as np
+      >>> from refquant.formats import ALL
+      >>> quantize(np.float32([0.5, 1.5, 99, -99]), 0.5, fmt=ALL["int4"]).tolist()
+      [1, 3, 7, -8]
+    """
+    plan, operands = _prepare("quantize", x, scale, zero_point, fmt, granularity, convention, cast)
+    return _quantize(plan, *operands)
+
+
+def dequantize(
+    codes: jax.Array,
+    scale: jax.Array | float,
+    zero_point: jax.Array | int | None = None,
+    *,
+    fmt: Format,
+    granularity: Granularity = PerTensor(),
+    dtype: str = "float32",
+) -> jax.Array:
+    """The real values of codes: (codes - zero_point) * scale.
+
+    Args:
+      codes: of dtype `fmt.storage`, any shape.
+      scale: float32, shape `granularity.scale_shape(codes.shape)`, or a Python number for PerTensor.
+      zero_point: int32, or float32 for a real offset, shape of scale; None: zero.
+      fmt: the format of the codes.
+      granularity: which elements share a scale.
+      dtype: "float32", "float16" or "bfloat16".
+    Returns:
+      dtype, shape of codes.
+    Raises:
+      TypeError: a dtype does not fit.  ValueError: a shape does not.
+
+    Spec: DEQ-1..DEQ-4 (specs/20-affine.md).  Class: exact.
+
+    Example:
+      >>> import numpy as np
+      >>> from refquant.formats import ALL
+      >>> dequantize(np.int8([1, 3, -8]), 0.5, fmt=ALL["int4"]).tolist()
+      [0.5, 1.5, -4.0]
+    """
+    codes = _inputs.codes("dequantize", codes, fmt)
+    scale = _inputs.scale("dequantize", scale)
+    real_offset = type(zero_point) is float or str(getattr(zero_point, "dtype", "")) == "float32"
+    zero_point = _inputs.zero_point("dequantize", zero_point, "bias" if real_offset else "int", fmt)
+    _check_shapes("dequantize", codes.shape, scale, zero_point, granularity)
+    name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+    checks.result_dtype("dequantize", name)
+    plan = Plan(fmt, granularity.tile(codes.shape), dtype=name)
+    return _dequantize(plan, codes, scale, zero_point)
+
+
+def fake_quantize(
+    x: jax.Array,
+    scale: jax.Array | float,
+    zero_point: jax.Array | int | None = None,
+    *,
+    fmt: Format,
+    granularity: Granularity = PerTensor(),
+    convention: Affine = DEFAULT,
+    cast: Cast = CAST,
+    mask: str = "rounded",
+) -> jax.Array:
+    """dequantize(quantize(x)) in one pass, with the clip-STE gradient for x.
+
+    Args:
+      x, scale, zero_point, fmt, granularity, convention, cast: as for `quantize`.
+      mask: which elements let the gradient pass, see `fake_quantize_vjp`.
+    Returns:
+      dtype and shape of x.  Reverse-mode gradients: x by STE, scale and zero point zero.
+    Raises:
+      TypeError, ValueError: as for `quantize`, or an unknown mask.
+
+    Spec: FQ-1, STE-1..STE-4 (specs/20-affine.md).  Class: exact.
+    """
+    checks.option("fake_quantize", "mask", mask, MASKS, "STE-2")
+    plan, operands = _prepare("fake_quantize", x, scale, zero_point, fmt, granularity, convention, cast, mask)
+    return _fake_quantize(plan, *operands)
+
+
+def fake_quantize_vjp(
+    x: jax.Array,
+    scale: jax.Array | float,
+    zero_point: jax.Array | int | None,
+    cotangent: jax.Array,
+    *,
+    fmt: Format,
+    granularity: Granularity = PerTensor(),
+    convention: Affine = DEFAULT,
+    cast: Cast = CAST,
+    mask: str = "rounded",
+) -> jax.Array:
+    """The clip-STE gradient of `fake_quantize` for x: the cotangent inside the range, +0 outside.
+
+    Args:
+      x, scale, zero_point, fmt, granularity, convention, cast: as for `quantize`.
+      cotangent: float32, float16 or bfloat16, shape of x.
+      mask: "rounded": inside means the rounded value lies in the range; "ratio": the unrounded one does.
+    Returns:
+      dtype of the cotangent, shape of x.
+    Raises:
+      TypeError, ValueError: as for `quantize`, an unknown mask, or a cotangent of another shape.
+
+    Spec: STE-1..STE-4 (specs/20-affine.md).  Class: exact.
+    """
+    name = "fake_quantize_vjp"
+    checks.option(name, "mask", mask, MASKS, "STE-2")
+    plan, operands = _prepare(name, x, scale, zero_point, fmt, granularity, convention, cast, mask)
+    cotangent = _inputs.real(name, "cotangent", cotangent)
+    checks.same_shape(name, "cotangent", cotangent.shape, operands[0].shape, "x")
+    return _vjp(plan, *operands, cotangent)
+
+
+def _prepare(
+    name: str, x: Any, scale: Any, zero_point: Any, fmt: Format, granularity: Granularity, convention: Affine,
+    cast: Cast, mask: str = "rounded",
+) -> tuple[Plan, tuple[Any, Any, Any]]:  # fmt: skip
+    x = _inputs.real(name, "x", x)
+    scale = _inputs.scale(name, scale)
+    zero_point = _inputs.zero_point(name, zero_point, convention.zero, fmt)
+    _check_shapes(name, x.shape, scale, zero_point, granularity)
+    _steps.check(name, fmt, convention)
+    if not isinstance(fmt, IntFormat):
+        convention = Affine(op=convention.op, prec=convention.prec)  # AFF-6: the rest does not apply
+    return Plan(fmt, granularity.tile(x.shape), convention, cast, mask), (x, scale, zero_point)
+
+
+def _check_shapes(name: str, shape: tuple[int, ...], scale: Any, zero_point: Any, granularity: Granularity) -> None:
+    checks.scale_shape(name, "scale", scale.shape, shape, granularity)
+    if zero_point is not None:
+        checks.scale_shape(name, "zero_point", zero_point.shape, shape, granularity)
+
+
+def _laid_out(plan: Plan, x: jax.Array, *per_tile: Any) -> tuple[Any, ...]:
+    spread = [None if v is None else blocks.spread(jnp.asarray(v), x.shape, plan.tile) for v in per_tile]
+    return blocks.split(x, plan.tile), *spread
+
+
+@partial(jax.jit, static_argnums=0)
+def _quantize(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:
+    blocked, scale, zero_point = _laid_out(plan, x, scale, zero_point)
+    codes, _ = _steps.quantized(plan, _exact.widen(blocked), scale, zero_point)
+    return codes.astype(plan.fmt.storage).reshape(x.shape)
+
+
+@partial(jax.jit, static_argnums=0)
+def _dequantize(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:
+    blocked, scale, zero_point = _laid_out(plan, codes, scale, zero_point)
+    values = _steps.dequantized(plan, blocked.astype(jnp.int32), scale, zero_point)
+    return _exact.narrow(values, plan.dtype).reshape(codes.shape)
+
+
+def _forward(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> tuple[jax.Array, jax.Array]:
+    """(fake-quantized x, STE mask), both in the shape of x."""
+    if plan.convention.zero == "bias" and zero_point is None:
+        zero_point = jnp.zeros_like(scale)  # AFF-7, told to dequantize too
+    blocked, scale, zero_point = _laid_out(plan, x, scale, zero_point)
+    codes, inside = _steps.quantized(plan, _exact.widen(blocked), scale, zero_point)
+    values = _exact.narrow(_steps.dequantized(plan, codes, scale, zero_point), str(x.dtype))
+    return values.reshape(x.shape), inside().reshape(x.shape)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _straight_through(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> jax.Array:
+    return _forward(plan, x, scale, zero_point)[0]
+
+
+def _backward(plan: Plan, inside: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None, None]:
+    return _pass(inside, cotangent), None, None
+
+
+def _pass(inside: jax.Array, cotangent: jax.Array) -> jax.Array:
+    return jnp.where(inside, cotangent, jnp.zeros((), cotangent.dtype))
+
+
+_straight_through.defvjp(_forward, _backward)
+_fake_quantize = jax.jit(_straight_through, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def _vjp(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any, cotangent: jax.Array) -> jax.Array:
+    return _pass(_forward(plan, x, scale, zero_point)[1], cotangent)

@@ -1,0 +1,74 @@
+"""Steps on the bits of binary32 numbers: ordered keys and powers of two (specs/00-conventions.md)."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxquant import _exact, _inputs
+
+
+def ordered_key(x: jax.Array) -> jax.Array:
+    """An integer that sorts like the value; both zeros are 0.
+
+    Args:
+      x: float32 (or float16, bfloat16, widened), any shape.
+    Returns:
+      int32, shape of x.  Subnormals count; NaNs lie beyond the infinities of their sign.
+    Raises:
+      TypeError: another dtype.
+
+    Spec: BIT-1 (specs/00-conventions.md).  Class: exact.
+    """
+    return _ordered_key(_inputs.real("ordered_key", "x", x))
+
+
+def from_ordered_key(key: jax.Array) -> jax.Array:
+    """The binary32 number of an ordered key; key 0 is +0.
+
+    Args:
+      key: int32, any shape.
+    Returns:
+      float32, shape of key.
+
+    Spec: BIT-1 (specs/00-conventions.md).  Class: exact.
+    """
+    return _from_key(jnp.asarray(key, jnp.int32))
+
+
+def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
+    """x * 2**exponent, correctly rounded once, also into and out of the subnormals.
+
+    Args:
+      x: float32 (or float16, bfloat16, widened), any shape.
+      exponent: int32, broadcastable to x.
+    Returns:
+      float32; ±inf, NaN and ±0 stay.
+    Raises:
+      TypeError: x has another dtype.
+
+    Spec: BIT-2 (specs/00-conventions.md).  Class: exact.
+    """
+    return _scalb(_inputs.real("scalb", "x", x), jnp.asarray(exponent, jnp.int32))
+
+
+@jax.jit
+def _ordered_key(x: jax.Array) -> jax.Array:
+    return key_of(_exact.widen(x))
+
+
+@jax.jit
+def _scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
+    return _exact.scalb(_exact.widen(x), exponent)
+
+
+def key_of(x: jax.Array) -> jax.Array:
+    """BIT-1 inside a trace."""
+    pattern = _exact.bits(x)
+    return jnp.where(pattern < 0, -(pattern & _exact.MAGNITUDE), pattern)
+
+
+def value_of(key: jax.Array) -> jax.Array:
+    """The inverse of `key_of` inside a trace; key 0 is +0."""
+    return _exact.from_bits(jnp.where(key < 0, -key | _exact.NEGATIVE_ZERO, key))
+
+
+_from_key = jax.jit(value_of)

@@ -1,0 +1,110 @@
+"""Ranges, scales and zero points (specs/30-scales.md)."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxquant import _exact, _inputs, bits, blocks, codec
+from refquant import checks
+from refquant.conventions import CAST
+from refquant.formats import ALL, Format, IntFormat
+from refquant.granularity import Granularity, PerTensor, Shape
+from refquant.spec import ScaleRule, check_scale_rule, denominator, scale_limits
+
+FLT_MAX_KEY = 0x7F7FFFFF
+FLT_MAX = float.fromhex("0x1.fffffep+127")
+
+
+def range_of(x: jax.Array, *, granularity: Granularity = PerTensor()) -> tuple[jax.Array, jax.Array]:
+    """The range of each tile, zero included.
+
+    Args:
+      x: float32, float16 or bfloat16, any shape.
+      granularity: which elements share a range.
+    Returns:
+      (low, high), float32, shape `granularity.scale_shape(x.shape)`; low <= 0 <= high.  NaN is ignored, ±inf counts
+      as ±FLT_MAX, an empty tile has the range 0..0.
+    Raises:
+      TypeError: x has another dtype.  ValueError: the granularity does not fit x.
+
+    Spec: SCL-1 (specs/30-scales.md).  Class: exact.
+    """
+    x = _inputs.real("range_of", "x", x)
+    return _range_of(x, tile=granularity.tile(x.shape), shape=granularity.scale_shape(x.shape))
+
+
+def choose_scale(
+    low: jax.Array, high: jax.Array, *, fmt: Format, rule: ScaleRule = ScaleRule()
+) -> tuple[jax.Array, jax.Array | None]:
+    """Scale and zero point of a range.
+
+    Args:
+      low: float32, at most 0, any shape.
+      high: float32, at least 0, shape of low.
+      fmt: the format the scale is for.
+      rule: symmetric or not, which denominator, which storage.
+    Returns:
+      (scale, zero_point): float32 scale, a value of the storage; zero_point None (symmetric), int32, or float32.
+    Raises:
+      TypeError: low or high is not float32.  ValueError: shapes differ, or the rule does not fit the format.
+
+    Spec: SCL-2..SCL-8 (specs/30-scales.md).  Class: exact.
+    """
+    check_scale_rule("choose_scale", fmt, rule)
+    low, high = _inputs.real("choose_scale", "low", low), _inputs.real("choose_scale", "high", high)
+    checks.same_shape("choose_scale", "high", high.shape, low.shape, "low")
+    return _choose_scale(low, high, fmt=fmt, rule=rule)
+
+
+@partial(jax.jit, static_argnames=("tile", "shape"))
+def _range_of(x: jax.Array, *, tile: Shape, shape: Shape) -> tuple[jax.Array, jax.Array]:
+    keys = bits.key_of(_exact.widen(x))
+    keys = jnp.where(jnp.abs(keys) > _exact.INF, 0, jnp.clip(keys, -FLT_MAX_KEY, FLT_MAX_KEY))
+    keys, inside = blocks.tiled(keys, tile, jnp.int32(0))
+    low = jnp.min(keys, axis=inside, initial=0).reshape(shape)
+    high = jnp.max(keys, axis=inside, initial=0).reshape(shape)
+    return bits.value_of(low), bits.value_of(high)
+
+
+@partial(jax.jit, static_argnames=("fmt", "rule"))
+def _choose_scale(
+    low: jax.Array, high: jax.Array, *, fmt: Format, rule: ScaleRule
+) -> tuple[jax.Array, jax.Array | None]:
+    low, high = _exact.widen(low), _exact.widen(high)
+    if rule.zero == "none":
+        return _stored(_symmetric(low, high, fmt, rule), fmt, rule), None
+    width = jnp.minimum(high - low, jnp.float32(FLT_MAX))
+    scale = _stored(_exact.div(width, jnp.float32(fmt.qmax - fmt.qmin)), fmt, rule)
+    return scale, low if rule.zero == "float" else _zero_point(low, scale, fmt)
+
+
+def _symmetric(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
+    """SCL-2..SCL-4."""
+    below, above = -bits.key_of(low), bits.key_of(high)
+    amax = jnp.maximum(below, above)
+    if rule.denominator == "signed_absmax":
+        amax = jnp.where(below > above, -amax, amax)
+    return _exact.div(bits.value_of(amax), jnp.float32(denominator(fmt, rule)))
+
+
+def _stored(quotient: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
+    """SCL-5 and SCL-6."""
+    smallest, largest = scale_limits(fmt)
+    magnitude = jnp.clip(jnp.abs(quotient), jnp.float32(smallest), jnp.float32(largest))
+    scale = jnp.where(quotient < 0, -magnitude, magnitude)
+    if rule.storage == "float32":
+        return _exact.rounded(scale)
+    if rule.storage in ("pow2", "e8m0fnu"):
+        return _exact.from_bits((_exact.bits(scale) + 0x7FFFFF) & 0x7F800000)
+    storage = ALL[rule.storage]
+    rounded = codec.values_of(codec.codes_of(scale, storage, CAST), storage)
+    return jnp.where((_exact.bits(rounded) & _exact.MAGNITUDE) == 0, jnp.float32(storage.min_value), rounded)
+
+
+def _zero_point(low: jax.Array, scale: jax.Array, fmt: IntFormat) -> jax.Array:
+    """SCL-7: clamped before the cast; beyond 2**24 every result is qmax."""
+    steps = lax.round(_exact.div(low, scale), lax.RoundingMethod.TO_NEAREST_EVEN)
+    steps = jnp.clip(steps, jnp.float32(-(2.0**24)), jnp.float32(2.0**24)).astype(jnp.int32)
+    return jnp.clip(fmt.qmin - steps, fmt.qmin, fmt.qmax)

@@ -1,0 +1,35 @@
+"""Sums with an order (specs/00-conventions.md, SUM-1)."""
+
+from functools import partial
+
+import jax
+
+from jaxquant import _exact, _inputs
+
+
+def tree_sum(x: jax.Array, *, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """The sum over one or more axes, in the fixed order of adjacent pairs.
+
+    Args:
+      x: float32 (or float16, bfloat16, widened), any shape.
+      axis: the axes to sum, None for all; several are summed one after the other, last axis first.
+    Returns:
+      float32 without the summed axes; an empty sum, or a sum of zeros, is +0.
+    Raises:
+      TypeError: another dtype.  ValueError: an axis that does not exist or appears twice.
+
+    Spec: SUM-1 (specs/00-conventions.md).  Class: exact.
+    """
+    x = _inputs.real("tree_sum", "x", x)
+    axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if not all(-x.ndim <= a < x.ndim for a in axes) or len({a % x.ndim for a in axes}) < len(axes):
+        raise ValueError(f"tree_sum: axis is {axis}, need distinct axes of x with shape {x.shape} (rank {x.ndim})")
+    return _tree_sum(x, axes=tuple(sorted((a % x.ndim for a in axes), reverse=True)))
+
+
+@partial(jax.jit, static_argnames="axes")
+def _tree_sum(x: jax.Array, *, axes: tuple[int, ...]) -> jax.Array:
+    x = _exact.widen(x)
+    for axis in axes:
+        x = _exact.tree_sum(x, axis)
+    return x
