@@ -171,3 +171,34 @@ def integer_layer(function: str, spec: QuantSpec, inputs: QuantSpec | None) -> N
             f"{function}: inputs have {inputs.granularity!r}, need PerTensor() or PerToken() (other scales cannot leave "
             "the sum)"
         )
+
+
+def packed(function: str, dtype: object, shape: Shape, need: int, codes_shape: Shape, fmt: Format) -> None:
+    """Packed codes are a vector of as many bytes as the shape asks for (PCK-2).
+
+    Raises:
+      TypeError: not uint8.
+      ValueError: another shape or number of bytes.
+    """
+    if str(dtype) != "uint8":
+        raise TypeError(f"{function}: packed has dtype {dtype}, need uint8 (a stream of bytes, PCK-2)")
+    if tuple(shape) != (need,):
+        raise ValueError(
+            f"{function}: packed has shape {tuple(shape)}, need ({need},): {fmt.bits} bits for each code of shape "
+            f"{tuple(codes_shape)} (PCK-2)"
+        )
+
+
+def axes(function: str, axis: int | tuple[int, ...], shape: Shape) -> tuple[int, ...]:
+    """The axes as distinct non-negative numbers.
+
+    Raises:
+      ValueError: an axis that the shape does not have, or one given twice.
+    """
+    given = axis if isinstance(axis, tuple) else (axis,)
+    if any(not -len(shape) <= a < len(shape) for a in given):
+        raise ValueError(f"{function}: axis is {axis}, need axes of an array of shape {tuple(shape)}")
+    found = tuple(a % len(shape) for a in given)
+    if len(set(found)) != len(found):
+        raise ValueError(f"{function}: axis is {axis}, need each axis once (shape {tuple(shape)})")
+    return found

@@ -1,0 +1,77 @@
+"""Arguments as arrays: what is accepted for x, scale and zero point, and that nothing is converted silently (GEN-1)."""
+
+import numpy as np
+
+from refquant import checks
+from refquant.formats import Format
+from refquant.granularity import Granularity, Shape
+
+
+def as_real(function: str, argument: str, x: object) -> np.ndarray:
+    """x as an array of float32, float16 or bfloat16; a Python number becomes float32 (GEN-1).
+
+    Raises:
+      TypeError: another dtype.
+    """
+    array = _array(x, np.float32)
+    checks.real_dtype(function, argument, array.dtype)
+    return array
+
+
+def as_scale(function: str, scale: object, shape: Shape, granularity: Granularity) -> np.ndarray:
+    """The scale as a float32 array with one element a tile of x (GRA-1).
+
+    Raises:
+      TypeError: another dtype.
+      ValueError: another shape.
+    """
+    array = _array(scale, np.float32)
+    checks.scale_dtype(function, array.dtype)
+    checks.scale_shape(function, "scale", array.shape, shape, granularity)
+    return array
+
+
+def as_zero_point(
+    function: str, zero_point: object | None, kind: str, fmt: Format, shape: Shape, granularity: Granularity
+) -> np.ndarray | None:
+    """The zero point as an array of the scale's shape: float32 where `kind` is "bias", else int32; None stays.
+
+    Raises:
+      TypeError: another dtype.
+      ValueError: another shape, or a format without zero points.
+    """
+    if zero_point is None:
+        return None
+    array = _array(zero_point, np.float32 if kind == "bias" else np.int32)
+    checks.zero_point(function, array.dtype, kind, fmt)
+    checks.scale_shape(function, "zero_point", array.shape, shape, granularity)
+    return array
+
+
+@np.errstate(all="ignore")
+def _array(value: object, dtype: type) -> np.ndarray:
+    """A Python number has no dtype of its own and takes the one that is needed; np.float64 has one."""
+    return np.asarray(value, dtype) if type(value) in (int, float) else np.asarray(value)
+
+
+def real_result(function: str, dtype: object) -> np.dtype:
+    """The NumPy dtype of a real result; bfloat16 is ml_dtypes' (NumPy has none of its own).
+
+    Raises:
+      TypeError: another dtype, or bfloat16 without ml_dtypes.
+    """
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    checks.result_dtype(function, name)
+    if name != "bfloat16":
+        return np.dtype(name)
+    return np.dtype(dtype) if not isinstance(dtype, str) else _bfloat16(function)
+
+
+def _bfloat16(function: str) -> np.dtype:
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise TypeError(
+            f"{function}: dtype is bfloat16, need the package ml_dtypes (NumPy has no bfloat16 of its own)"
+        ) from error
+    return np.dtype(ml_dtypes.bfloat16)
