@@ -1,0 +1,43 @@
+"""From a model to a decision: which quantized file is good enough, on the user's own workload."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+
+def decide(
+    model: Any,
+    examples: Iterable[Any],
+    score: Callable[[Any, Any], Any] | None = None,
+    *,
+    bar: str = "lose<=2",
+    schemes: tuple[str, ...] | None = None,
+    out: Path | str | None = None,
+    name: str = "model",
+) -> dict[str, Any]:
+    """Decides on a Flax model from Python, as `jaxquant decide` does.
+
+    Args:
+      model: an nnx.Module, or (linen.Module, variables).
+      examples: what the model takes, one element an example (a tuple: several arguments); with a score, (inputs, ...).
+      score: float from (output, example), higher is better; None: agreement with the float model.
+      bar: "lose<=POINTS", "score>=S" or "same>=P%".
+      schemes: rungs instead of the default ladder.
+      out: folder for report, JSON and model; default: the next free jaxquant-decide.
+      name: what the report calls the model.
+    Returns:
+      the result as in result.json; result["decision"]["exit_code"] is 0 pass, 1 fail, 3 unsure.
+    Raises:
+      ValueError: a bar or scheme without meaning, no examples, an output that exists.
+      TypeError: the model is none of the two kinds.
+    """
+    from jaxquant.decide.bars import parse_bar
+    from jaxquant.decide.command import output_folder, tell
+    from jaxquant.decide.console import Printer
+    from jaxquant.decide.ladder import rungs
+    from jaxquant.decide.opening import target_of
+    from jaxquant.decide.workloads.examples import open_examples
+
+    parsed, chosen, folder = parse_bar(bar), rungs(schemes), output_folder(Path(out) if out else None)
+    target, workload = target_of(model, name), open_examples(examples, score)
+    return tell(target, workload, parsed, chosen, folder, Printer())[1]

@@ -1,0 +1,193 @@
+"""The decision of a ladder: the smallest file that passes and still does after choosing among many (rule DEC-8).
+
+Each row alone errs at most 2.5 % a side, but the smallest of 16 passing rows is a lucky one more often than that
+("winner's curse"): with every true loss on the bar the smallest PASS was wrong in 18 % of simulated ladders.  A row is
+*confirmed*, and may be recommended, in one of two ways, each with at most 2.5 % error for the whole ladder:
+
+  chain  it passes and so does every row listed before it (a fixed sequence of tests, stopped at the first that fails);
+  Holm   its p-value survives Holm's correction over all rows of the ladder.
+
+Together: at most 5 % for a wrong recommendation, whatever the true losses are and however the rows depend on each
+other.  The chain costs an ordinary ladder nothing; Holm rescues rows behind a broken one.  The condition: the order of
+the rows is fixed before their scores are seen (the ladder's own order, safest first; never sorted by score).
+
+Sources: S. Holm, Scandinavian Journal of Statistics 6 (1979) 65-70; W. Maurer, L. A. Hothorn, W. Lehmacher, in
+Biometrie in der chemisch-pharmazeutischen Industrie 6 (1995) 3-18 (fixed sequence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from jaxquant.decide.bars import Bar
+from jaxquant.decide.needed import examples_needed
+from jaxquant.decide.verdict import EXIT_CODES, FAIL, PASS, UNSURE, Verdict
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rung: its label, the bytes of its file, its verdict."""
+
+    label: str
+    nbytes: int
+    verdict: Verdict
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a JSON-friendly dict."""
+        return {"label": self.label, "nbytes": self.nbytes, "verdict": self.verdict.as_dict()}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do.
+
+    Attributes:
+      winner: label of the recommended row; None if none is confirmed.
+      sentence: the decision in words.
+      result: PASS, FAIL (every row fails) or UNSURE.
+      confirmed: labels of all rows that may be recommended.
+      needed: about how many examples would settle what is open; None if nothing is, or if no number would.
+    """
+
+    winner: str | None
+    sentence: str
+    result: str
+    confirmed: tuple[str, ...]
+    needed: int | None
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 3 unsure."""
+        return EXIT_CODES[self.result]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a JSON-friendly dict."""
+        return vars(self) | {"confirmed": list(self.confirmed), "exit_code": self.exit_code}
+
+
+def confirmed_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows that may be recommended: passing, by the chain or by Holm (see the module's text).
+
+    Spec: DEC-8 (specs/70-decide.md).  Class: exact, given the verdicts.
+    """
+    chain = list(takewhile(lambda row: row.verdict.result == PASS, rows))
+    by_p = sorted(rows, key=lambda row: row.verdict.p_pass)
+    limits = [_alpha(rows) / (len(rows) - rank) for rank in range(len(rows))]
+    holm = [row for row, _ in takewhile(lambda pair: pair[0].verdict.p_pass <= pair[1], zip(by_p, limits, strict=True))]
+    return [row for row in rows if row.verdict.result == PASS and (row in chain or row in holm)]
+
+
+def decide(rows: Sequence[Row], bar: Bar) -> Decision:
+    """The smallest confirmed row, or what is missing for one.
+
+    Args:
+      rows: in the order of the ladder, which was fixed before any score was seen.
+      bar: the bar that every verdict was given against.
+    Returns:
+      Decision: exit code 0 with a winner, 1 if every row fails, else 3.
+    Raises:
+      ValueError: no rows, a label twice, a verdict against another bar, level or number of examples.
+
+    Spec: DEC-8, DEC-9 (specs/70-decide.md).  Class: exact, given the verdicts.
+    """
+    _check_rows(rows, bar)
+    good = confirmed_rows(rows)
+    if good:
+        winner = min(good, key=lambda row: (row.nbytes, -row.verdict.interval.estimate))
+        sentence, needed = _winner_sentence(rows, winner, bar)
+        return Decision(winner.label, sentence, PASS, tuple(row.label for row in good), needed)
+    if all(row.verdict.result == FAIL for row in rows):
+        best = max(rows, key=lambda row: row.verdict.interval.estimate)
+        sentence = f"No file passes {bar}: {_all(rows)} fail; keep float. The mildest is {_told(best)}."
+        return Decision(None, sentence, FAIL, (), None)
+    sentence, needed = _unsure_sentence(rows, bar)
+    return Decision(None, sentence, UNSURE, (), needed)
+
+
+def _check_rows(rows: Sequence[Row], bar: Bar) -> None:
+    if not rows:
+        raise ValueError("decide: rows is empty, need at least one row (there is nothing to choose from)")
+    labels = [row.label for row in rows]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise ValueError(f"decide: label {twice!r} stands twice, need one label a row (the decision names it)")
+    first = rows[0].verdict
+    for row in rows:
+        if row.verdict.bar != bar:
+            raise ValueError(f"decide: row {row.label!r} was judged against '{row.verdict.bar}', need '{bar}'")
+        if (row.verdict.n, row.verdict.interval.level) != (first.n, first.interval.level):
+            raise ValueError(f"decide: row {row.label!r} has another n or level, need the same examples for every row")
+
+
+def _alpha(rows: Sequence[Row]) -> float:
+    return (1 - rows[0].verdict.interval.level) / 2
+
+
+def _more(row: Row, rows: Sequence[Row]) -> int | None:
+    """About how many examples would settle a row: decide it, or confirm it if it passes alone."""
+    verdict = row.verdict
+    if verdict.result == UNSURE:
+        return verdict.needed
+    found = examples_needed(
+        verdict.interval.estimate,
+        verdict.bar.threshold,
+        variance=verdict.variance,
+        bar_variance=verdict.bar_variance,
+        alpha=_alpha(rows) / len(rows),
+    )
+    return None if found is None else max(found, verdict.n + 1)
+
+
+def _winner_sentence(rows: Sequence[Row], winner: Row, bar: Bar) -> tuple[str, int | None]:
+    text = f"Use {_told(winner)}: the smallest of {len(rows)} files shown to pass {bar}."
+    smaller = [row for row in rows if row.nbytes < winner.nbytes and row.verdict.result != FAIL]
+    if not smaller:
+        return text, None
+    target, needed = _nearest(smaller, rows)
+    return f"{text} Smaller and undecided: {_open(target, needed)}.", needed
+
+
+def _unsure_sentence(rows: Sequence[Row], bar: Bar) -> tuple[str, int | None]:
+    still = [row for row in rows if row.verdict.result != FAIL]
+    target, needed = _nearest(still, rows)
+    return (
+        f"No file is shown to pass {bar}: {len(still)} of {len(rows)} undecided, {len(rows) - len(still)} fail. "
+        f"Keep float until then: {_open(target, needed)}."
+    ), needed
+
+
+def _nearest(some: Sequence[Row], rows: Sequence[Row]) -> tuple[Row, int | None]:
+    """The open row worth more examples: one that looks good before one that does not, fewest examples first."""
+    found = [(row, _more(row, rows)) for row in some]
+    return min(found, key=lambda pair: (not _looks_good(pair[0]), pair[1] is None, pair[1] or 0, pair[0].nbytes))
+
+
+def _looks_good(row: Row) -> bool:
+    return row.verdict.interval.estimate >= row.verdict.bar.threshold
+
+
+def _open(row: Row, needed: int | None) -> str:
+    why = "passes alone, but as the pick of many it may be luck" if row.verdict.result == PASS else "is open"
+    if needed is None:
+        return f"{_told(row)} {why}, and no number of examples would settle it"
+    return f"{_told(row)} {why}; about {needed:,} examples would settle it (here {row.verdict.n:,})"
+
+
+def _all(rows: Sequence[Row]) -> str:
+    return "it" if len(rows) == 1 else f"all {len(rows)}"
+
+
+def _told(row: Row) -> str:
+    """The row with size, value and interval, as in 'int8 (23.1 MB, change -0.3 points, 95 % -1.1 to +0.5)'."""
+    found, size = row.verdict.interval, f"{row.nbytes / 1e6:.1f} MB" if row.nbytes >= 1e5 else f"{row.nbytes:,} bytes"
+    level = f"{100 * found.level:.3g} %"
+    if row.verdict.bar.kind == "points":
+        middle, low, high = (f"{100 * value:+.1f}" for value in (found.estimate, found.low, found.high))
+        return f"{row.label} ({size}, change {middle} points, {level} interval {low} to {high})"
+    name, sign = ("same answers", " %") if row.verdict.bar.kind == "same" else ("score", "")
+    times, form = (100, ".1f") if sign else (1, ".4g")
+    middle, low, high = (format(times * value, form) for value in (found.estimate, found.low, found.high))
+    return f"{row.label} ({size}, {name} {middle}{sign}, {level} interval {low} to {high})"

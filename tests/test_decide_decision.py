@@ -1,0 +1,137 @@
+"""The decision over a ladder, and the promise of 5 % (specs/70-decide.md, DEC-8, DEC-9)."""
+
+import ast
+import doctest
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxquant.decide import bars, decision, intervals, means, needed, verdict
+from jaxquant.decide.bars import Bar
+from jaxquant.decide.decision import Row, confirmed_rows, decide
+from jaxquant.decide.intervals import PairedCounts, share_interval
+from jaxquant.decide.verdict import PASS, judge_pairs
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = (bars, decision, intervals, means, needed, verdict)
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    spec = importlib.util.spec_from_file_location("verdict_simulation", ROOT / "benchmarks" / "verdict_simulation.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- DEC-8, DEC-9: decisions ------------------------------------------------------------------------------------------
+
+
+def row(label, nbytes, n, lost, won):
+    return Row(label, nbytes, judge_pairs(PairedCounts(n, lost, won), Bar()))
+
+
+def test_decide_golden_smallest_confirmed_row():
+    rows = [row("int8", 300_000, 600, 3, 3), row("int4", 200_000, 600, 8, 4), row("int2", 100_000, 600, 300, 0)]
+    found = decide(rows, Bar())
+    assert (found.winner, found.exit_code, found.needed) == ("int8", 0, 1200)
+    assert found.sentence == (
+        "Use int8 (0.3 MB, change +0.0 points, 95 % interval -1.1 to +1.1): the smallest of 3 files "
+        "shown to pass lose<=2. "
+        "Smaller and undecided: int4 (0.2 MB, change -0.7 points, 95 % interval -2.1 to +0.6) is open; "
+        "about 1,200 examples would settle it (here 600)."
+    )
+    json.dumps([found.as_dict(), rows[0].as_dict()], allow_nan=False)
+
+
+def test_decide_golden_no_winner():
+    bad = [row("a", 3000, 600, 60, 0), row("b", 2000, 600, 90, 0)]
+    found = decide(bad, Bar())
+    assert (found.winner, found.exit_code) == (None, 1) and "all 2 fail; keep float" in found.sentence
+    found = decide([*bad, row("c", 1000, 600, 8, 4)], Bar())
+    assert (found.winner, found.exit_code, found.needed) == (None, 3, 1200)
+    assert "1 of 3 undecided, 2 fail. Keep float until then: c (1,000 bytes" in found.sentence
+    found = decide([row("d", 1000, 600, 12, 0)], Bar())
+    assert found.needed is None and "no number of examples would settle it" in found.sentence
+
+
+def test_decide_golden_a_lucky_pick_is_not_recommended():
+    """PASS alone (p about 0.02), behind a row that fails, among 16: neither the chain nor Holm confirms it."""
+    lucky = row("lucky", 1000, 600, 5, 0)
+    assert lucky.verdict.result == PASS and 0.0025 < lucky.verdict.p_pass <= 0.025
+    broken = [row(f"broken{i}", 5000, 600, 90, 0) for i in range(15)]
+    found = decide([*broken, lucky], Bar())
+    assert (found.winner, found.exit_code) == (None, 3) and "may be luck" in found.sentence
+    assert decide([lucky, *broken], Bar()).winner == "lucky"  # first in the ladder: the chain confirms it
+    sound = row("sound", 1000, 2000, 3, 0)
+    many = [row(f"broken{i}", 5000, 2000, 300, 0) for i in range(15)]
+    assert decide([*many, sound], Bar()).winner == "sound"  # Holm confirms it
+
+
+def test_confirmed_rows_golden_chain_and_holm():
+    weak, strong, broken = row("weak", 1, 600, 5, 0), row("strong", 2, 600, 0, 0), row("broken", 3, 600, 90, 0)
+    assert [r.label for r in confirmed_rows([weak, strong, broken])] == ["weak", "strong"]
+    assert [r.label for r in confirmed_rows([broken, weak, strong])] == ["strong"]
+    again = row("again", 4, 600, 0, 0)  # Holm at rank 3 of 4: 0.025 / 2 is above weak's p
+    assert [r.label for r in confirmed_rows([broken, weak, strong, again])] == (
+        ["weak", "strong", "again"] if weak.verdict.p_pass <= 0.0125 else ["strong", "again"]
+    )
+
+
+def test_decide_golden_errors():
+    one = row("a", 1, 600, 0, 0)
+    for rows, bar, said in [
+        ([], Bar(), "rows is empty"),
+        ([one, one], Bar(), "stands twice"),
+        ([one], Bar(points=1), "need 'lose<=1'"),
+        ([one, row("b", 1, 500, 0, 0)], Bar(), "need the same examples"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(said)):
+            decide(rows, bar)
+
+
+# --- the promise: wrong verdicts and wrong recommendations at most 5 % ------------------------------------------------
+
+
+def test_simulation_property_wrong_at_most_5_percent(simulation):
+    """A small run of the command whose 2,000 workloads are in benchmarks/results/verdict_simulation.json."""
+    found = simulation.simulate(96, rows=16, bits=1)["cells"]["all"]
+    assert found["wrong_verdict_rate"] <= 0.05 and found["wrong_winner_rate"] <= 0.05
+    assert found["winner"] >= 15 and found["unsure"] < 0.9 * found["verdicts"]  # it does decide
+
+
+def test_simulation_property_ladders_exactly_on_the_bar(simulation, monkeypatch):
+    """The worst case.  80 ladders cannot show 5 %; they must not contradict it, as those of the naive rule do."""
+    monkeypatch.setattr(simulation, "SHAPES", ("on the bar",))
+    monkeypatch.setattr(simulation, "SIZES", (400, 600))
+    found = simulation.simulate(80, rows=16, bits=2)["cells"]["all"]
+    assert share_interval(found["wrong_winner"], 80).low <= 0.05 < share_interval(found["wrong_naive_winner"], 80).low
+
+
+def test_simulation_golden_recorded_result():
+    cells = json.loads((ROOT / "benchmarks" / "results" / "verdict_simulation.json").read_text())["cells"]
+    assert cells["all"]["workloads"] >= 2000
+    assert max(max(c["wrong_verdict_rate"], c["wrong_winner_rate"]) for c in cells.values()) <= 0.05
+
+
+# --- the house --------------------------------------------------------------------------------------------------------
+
+
+def test_modules_golden_doctests_and_spec_example():
+    assert all(doctest.testmod(module).failed == 0 for module in MODULES)
+    result = doctest.testfile(str(ROOT / "specs" / "70-decide.md"), module_relative=False, encoding="utf-8")
+    assert result.attempted > 5 and result.failed == 0
+
+
+def test_modules_golden_import_numpy_and_the_standard_library_alone():
+    for module in MODULES:
+        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+        names = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
+        names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        allowed = sys.stdlib_module_names | {"numpy"}
+        own = {m.__name__ for m in MODULES}
+        assert all(name in own or name.split(".")[0] in allowed for name in names), names
