@@ -1,4 +1,4 @@
-"""Conventions: how a runtime computes a code.  DATA: named points of small enumerations (specs/25-conventions.md)."""
+"""How a code is computed from x, a scale and a zero point.  DATA: the space of conventions (specs/25-conventions.md)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Ties = Literal["even", "away", "up", "down", "trunc"]
 
 @dataclass(frozen=True)
 class Affine:
-    """One semantics of code = round(x / scale) + zero_point (CNV-1..CNV-6).
+    """One semantics of code = round(x / scale) + zero_point (CNV-1).
 
     Attributes:
       op: "div" divides by the scale, "inv" multiplies by its binary32 reciprocal, "given" multiplies by the
@@ -38,22 +38,44 @@ DEFAULT = Affine()
 
 
 @dataclass(frozen=True)
-class Cast:
-    """What a cast of a real value to a float format or a codebook does beyond rounding to nearest (ENC-3..ENC-6).
+class Lanes:
+    """A convention that depends on the element's position in the flat array (CNV-6).
+
+    A vectorized kernel computes blocks of `n` elements one way and the last `size % n` elements another way.
 
     Attributes:
-      overflow: "saturate" takes ±max for everything above it, inf included; "finite" saturates finite values only and
-        lets ±inf be special; "special" takes ±inf where the format has one, else NaN, else ±max, for both.
-      ties: "even", "away", "zero", "up" or "down"; None: the format's own (`fmt.ties`).
-      nan: "canonical" the format's positive quiet NaN, "signed" the same with the sign of x; in a format without
-        NaN both give zero; "zero" and "max" give +0 and +max in every format.
-      zero: "keep" gives -0 to a negative value that rounds to zero (where the format has -0), "positive" gives +0.
+      n: elements in one block.
+      body: the convention of the whole blocks.
+      tail: the convention of what is left over.
     """
 
-    overflow: Literal["saturate", "finite", "special"] = "saturate"
-    ties: Literal["even", "away", "zero", "up", "down"] | None = None
-    nan: Literal["canonical", "signed", "zero", "max"] = "canonical"
-    zero: Literal["keep", "positive"] = "keep"
+    n: int
+    body: Affine
+    tail: Affine
+
+    def body_size(self, size: int) -> int:
+        """How many leading elements of a flat array of `size` elements follow `body`."""
+        return size - size % self.n
+
+    def at(self, index: int, size: int) -> Affine:
+        """The convention of element `index` of a flat array of `size` elements."""
+        return self.body if index < self.body_size(size) else self.tail
 
 
-CAST = Cast()
+@dataclass(frozen=True)
+class Convention:
+    """What one runtime's operation does, with where that is known from.
+
+    Attributes:
+      name: the name in `PRESETS`.
+      affine: the point of the space, or `Lanes` where the position decides.
+      source: "measured" (run, 0 mismatches on the probes), or the document that states it.
+      version: of the runtime that was run or of the document.
+      note: what else a caller must know.
+    """
+
+    name: str
+    affine: Affine | Lanes
+    source: str
+    version: str
+    note: str = ""

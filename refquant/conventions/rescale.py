@@ -1,0 +1,169 @@
+"""How an int32 accumulator becomes a code.  DATA (specs/50-requantize.md, RSC-1..RSC-9)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from refquant.conventions.preset import Preset, table
+
+FRACTION_BITS = {"q31": 31, "q15": 15, "q8": 8}
+INT_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """One semantics of code = clamp(round(accumulator * multiplier) + zero_point).
+
+    Attributes:
+      multiplier: how the real multiplier is held.  "f32", "f64": a float of that precision; "q31", "q15": a fixed-point
+        number in [0.5, 1) with that many fraction bits and a power of two; "q8": eight fraction bits, no power.
+      steps: "single" rounds once; "double" (q31 only) rounds the high half of the product, then the right shift.
+      ties: how the last rounding treats a value midway between two integers.
+      overflow: floats only; "sat" clamps before any cast; "i32" casts first, out of range gives the smallest int32.
+    """
+
+    multiplier: Literal["f32", "f64", "q31", "q15", "q8"] = "f32"
+    steps: Literal["single", "double"] = "single"
+    ties: Literal["even", "away", "up"] = "even"
+    overflow: Literal["sat", "i32"] = "sat"
+
+    def __post_init__(self) -> None:
+        fixed = self.multiplier in FRACTION_BITS
+        if self.steps == "double" and self.multiplier != "q31":
+            raise ValueError(f"Rescale: steps is 'double' with multiplier {self.multiplier!r}, need 'q31' (RSC-4)")
+        if fixed and self.ties == "even":
+            raise ValueError(f"Rescale: ties is 'even' with multiplier {self.multiplier!r}, need 'away' or 'up' (RSC-4)")
+        if fixed and self.overflow != "sat":
+            raise ValueError(f"Rescale: overflow is {self.overflow!r} with multiplier {self.multiplier!r}, need 'sat'")
+
+    def __str__(self) -> str:
+        return " ".join((self.multiplier, self.steps, self.ties, self.overflow))
+
+
+def fixed_point(multiplier: float, rescale: Rescale) -> tuple[int, int]:
+    """A real multiplier as an integer and a shift (RSC-3): about integer * 2**(shift - fraction bits).
+
+    Args:
+      multiplier: the real multiplier, a binary64 number, finite.
+      rescale: whose `multiplier` is "q31", "q15" or "q8".
+    Returns:
+      (q, shift); shift > 0 shifts left.  (0, 0) where shift would be below -31; the largest pair of a single rounding
+      where no fraction bit would be left to shift out.
+
+    Spec: RSC-3.  Class: exact.
+    Example:
+      >>> fixed_point(0.75, Rescale("q31", ties="up"))
+      (1610612736, 0)
+    """
+    if rescale.multiplier == "q8":
+        return max(-INT_MAX, min(INT_MAX, round(math.ldexp(multiplier, 8)))), 0
+    fraction, shift = math.frexp(multiplier)
+    q = _half_away(math.ldexp(fraction, 31))
+    if abs(q) == 1 << 31:
+        q, shift = q // 2, shift + 1
+    if shift < -31 or q == 0:
+        return 0, 0
+    q = q if rescale.multiplier == "q31" else _reduced(q)
+    bits = FRACTION_BITS[rescale.multiplier]
+    if rescale.steps == "single" and shift >= bits:
+        return ((1 << bits) - 1) * (1 if q > 0 else -1), bits - 1
+    return q, shift
+
+
+def _half_away(value: float) -> int:
+    """RND-1 "away" of a binary64 number below 2**52 in size, where value + 0.5 is exact."""
+    return math.floor(value + 0.5) if value >= 0 else -math.floor(-value + 0.5)
+
+
+def _reduced(q: int) -> int:
+    """The 16-bit multiplier of a 31-bit one: rounded half up, never 2**15."""
+    return (q + (1 << 15)) >> 16 if q < 0x7FFF0000 else 0x7FFF  # 2**15 would not fit int16
+
+
+def multipliers(function: str, multiplier: object, rescale: Rescale) -> tuple[float, ...]:
+    """The real multipliers of a fixed-point or binary64 rescale, as a flat tuple of Python floats.
+
+    They are numbers of the model, known before anything is traced, so their values can be refused.
+
+    Args:
+      function: the caller's name, for the message.
+      multiplier: a number, or what `tolist()` or iteration turns into numbers.
+      rescale: for the message.
+    Raises:
+      ValueError: not finite.
+    """
+    flat = multiplier.ravel().tolist() if hasattr(multiplier, "ravel") else [multiplier]
+    numbers = tuple(float(number) for number in flat)
+    bad = next((number for number in numbers if not math.isfinite(number)), None)
+    if bad is not None:
+        raise ValueError(
+            f"{function}: multiplier has {bad}, need finite numbers (it is held as {rescale.multiplier!r}, RSC-3)"
+        )
+    return numbers
+
+
+def check_accumulator(function: str, dtype: object) -> None:
+    """An accumulator is int32.
+
+    Raises:
+      TypeError: any other dtype.
+    """
+    if str(dtype) != "int32":
+        raise TypeError(f"{function}: acc has dtype {dtype}, need int32 (an accumulator of integer products, RSC-1)")
+
+
+def check_fixed(function: str, rescale: Rescale) -> None:
+    """A fixed-point multiplier belongs to a fixed-point rescale.
+
+    Raises:
+      ValueError: a float one.
+    """
+    if rescale.multiplier not in FRACTION_BITS:
+        need = ", ".join(FRACTION_BITS)
+        raise ValueError(f"{function}: rescale is '{rescale}', need a fixed-point one: {need} (RSC-3)")
+
+
+def check_multiplier(function: str, dtype: object) -> None:
+    """The multiplier of an "f32" rescale is float32.
+
+    Raises:
+      TypeError: any other dtype.
+    """
+    if str(dtype) != "float32":
+        raise TypeError(f"{function}: multiplier has dtype {dtype}, need float32 (the rescale is 'f32', RSC-2)")
+
+
+def check_zero_point(function: str, dtype: object) -> None:
+    """The zero point of a rescale is int32.
+
+    Raises:
+      TypeError: any other dtype.
+    """
+    if str(dtype) != "int32":
+        raise TypeError(f"{function}: zero_point has dtype {dtype}, need int32 (it is added to integers, RSC-8)")
+
+
+def check_broadcast(function: str, argument: str, shape: tuple[int, ...], acc_shape: tuple[int, ...]) -> None:
+    """An operand broadcasts to the accumulator's shape.
+
+    Raises:
+      ValueError: it does not.
+    """
+    fits = len(shape) <= len(acc_shape) and all(
+        n in (1, m) for n, m in zip(reversed(shape), reversed(acc_shape), strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            f"{function}: {argument} has shape {tuple(shape)}, need one that broadcasts to {tuple(acc_shape)} "
+            "(the shape of acc)"
+        )
+
+
+def check_integer(function: str, name: str, integer: bool) -> None:
+    """Codes of a rescale are integers.
+
+    Raises:
+      ValueError: a float format or a codebook.
+    """
+    if not integer:
+        raise ValueError(f"{function}: fmt is {name}, need an integer format (an accumulator becomes an integer code)")

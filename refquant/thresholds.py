@@ -1,0 +1,123 @@
+"""The whole function of a convention, found by bisection: at most a few hundred steps (specs/25-conventions.md)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from refquant.affine import quantize
+from refquant.codec import encode
+from refquant.conventions import Affine, Cast, Rescale
+from refquant.conventions.steps import StepFunction, distance, key_bits, probe_keys, seed_keys
+from refquant.formats import Format, IntFormat
+from refquant.requantize import requantize
+
+Array = np.ndarray[Any, Any]
+
+__all__ = ["StepFunction", "apply", "distance", "probes", "thresholds"]
+
+
+def thresholds(
+    convention: Affine | Cast | Rescale, fmt: Format, scale: float = 1.0, zero_point: float = 0
+) -> StepFunction:
+    """The code of all 2**32 inputs as steps.
+
+    Args:
+      convention: `Affine`: quantize with scale and zero point; `Cast`: encode, without them; `Rescale`: requantize an
+        int32 accumulator, with scale as its multiplier.
+      fmt: the format of the codes.
+      scale: a real number; rounded to binary32 except for the multiplier of "f64" and fixed-point rescales.
+      zero_point: an integer, or under zero "bias" a real number.
+    Returns:
+      the step function; its keys are total-order keys of binary32 patterns, or accumulators.
+
+    Spec: CNV-2, CNV-3 (specs/25-conventions.md).  Class: exact.
+    Example:
+      >>> from refquant.conventions import DEFAULT
+      >>> from refquant.formats import ALL
+      >>> thresholds(DEFAULT, ALL["int2"], 0.1).codes
+      (-2, -1, 0, 1, -2)
+    """
+    codes = _function(convention, fmt, scale, zero_point)
+    domain = "int32" if isinstance(convention, Rescale) else "float32"
+    starts, values = _bisect(lambda keys: codes(_inputs(keys, domain)))
+    return StepFunction(tuple(starts.tolist()), tuple(values.tolist()), domain, fmt.storage)
+
+
+def apply(steps: StepFunction, x: Array) -> Array:
+    """The codes of x, read from the table.
+
+    Args:
+      steps: a step function.
+      x: float32 or int32, the steps' domain, any shape.
+    Returns:
+      codes in the steps' storage dtype, shape of x.
+    Raises:
+      TypeError: x has another dtype.
+
+    Spec: CNV-2 (specs/25-conventions.md).  Class: exact.
+    """
+    x = np.asarray(x)
+    if str(x.dtype) != steps.domain:
+        raise TypeError(f"apply: x has dtype {x.dtype}, need {steps.domain} (the domain of the steps)")
+    place = np.searchsorted(np.int32(steps.starts), _keys(x), side="right") - 1
+    return np.array(steps.codes, steps.storage)[place]
+
+
+def probes(*steps: StepFunction) -> Array:
+    """The inputs that tell step functions of one domain apart: every start and its neighbours.
+
+    Args:
+      *steps: the candidates, one domain.
+    Returns:
+      float32 or int32, ascending in the total order, one axis.
+
+    Spec: CNV-5 (specs/25-conventions.md).  Class: exact.
+    """
+    return _inputs(np.array(probe_keys(*steps), np.int64), steps[0].domain)
+
+
+def _function(convention: Affine | Cast | Rescale, fmt: Format, scale: float, zero_point: float) -> Callable:
+    if isinstance(convention, Cast):
+        return lambda x: encode(x, fmt=fmt, cast=convention)
+    if isinstance(convention, Rescale):
+        multiplier = np.float32(scale) if convention.multiplier == "f32" else float(scale)
+        return lambda x: requantize(x, multiplier, np.int32(zero_point), fmt=fmt, rescale=convention)
+    zero = np.float32(zero_point) if convention.zero == "bias" else np.int32(zero_point)
+    return lambda x: quantize(
+        x, np.float32(scale), zero if isinstance(fmt, IntFormat) else None, fmt=fmt, convention=convention
+    )
+
+
+def _bisect(code_of: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """CNV-3: between two keys with different codes lies a step; halve all such intervals at once until they are one key wide."""
+    keys = np.array(seed_keys(), np.int64)
+    codes = code_of(keys)
+    first = codes[:1]
+    low, high = keys[:-1], keys[1:]
+    low_codes, high_codes = codes[:-1], codes[1:]
+    while True:
+        apart = low_codes != high_codes
+        low, high, low_codes, high_codes = low[apart], high[apart], low_codes[apart], high_codes[apart]
+        if np.all(high - low == 1):
+            break
+        middle = (low + high) >> 1
+        codes = code_of(middle)
+        low, high = np.concatenate([low, middle]), np.concatenate([middle, high])
+        low_codes, high_codes = np.concatenate([low_codes, codes]), np.concatenate([codes, high_codes])
+    order = np.argsort(high)
+    return np.concatenate([keys[:1], high[order]]), np.concatenate([first, high_codes[order]])
+
+
+def _inputs(keys: Array, domain: str) -> Array:
+    """The float32 patterns or accumulators at keys."""
+    if domain == "int32":
+        return keys.astype(np.int32)
+    flip = np.where(keys < 0, 0x7FFFFFFF, 0)
+    return (keys ^ flip).astype(np.int32).view(np.float32)
+
+
+def _keys(x: Array) -> Array:
+    """The keys of inputs, int32."""
+    bits = np.ascontiguousarray(x).view(np.int32).reshape(x.shape)
+    return bits if x.dtype == np.int32 else bits ^ ((bits >> 31) & 0x7FFFFFFF)
