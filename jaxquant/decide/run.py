@@ -59,7 +59,7 @@ class Ladder:
         plans = self.plans(Scheme())
         size = predicted_bytes(plans, self.target.source.metadata)
         seconds = time.perf_counter() - started
-        return Row("float", "as it is", size, bits_per_weight(plans), _mean(answers.score), len(answers.score), seconds=seconds)
+        return Row("float", "as it is", size, bits_per_weight(plans), _mean(answers), len(answers.score), seconds=seconds)
 
     def _row(self, rung: Rung) -> Row:
         started = time.perf_counter()
@@ -77,8 +77,8 @@ class Ladder:
             rung.about,
             predicted_bytes(plans, self.target.source.metadata),
             bits_per_weight(plans),
-            _mean(answers.score),
-            len(answers.score),
+            _mean(answers),
+            len(same),
             pairs.lost if pairs else None,
             pairs.won if pairs else None,
             share_interval(int(np.count_nonzero(same)), len(same), level=LEVEL),
@@ -105,5 +105,5 @@ def bits_per_weight(plans: Sequence[Plan]) -> float:
     return sum(p.bits for p in plans) / max(weights, 1)
 
 
-def _mean(score: np.ndarray) -> float:
-    return float(np.mean(score))
+def _mean(answers: Answers) -> float:
+    return float(np.mean(answers.score))

@@ -4,95 +4,111 @@ An example is what the model takes: an array, or a tuple of arrays (several argu
 be (inputs, whatever the score needs).  Without one the score is agreement with the float model's answers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from jaxquant.decide.workloads import Answers
+from jaxquant.decide.workloads import Answers, ApplyFn, Batch, checked_count
 
 BATCH = 32
 
 
+@dataclass(frozen=True)
 class Examples:
     """Examples of equal shape are run together, at most 32 at a time.
 
-    Attributes:
-      name: what the reader calls it.
-      n: how many examples.
+    The first evaluation is the float model's; without a score function the later ones are scored by their agreement
+    with it, the share of equal answers in each example's output.
     """
 
-    def __init__(self, examples: Sequence[Any], score: Callable[[Any, Any], Any] | None = None, name: str = "examples"):
-        """Takes any finite sequence; refuses an empty one.
-
-        Raises:
-          ValueError: there are no examples.
-        """
-        self.name, self._score = name, score
-        self._examples = list(examples)
-        self.n = len(self._examples)
-        self._reference: list[np.ndarray] | None = None
-        if not self.n:
-            raise ValueError("decide: examples is empty, need at least one (a few hundred decide most bars)")
+    name: str
+    n: int
+    metric: str
+    examples: tuple[Any, ...]
+    score: Callable[[Any, Any], Any] | None = None
+    reference: list[np.ndarray] = field(default_factory=list)
 
     def describe(self) -> str:
         """One line for the reader."""
-        what = "scored by your function" if self._score else "scored by agreement with the float model"
+        what = "scored by your function" if self.score else "scored by agreement with the float model"
         return f"{self.n} examples of your own, {what}"
 
-    def evaluate(self, apply: Callable[..., Any]) -> Answers:
-        """Outputs of the model on every example, as answers and scores.
+    def evaluate(self, apply_fn: ApplyFn, *, count: int | None = None, progress: Callable | None = None) -> Answers:
+        """Outputs of the model on the first `count` examples, as answers and scores.
 
         Raises:
-          ValueError: a score is no number in the function's result, or outputs give no answer and there is no score.
+          ValueError: a score is no finite number, or outputs give no answer and there is no score function.
         """
-        outputs = self._outputs(apply)
-        if self._score is not None:
-            scores = np.array([_number(self._score(o, e)) for o, e in zip(outputs, self._examples, strict=True)])
+        count = checked_count(count, self.n)
+        outputs = self._outputs(apply_fn, count, progress)
+        if self.score is not None:
+            scores = np.array([_number(self.score(o, e)) for o, e in zip(outputs, self.examples, strict=False)])
             return Answers(_answers(outputs, scores), scores, _margins(outputs))
-        picked = [self._picked(output) for output in outputs]
-        if self._reference is None:
-            self._reference = picked
-        agreement = np.array([np.mean(a == b) for a, b in zip(picked, self._reference, strict=True)])
+        picked = [_picked(output) for output in outputs]
+        if not self.reference:
+            self.reference.extend(picked)
+        agreement = np.array([np.mean(a == b) for a, b in zip(picked, self.reference, strict=False)])
         return Answers(_hashes(picked), agreement, _margins(outputs))
 
-    def show(self, index: int) -> dict[str, str]:
+    def show(self, i: int) -> dict[str, str]:
         """What a reader sees of an example."""
-        return {"example": f"number {index}: {_short(self._examples[index])}"}
+        return {"question": f"example {i}: {_short(self.examples[i])}", "expected": ""}
 
-    def batches(self, count: int) -> list[tuple[Any, ...]]:
-        """A few batches of model inputs, for the outlier map and for speed."""
-        groups = list(self._groups().values())
-        return [_stack([self._inputs(i) for i in group[:BATCH]]) for group in groups[:count]]
+    def answer_text(self, answer: Any) -> str:
+        """An answer as it is."""
+        return str(answer)
+
+    def batches(self, count: int | None = None) -> list[Batch]:
+        """At most `count` batches, one of each shape, for the outlier map and for speed."""
+        groups = list(self._groups(self.n).values())[:count]
+        return [_stack([self._inputs(i) for i in group[:BATCH]]) for group in groups]
 
     def _inputs(self, index: int) -> tuple[Any, ...]:
-        example = self._examples[index]
-        inputs = example[0] if self._score is not None and isinstance(example, tuple) else example
+        example = self.examples[index]
+        inputs = example[0] if self.score is not None and isinstance(example, tuple) else example
         return inputs if isinstance(inputs, tuple) else (inputs,)
 
-    def _groups(self) -> dict[Any, list[int]]:
+    def _groups(self, count: int) -> dict[Any, list[int]]:
         groups: dict[Any, list[int]] = {}
-        for i in range(self.n):
+        for i in range(count):
             groups.setdefault(tuple((np.shape(a), np.asarray(a).dtype) for a in self._inputs(i)), []).append(i)
         return groups
 
-    def _outputs(self, apply: Callable[..., Any]) -> list[np.ndarray]:
+    def _outputs(self, apply: ApplyFn, count: int, progress: Callable | None) -> list[np.ndarray]:
         found: dict[int, np.ndarray] = {}
-        for group in self._groups().values():
+        for group in self._groups(count).values():
             for start in range(0, len(group), BATCH):
                 part = group[start : start + BATCH]
                 padded = part + [part[-1]] * (min(BATCH, len(group)) - len(part))  # one shape, one compilation
                 result = np.asarray(apply(*_stack([self._inputs(i) for i in padded])))
                 found.update(zip(part, result[: len(part)], strict=True))
-        return [found[i] for i in range(self.n)]
+                if progress:
+                    progress(len(found), count)
+        return [found[i] for i in range(count)]
 
-    def _picked(self, output: np.ndarray) -> np.ndarray:
-        if output.ndim == 0 or output.shape[-1] < 2:
-            raise ValueError(
-                f"decide: an output has shape {output.shape}, need at least two values along its last axis to have an "
-                "answer (the largest one); for other outputs give a score function"
-            )
-        return np.argmax(output, axis=-1)
+
+def open_examples(examples: Iterable[Any], score: Callable[[Any, Any], Any] | None = None) -> Examples:
+    """The workload of a finite sequence of examples.
+
+    Raises:
+      ValueError: there are none.
+    """
+    found = tuple(examples)
+    if not found:
+        raise ValueError("decide: examples is empty, need at least one (a few hundred decide most bars)")
+    metric = getattr(score, "__name__", "score") if score else "agreement with float"
+    return Examples("examples", len(found), metric, found, score)
+
+
+def _picked(output: np.ndarray) -> np.ndarray:
+    if output.ndim == 0 or output.shape[-1] < 2:
+        raise ValueError(
+            f"decide: an output has shape {output.shape}, need at least two values along its last axis to have an "
+            "answer (the largest one); for other outputs give a score function"
+        )
+    return np.argmax(output, axis=-1)
 
 
 def _stack(inputs: list[tuple[Any, ...]]) -> tuple[np.ndarray, ...]:

@@ -1,0 +1,127 @@
+"""The story that `jaxquant decide` tells, line by line."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxquant.decide.bars import parse_bar
+from jaxquant.decide.ladder import rungs as make_rungs
+
+FOLDER = "jaxquant-decide"
+
+
+def decide_command(
+    model: str | None,
+    *,
+    on: str | None = None,
+    score: str | None = None,
+    bar: str = "lose<=2",
+    schemes: list[str] | None = None,
+    out: Path | None = None,
+    json_output: bool = False,
+) -> int:
+    """Runs a decision from command-line texts; returns the exit code.
+
+    Raises:
+      ValueError: a text without meaning, an output folder that exists; before anything is computed.
+    """
+    from jaxquant.decide.console import Printer
+
+    parsed, rungs = parse_bar(bar), make_rungs(tuple(schemes or ()))
+    folder = output_folder(out)
+    printer = Printer(json=json_output)
+    printer.line(f"jaxquant decide: {model or 'all-MiniLM-L6-v2'}; the bar: {parsed}; opening the model ...")
+    from jaxquant.decide.opening import open_target
+
+    target, workload = open_target(model, on, score)
+    return tell(target, workload, parsed, rungs, folder, printer, json_output=json_output)[0]
+
+
+def output_folder(out: Path | None) -> Path:
+    """The folder asked for, or the next free default one.
+
+    Raises:
+      ValueError: the folder asked for exists and is not empty.
+    """
+    if out is None:
+        names = [FOLDER, *(f"{FOLDER}-{k}" for k in range(2, 10_000))]
+        return next(Path(name) for name in names if not Path(name).exists())
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"decide: output {out} exists, need a new or empty folder; nothing was written")
+    return out
+
+
+def tell(
+    target: Any, workload: Any, bar: Any, rungs: Any, folder: Path, printer: Any, *, json_output: bool = False
+) -> tuple[int, dict[str, Any]]:
+    """Climbs the ladder, prints it, and writes report, JSON and model; returns exit code and result."""
+    from jaxquant.decide.job import Job, digest
+    from jaxquant.decide.run import Ladder
+
+    job = Job(Ladder(target, workload, bar), rungs)
+    before = digest(target)
+    _introduce(printer, target, workload)
+    _climb(job, printer)
+    made = job.decide()
+    printer.decision(made.sentence)
+    _bits(job, printer)
+    subject = job.subject()
+    job.changed()
+    printer.changed(job.found["changed"], job.found["changed_counts"], subject)
+    with printer.working("measuring speed ..."):
+        timings = job.speed()
+    printer.speed(timings, job.found["speed"]["sentence"])
+    with printer.working("looking at tensors and inputs ..."):
+        job.anatomy()
+    result = _write(job, folder, before, printer)
+    if json_output:
+        json.dump(result, sys.stdout, indent=1)
+    return (5 if result["bits"]["differing"] else made.exit_code), result
+
+
+def _introduce(printer: Any, target: Any, workload: Any) -> None:
+    weights = sum(info.size for info in target.infos)
+    printer.line(f"model     {target.source.name}: {weights:,} weights, {sum(i.nbytes for i in target.infos) / 1e6:.1f} MB")
+    for k, text in enumerate(workload.describe().splitlines()):
+        printer.line(("workload  " if k == 0 else "          ") + text)
+    printer.line()
+    printer.head()
+
+
+def _climb(job: Any, printer: Any) -> None:
+    rows = job.climb()
+    for step, name in enumerate(["float", *(rung.scheme for rung in job.rungs)]):
+        with printer.working(f"{step + 1} of {len(job.rungs) + 1}: {name} ..."):
+            row = next(rows)
+        printer.row(row)
+
+
+def _bits(job: Any, printer: Any) -> None:
+    compared, differ = sum(r.codes for r in job.rows), sum(r.differing for r in job.rows)
+    verdict = "0 differ" if not differ else f"{differ:,} DIFFER: a bug, please report it with the JSON beside the report"
+    printer.line(f"NumPy and JAX compared on all {compared:,} codes, scales and zero points of every row: {verdict}")
+    printer.line()
+
+
+def _write(job: Any, folder: Path, before: str | None, printer: Any) -> dict[str, Any]:
+    from jaxquant.decide.job import digest
+    from jaxquant.decide.report import write_report
+    from refquant.files import atomic_path
+
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = job.save(folder)
+    after = digest(job.ladder.target)
+    job.found["source"] = {"sha256_before": before, "sha256_after": after, "untouched": before == after}
+    result = job.result()
+    result["seconds"] = time.perf_counter() - job.started
+    with atomic_path(folder / "result.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_report(result, folder / "report.html")
+    if saved:
+        printer.line(f"model     {saved} ({saved.stat().st_size:,} bytes, predicted {job.found['saved']['predicted']:,})")
+    if before:
+        printer.line(f"source    sha256 {before[:16]}... {'unchanged' if before == after else 'CHANGED'}")
+    printer.line(f"report    {folder / 'report.html'}  (numbers: {folder / 'result.json'})")
+    return result

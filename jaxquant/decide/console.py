@@ -1,0 +1,97 @@
+"""What `jaxquant decide` prints: lines as they become known, in a terminal or a pipe alike."""
+
+import textwrap
+from contextlib import AbstractContextManager
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from jaxquant.decide.intervals import Interval
+from jaxquant.decide.rows import Row
+from jaxquant.decide.speed import Timing
+
+COLOURS = {"PASS": "bold green", "FAIL": "bold red", "UNSURE": "bold yellow", "": "default"}
+HEAD = f"{'scheme':<34} {'MB':>7} {'bits/w':>6} {'score':>6}  {'change, 95 % interval':<22} {'lost':>4} {'won':>4} {'same':>6}  verdict"
+
+
+class Printer:
+    """Human output on one console; everything goes to stderr when stdout is for JSON."""
+
+    def __init__(self, *, json: bool = False):
+        """Args: json: keep stdout clean."""
+        self.console = Console(stderr=json, highlight=False, soft_wrap=True)
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """One line or paragraph."""
+        self.console.print(Text(text, style=style))
+
+    def working(self, text: str) -> AbstractContextManager[Any]:
+        """A spinner while something runs; a plain line where nobody watches."""
+        if self.console.is_terminal:
+            return self.console.status(Text(text))
+        return _Quiet()
+
+    def head(self) -> None:
+        """The ladder's header."""
+        self.line(HEAD, "bold")
+
+    def row(self, row: Row) -> None:
+        """One rung."""
+        text = Text(row_text(row))
+        text.append(f"  {row.result}", COLOURS[row.result])
+        if row.verdict and row.verdict.note:
+            text.append(f" ({row.verdict.note})", "dim")
+        self.console.print(text)
+
+    def decision(self, sentence: str) -> None:
+        """The decision, set apart."""
+        self.line()
+        self.line(textwrap.fill("DECISION  " + sentence, 110, subsequent_indent="          "), "bold")
+        self.line()
+
+    def changed(self, rows: list[dict[str, Any]], counts: dict[str, int], scheme: str) -> None:
+        """The worst few changed answers of one scheme, side by side."""
+        mine = [row for row in rows if row["scheme"] == scheme][:3]
+        self.line(f"Answers that changed under {scheme}: {counts.get(scheme, 0)}, worst first")
+        for row in mine:
+            right = "right" if row["was_right"] else "wrong"
+            now = "right" if row["is_right"] else "wrong"
+            self.line(f"  asked      {_cut(row['question'])}")
+            self.line(f"  float      {_cut(row['float'])}  ({right})")
+            self.line(f"  quantized  {_cut(row['quantized'])}  ({now})")
+            self.line()
+
+    def speed(self, timings: list[Timing], sentence: str) -> None:
+        """Speed as measured here."""
+        self.line("Speed on this device, measured just now (median of a call)")
+        for t in timings:
+            self.line(f"  batch {t.batch:>4}  {t.what:<32} {t.milliseconds:9.2f} ms  {t.ratio:6.2f} x float's time")
+        self.line("  " + sentence)
+        self.line()
+
+
+def row_text(row: Row) -> str:
+    """The columns of a row but the verdict."""
+    size = f"{row.scheme:<34} {row.bytes / 1e6:>7.2f} {row.bits_per_weight:>6.2f} {100 * row.score:>6.1f}"
+    if row.verdict is None or row.same is None:
+        return f"{size}  {'n = ' + str(row.n):<22} {'':>4} {'':>4} {'':>6}"
+    lost, won = ("" if v is None else str(v) for v in (row.lost, row.won))
+    return f"{size}  {interval_text(row.verdict.interval):<22} {lost:>4} {won:>4} {100 * row.same.estimate:>5.1f}%"
+
+
+def interval_text(interval: Interval) -> str:
+    """`-4.8 [-7.2, -2.6]` in points."""
+    return f"{100 * interval.estimate:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def _cut(text: str, width: int = 96) -> str:
+    return textwrap.shorten(text, width, placeholder=" …")
+
+
+class _Quiet:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None

@@ -1,0 +1,197 @@
+"""The whole of `jaxquant decide` without a word printed: ladder, decision, what changed, speed, anatomy, files."""
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxquant.decide import anatomy, decision, speed
+from jaxquant.decide.bars import Bar
+from jaxquant.decide.decision import Decision
+from jaxquant.decide.ladder import Rung
+from jaxquant.decide.rows import Row
+from jaxquant.decide.run import Ladder
+from jaxquant.decide.targets import Target
+from jaxquant.decide.workloads import Workload
+from jaxquant.store import write_quantized
+from refquant.files import sha256_file
+from refquant.schemes import parse
+
+CHANGED = 200  # changed answers kept in the report, worst first
+
+
+@dataclass
+class Job:
+    """One run; its parts fill in as they become known.
+
+    Attributes:
+      ladder: model, workload and bar.
+      rungs: in order.
+      rows: so far, float first.
+      found: everything for the report and the JSON, by section.
+    """
+
+    ladder: Ladder
+    rungs: Sequence[Rung]
+    rows: list[Row] = field(default_factory=list)
+    found: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    def climb(self) -> Iterator[Row]:
+        """Rows as they are known."""
+        for row in self.ladder.climb(self.rungs):
+            self.rows.append(row)
+            yield row
+
+    def decide(self) -> Decision:
+        """The decision over all rows."""
+        rows = [decision.Row(row.scheme, row.bytes, row.verdict) for row in self.rows[1:]]
+        made = decision.decide(rows, self.ladder.bar)
+        self.found["decision"] = made.as_dict() | {"seconds": time.perf_counter() - self.started}
+        return made
+
+    def subject(self) -> str:
+        """The scheme that the reader will want to see closely: the winner, else the smallest that is not broken."""
+        winner = self.found["decision"]["winner"]
+        if winner:
+            return winner
+        open_rows = [row for row in self.rows[1:] if row.result != "FAIL"] or self.rows[1:]
+        return min(open_rows, key=lambda row: row.bytes).scheme
+
+    def changed(self) -> list[dict[str, Any]]:
+        """Answers that differ from float's, of every row, worst first: the largest drop of the right answer's lead."""
+        work, base = self.ladder.workload, self.ladder.answers["float"]
+        rows = []
+        for scheme, answers in self.ladder.answers.items():
+            drop = base.margin - answers.margin
+            rows += [(scheme, int(i), float(drop[i])) for i in np.flatnonzero(~answers.same_as(base))]
+        by_scheme: dict[str, int] = {}
+        kept = []
+        for scheme, i, drop in sorted(rows, key=lambda row: -row[2]):
+            by_scheme[scheme] = by_scheme.get(scheme, 0) + 1
+            if by_scheme[scheme] <= max(CHANGED // max(len(self.rungs), 1), 12):
+                kept.append(_change(work, base, self.ladder.answers[scheme], scheme, i, drop))
+        self.found["changed"] = kept
+        self.found["changed_counts"] = by_scheme
+        return kept
+
+    def speed(self) -> list[speed.Timing]:
+        """Float against the two ways of running quantized weights, at batch 1 and at the workload's batch."""
+        target, batch = self.ladder.target, self.ladder.workload.batches(1)[0]
+        ways = self._ways()
+        single = tuple(np.asarray(a)[:1] for a in batch)
+        timings = speed.measure(ways, single) + speed.measure(ways, batch, rounds=3)
+        self.found["speed"] = {"rows": [t.as_dict() for t in timings], "sentence": speed.summary(timings)}
+        return timings
+
+    def _ways(self) -> dict[str, Any]:
+        target, ladder = self.ladder.target, self.ladder
+        ways: dict[str, Any] = {"float": (target.forward({}), sum(i.nbytes for i in target.infos))}
+        for label, text in (("int4, dequantized at each call", "int4:g32:sf16"), ("int8 inputs and weights", "w8a8:token")):
+            scheme = parse(text)
+            plans = ladder.plans(scheme)
+            quantized = {name: entry.q for name, entry in ladder.quantizer(plans).items()}
+            run = target.forward_quantized(quantized, plans, scheme.inputs)
+            ways[label] = (run, sum(p.bits for p in plans) // 8)
+        return ways
+
+    def anatomy(self) -> None:
+        """Errors of each tensor, outliers of each layer's inputs, the worst tensor against its grid."""
+        text = self.subject()
+        target = self.ladder.target
+        plans = self.ladder.plans(parse(text))
+        checked = self.ladder.quantizer(plans)
+        errors = anatomy.tensor_errors(target, checked, plans)
+        worst = errors[0]["name"]
+        picture = anatomy.against_grid(np.asarray(target.tensor(worst)), checked[worst])
+        self.found["tensors"] = {"scheme": text, "rows": errors}
+        self.found["worst_tensor"] = {"name": worst, "scheme": str(checked[worst].q.spec.fmt.name), **picture}
+        self.found["outliers"] = anatomy.outliers(target, self.ladder.workload.batches(4))
+
+    def save(self, folder: Path) -> Path | None:
+        """The winner as a file of its own; None without one.  Its size must be the predicted one."""
+        winner = self.found["decision"]["winner"]
+        if winner is None:
+            return None
+        target = self.ladder.target
+        plans = self.ladder.plans(parse(winner))
+        quantized = {name: entry.q for name, entry in self.ladder.quantizer(plans).items()}
+        path = folder / "model.safetensors"
+        write_quantized(path, plans, quantized, target.tensor, dict(target.source.metadata))
+        row = next(row for row in self.rows if row.scheme == winner)
+        self.found["saved"] = {"path": path.name, "bytes": path.stat().st_size, "predicted": row.bytes}
+        return path
+
+    def result(self) -> dict[str, Any]:
+        """Everything, JSON-friendly: what the report draws."""
+        ladder = self.ladder
+        return {
+            "version": 1,
+            "model": _model(ladder.target),
+            "workload": {"name": ladder.workload.name, "n": ladder.workload.n, "metric": ladder.workload.metric,
+                         "about": ladder.workload.describe()},
+            "bar": ladder.bar.as_dict(),
+            "rows": [row.as_dict() for row in self.rows],
+            "bits": {"compared": sum(r.codes for r in self.rows), "differing": sum(r.differing for r in self.rows)},
+            **self.found,
+            "provenance": provenance(),
+        }  # fmt: skip
+
+
+def digest(target: Target) -> str | None:
+    """sha256 of the source file, None for a model made in Python."""
+    return sha256_file(target.source.path) if target.source.path else None
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and the device that the numbers were measured with."""
+    import os
+
+    import jax
+
+    packages = ("refquant", "numpy", "jax", "jaxlib", "flax")
+    device = jax.devices()[0]
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": f"{device.platform}: {device.device_kind}",
+        "cores": os.cpu_count(),
+        "versions": {name: metadata.version(name) for name in packages},
+        "made": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+    }
+
+
+def _model(target: Target) -> dict[str, Any]:
+    from refquant.files.quantized import classify
+
+    classes: dict[str, dict[str, int]] = {}
+    for info in target.infos:
+        entry = classes.setdefault(classify(info.name, info.shape, info.dtype), {"weights": 0, "bytes": 0, "tensors": 0})
+        entry["weights"] += info.size
+        entry["bytes"] += info.nbytes
+        entry["tensors"] += 1
+    source = target.source
+    return {
+        "name": source.name,
+        "path": str(source.path) if source.path else None,
+        "weights": sum(e["weights"] for e in classes.values()),
+        "classes": classes,
+    }
+
+
+def _change(work: Workload, base: Any, answers: Any, scheme: str, i: int, drop: float) -> dict[str, Any]:
+    return {
+        "scheme": scheme,
+        "example": i,
+        "drop": drop,
+        **work.show(i),
+        "float": work.answer_text(base.answers[i]),
+        "quantized": work.answer_text(answers.answers[i]),
+        "was_right": bool(base.score[i] > 0),
+        "is_right": bool(answers.score[i] > 0),
+    }
