@@ -1,6 +1,7 @@
 """quantize, dequantize, fake_quantize and its gradient (specs/20-affine.md)."""
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from refquant import checks
 from refquant.affine_steps import integer_codes, ratio, real_codes, real_ratio, rounded_value
@@ -71,7 +72,7 @@ def dequantize(
     *,
     fmt: Format,
     granularity: Granularity = TENSOR,
-    dtype: object = "float32",
+    dtype: DTypeLike = "float32",
 ) -> np.ndarray:
     """The values of codes: (code - zero_point) * scale, or decode(code) * scale.
 
@@ -203,9 +204,7 @@ def fake_quantize_vjp(
     return from_blocks(in_chunks(passed, blocks, *operands, flowing, dtype=cotangent.dtype), x.shape)
 
 
-def _inside_rounded(
-    x: np.ndarray, scale: np.ndarray, zero: np.ndarray, fmt: Format, convention: Affine
-) -> np.ndarray:
+def _inside_rounded(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, fmt: Format, convention: Affine) -> np.ndarray:
     if isinstance(fmt, IntFormat):
         value = rounded_value(x, scale, zero, fmt, convention)
         return (value >= fmt.qmin) & (value <= fmt.qmax)  # STE-2
@@ -213,22 +212,20 @@ def _inside_rounded(
         return _inside_ratio(x, scale, zero, fmt, convention)  # STE-3
     value = real_ratio(x, scale, convention)
     steps = rounded_position(value, fmt, fmt.ties)
-    inside = (steps <= fmt.max_code) & ~np.isnan(value)  # STE-3: no overflow
-    return inside if fmt.signed else inside & ((value >= 0) | ((steps == 0) & fmt.zero))  # STE-3, ENC-6
+    return (steps <= fmt.max_code) & ~np.isnan(value)  # STE-3: no overflow
 
 
 def _inside_ratio(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, fmt: Format, convention: Affine) -> np.ndarray:
     if isinstance(fmt, FloatFormat):
         value = real_ratio(x, scale, convention)
-        low = -fmt.max_value if fmt.signed else 0.0
-        return (value >= np.float32(low)) & (value <= np.float32(fmt.max_value))  # STE-3
+        return np.abs(value) <= np.float32(fmt.max_value)  # STE-3
     if isinstance(fmt, CodebookFormat):
         value = real_ratio(x, scale, convention)
         return (value >= np.float32(min(fmt.values))) & (value <= np.float32(max(fmt.values)))  # STE-3
     bias = convention.zero == "bias"
     value = ratio(x - zero if bias else x, scale, convention)
-    zero = np.float64(fmt.qmin) if bias else zero.astype(np.float64)
-    return (value >= fmt.qmin - zero) & (value <= fmt.qmax - zero)  # STE-2
+    offset = np.float64(fmt.qmin) if bias else zero.astype(np.float64)
+    return (value >= fmt.qmin - offset) & (value <= fmt.qmax - offset)  # STE-2
 
 
 def _arguments(

@@ -55,7 +55,7 @@ def rounded_value(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, fmt: IntFo
     return rounded + after.astype(wide)  # AFF-3: an integer sum
 
 
-def _beyond(zero: np.ndarray) -> bool:
+def _beyond(zero: np.ndarray | np.int32) -> bool:
     return bool(np.any((zero > FLOAT32_EXACT) | (zero < -FLOAT32_EXACT)))
 
 

@@ -1,6 +1,7 @@
 """Arguments as arrays: what is accepted for x, scale and zero point, and that nothing is converted silently (GEN-1)."""
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from refquant import checks
 from refquant.formats import Format
@@ -54,7 +55,7 @@ def _array(value: object, dtype: type) -> np.ndarray:
     return np.asarray(value, dtype) if type(value) in (int, float) else np.asarray(value)
 
 
-def real_result(function: str, dtype: object) -> np.dtype:
+def real_result(function: str, dtype: DTypeLike) -> np.dtype:
     """The NumPy dtype of a real result; bfloat16 is ml_dtypes' (NumPy has none of its own).
 
     Raises:
@@ -69,7 +70,7 @@ def real_result(function: str, dtype: object) -> np.dtype:
 
 def _bfloat16(function: str) -> np.dtype:
     try:
-        import ml_dtypes
+        import ml_dtypes  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise TypeError(
             f"{function}: dtype is bfloat16, need the package ml_dtypes (NumPy has no bfloat16 of its own)"

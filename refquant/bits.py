@@ -1,4 +1,4 @@
-"""Steps on the bits of binary32: ordered keys, powers of two, flushing (specs/00-conventions.md, BIT-1, BIT-2, GEN-9)."""
+"""Steps on the bits of binary32: ordered keys, powers of two, flushing (specs/00-conventions.md, BIT rules, GEN-9)."""
 
 import numpy as np
 

@@ -82,7 +82,7 @@ def value_table(fmt: FloatFormat | CodebookFormat) -> np.ndarray:
         table = float_values(fmt)
     else:
         wrapped = np.arange(1 << fmt.bits) % len(fmt.values)  # FMT-8: a code beyond the list wraps around
-        table = np.float32(fmt.values)[wrapped]
+        table = np.array(fmt.values, np.float32)[wrapped]
     table.flags.writeable = False
     return table
 
@@ -103,4 +103,4 @@ def codebook_codes(x: np.ndarray, fmt: CodebookFormat, cast: Cast) -> np.ndarray
 
 @lru_cache(maxsize=64)
 def _codebook(fmt: CodebookFormat) -> tuple[np.ndarray, np.ndarray]:
-    return np.int32(fmt.threshold_keys), np.uint8(fmt.ordered_codes)
+    return np.array(fmt.threshold_keys, np.int32), np.array(fmt.ordered_codes, np.uint8)

@@ -1,4 +1,4 @@
-"""Small binary floats: every value of a format, and the rounding of a real value to a code (FMT-3..FMT-6, ENC-2..ENC-6).
+"""Small binary floats: the value of every code, and the code of a real value (FMT-3..FMT-6, ENC-2..ENC-6).
 
 The codes of the non-negative values are consecutive integers, and between two neighbours the value grows linearly.
 So x has a *position* on the line of codes, an exact real number, and rounding x to the format is rounding its

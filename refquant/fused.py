@@ -59,7 +59,8 @@ def divide_add(x: np.ndarray, divisor: np.ndarray, addend: np.ndarray, dtype: ty
     quotient = x / divisor
     rest = _remainder(x, quotient, divisor)
     second = rest / divisor
-    second = _to_odd(second, _remainder(rest, second, divisor) / divisor)  # quotient + second: 106 bits and a sticky one
+    left = _remainder(rest, second, divisor) / divisor  # only its sign counts
+    second = _to_odd(second, left)
     exact = _sum_of_three(quotient, second, addend, dtype)
     plain = quotient + addend
     return np.where(np.isfinite(plain) & np.isfinite(divisor), exact, plain.astype(dtype))

@@ -56,7 +56,7 @@ def unpack(packed: np.ndarray, shape: Shape, *, fmt: Format) -> np.ndarray:
       >>> unpack(np.uint8([0xF1, 0x07]), (3,), fmt=ALL["int4"]).tolist()
       [1, -1, 7]
     """
-    packed, shape = np.asarray(packed), tuple(shape)
+    packed, shape = np.ascontiguousarray(packed), tuple(shape)
     size = math.prod(shape)
     checks.packed("unpack", packed.dtype, packed.shape, -(-size * fmt.bits // 8), shape, fmt)
     storage = np.dtype(fmt.storage)

@@ -1,4 +1,4 @@
-"""Rounding to an integer: nearest with five ties, toward zero, and by random bits (specs/00-conventions.md, RND-1, RND-2)."""
+"""Rounding to an integer: nearest, toward zero, and by random bits (specs/00-conventions.md, RND-1, RND-2)."""
 
 import numpy as np
 

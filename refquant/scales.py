@@ -7,17 +7,20 @@ from refquant.arguments import as_real
 from refquant.bits import flush
 from refquant.blocks import to_blocks
 from refquant.codec import decode, encode
-from refquant.formats import ALL, Format, IntFormat
+from refquant.formats import Format, IntFormat, minifloats
 from refquant.granularity import Granularity, PerTensor
 from refquant.rounding import to_integer
 from refquant.spec import ScaleRule, check_scale_rule, denominator, scale_limits
 
 FLT_MAX = np.finfo(np.float32).max
+FLOATS = {row.name: row for row in minifloats.ROWS}
 ZERO = np.float32(0)
+TENSOR = PerTensor()
+SYMMETRIC = ScaleRule()
 
 
 @np.errstate(all="ignore")
-def range_of(x: np.ndarray, *, granularity: Granularity = PerTensor()) -> tuple[np.ndarray, np.ndarray]:  # noqa: B008
+def range_of(x: np.ndarray, *, granularity: Granularity = TENSOR) -> tuple[np.ndarray, np.ndarray]:
     """The smallest and the largest element of each tile, zero included.
 
     Args:
@@ -46,7 +49,7 @@ def range_of(x: np.ndarray, *, granularity: Granularity = PerTensor()) -> tuple[
 
 @np.errstate(all="ignore")
 def choose_scale(
-    low: np.ndarray, high: np.ndarray, *, fmt: Format, rule: ScaleRule = ScaleRule()
+    low: np.ndarray, high: np.ndarray, *, fmt: Format, rule: ScaleRule = SYMMETRIC
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The scale (and zero point) with which a format covers a range.
 
@@ -64,6 +67,7 @@ def choose_scale(
 
     Spec: SCL-2..SCL-8 (specs/30-scales.md).  Class: exact.
     Example:
+      >>> from refquant.formats import ALL
       >>> scale, zero_point = choose_scale(np.float32(-1), np.float32(3), fmt=ALL["uint8"], rule=ScaleRule(zero="int"))
       >>> float(scale), int(zero_point)
       (0.01568627543747425, 64)
@@ -72,7 +76,7 @@ def choose_scale(
     low, high = (as_real("choose_scale", name, v).astype(np.float32) for name, v in (("low", low), ("high", high)))
     checks.same_shape("choose_scale", "high", high.shape, low.shape, "low")
     low, high = _range(np.fmin(low, ZERO), np.fmax(high, ZERO))  # SCL-1
-    if rule.zero == "none":
+    if rule.zero == "none" or not isinstance(fmt, IntFormat):
         return stored(clamped(symmetric(low, high, fmt, rule), fmt), rule), None
     width = np.minimum(high - low, FLT_MAX)  # SCL-7
     scale = stored(clamped(width / np.float32(fmt.qmax - fmt.qmin), fmt), rule)  # SCL-7
@@ -107,7 +111,7 @@ def stored(scale: np.ndarray, rule: ScaleRule) -> np.ndarray:
     if rule.storage in ("pow2", "e8m0fnu"):
         bits = np.asarray(scale).view(np.uint32)
         return np.asarray((bits + np.uint32(0x007FFFFF)) & np.uint32(0x7F800000)).view(np.float32)  # SCL-6
-    fmt = ALL[rule.storage]
+    fmt = FLOATS[rule.storage]
     rounded = decode(encode(scale, fmt=fmt), fmt=fmt)  # SCL-6: ties to even, saturating
     return np.where(rounded == 0, np.float32(fmt.min_value), rounded)  # SCL-6
 

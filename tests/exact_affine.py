@@ -204,6 +204,7 @@ def _store(scale: Real, fmt: Format, rule: ScaleRule) -> int:
     while pow2(top) <= Fraction(magnitude(fmt)):
         top += 1
     smallest, largest = pow2(-100), pow2(127 - top)
+    scale = flushed(scale)
     scale = Real(scale.negative and scale.size != 0, max(smallest, min(scale.size, largest)))
     if rule.storage == "float32":
         return to_bits(scale)
