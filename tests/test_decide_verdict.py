@@ -205,3 +205,13 @@ def test_examples_needed_golden():
         examples_needed(-0.0200001, -0.02, variance=0.05, bar_variance=0.05, alpha=0.025) is None
     )  # more than a million
     assert [round_up(x) for x in (7, 99, 100.1, 1234, 999, 5.2)] == [7, 99, 110, 1300, 1000, 6]
+
+
+@pytest.mark.parametrize("hits", [300, 280, 276, 270, 255])
+def test_other_routes_property_interval_and_p_values_agree(hits):
+    share = judge_share(hits, 300, Bar(same=0.92))
+    mean = judge(Bar(score=0.46), float_scores=np.full(300, 0.5), quantized_scores=0.5 * (np.arange(300) < hits))
+    change = judge(Bar(points=5), float_scores=np.full(300, 0.5), quantized_scores=0.5 * (np.arange(300) < hits))
+    for found in (share, mean, change):
+        assert (found.result == PASS) == (found.p_pass <= 0.025) and (found.result == FAIL) == (found.p_fail <= 0.025)
+    assert share.result == {300: PASS, 255: FAIL}.get(hits, share.result)
