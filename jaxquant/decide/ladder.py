@@ -1,4 +1,7 @@
-"""The ladder of schemes that `jaxquant decide` climbs down, from float to broken.  DATA: one row a rung."""
+"""The ladder of schemes that `jaxquant decide` climbs down, from float to broken.  DATA: one row a rung.
+
+The order is fixed before any score is seen, safest first: the recommendation rests on it (DEC-8).
+"""
 
 from dataclasses import dataclass
 
@@ -26,19 +29,19 @@ class Rung:
 #        scheme                                     about
 LADDER = (
     Rung("int8:channel",                            "8-bit weights"),
-    Rung("e4m3fn:channel",                          "fp8 weights"),
-    Rung("int4:channel",                            "4-bit weights, one scale a channel"),
-    Rung("int4:g32:sf16",                           "4-bit weights, groups of 32"),
-    Rung("nf4:g64:sf16",                            "4-bit NormalFloat, groups of 64"),
-    Rung("int3:channel",                            "3-bit weights, one scale a channel"),
-    Rung("int3:g32:sf16",                           "3-bit weights, groups of 32"),
-    Rung("int2:g32:sf16",                           "2-bit weights, groups of 32"),
     Rung("w=int8:channel,e=int8:channel",           "8-bit weights and embeddings"),
-    Rung("w=int4:g32:sf16,e=int8:channel",          "4-bit weights, 8-bit embeddings"),
-    Rung("w=int4:g32:sf16,e=int4:g32:sf16",         "4-bit weights and embeddings"),
     Rung("w=int8:channel,a=int8:token",             "8-bit weights, 8-bit inputs a token"),
     Rung("w=int8:channel,a=int8:tensor",            "8-bit weights, 8-bit inputs a tensor"),
+    Rung("e4m3fn:channel",                          "fp8 weights"),
+    Rung("nf4:g64:sf16",                            "4-bit NormalFloat, groups of 64"),
+    Rung("int4:g32:sf16",                           "4-bit weights, groups of 32"),
+    Rung("w=int4:g32:sf16,e=int8:channel",          "4-bit weights, 8-bit embeddings"),
+    Rung("w=int4:g32:sf16,e=int4:g32:sf16",         "4-bit weights and embeddings"),
     Rung("w=int4:g32:sf16,a=int8:token",            "4-bit weights, 8-bit inputs a token"),
+    Rung("int4:channel",                            "4-bit weights, one scale a channel"),
+    Rung("int3:g32:sf16",                           "3-bit weights, groups of 32"),
+    Rung("int3:channel",                            "3-bit weights, one scale a channel"),
+    Rung("int2:g32:sf16",                           "2-bit weights, groups of 32"),
 )  # fmt: skip
 
 

@@ -1,0 +1,107 @@
+"""A Linen module with its variables as a target: weights are leaves of the tree, dense layers are intercepted.
+
+The interceptor is entered inside the traced function, so that another model's trace is never returned.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen, traverse_util
+
+from jaxquant import qat
+from jaxquant.decide.targets import Source, infos_of
+from jaxquant.qtensor import QTensor, dequantize_tensor
+from refquant.files.quantized import Plan
+from refquant.schemes import TensorScheme
+
+
+class LinenTarget:
+    """Weights by the path of their leaf, one compiled forward pass that takes them as arguments.
+
+    Attributes:
+      source: where the model came from.
+      infos: its weights in saved order.
+    """
+
+    def __init__(self, module: linen.Module, variables: Mapping[str, Any], source: Source):
+        """Takes module and variables as they are; neither is changed.
+
+        Raises:
+          ValueError: there is no collection "params".
+        """
+        if "params" not in variables:
+            raise ValueError(f"decide: variables have collections {sorted(variables)}, need 'params' (module.init's)")
+        self.module, self.source = module, source
+        boxed = linen.meta.unbox(dict(variables))
+        self._rest = {key: value for key, value in boxed.items() if key != "params"}
+        self._flat = {".".join(path): leaf for path, leaf in traverse_util.flatten_dict(boxed["params"]).items()}
+        self.infos = infos_of(self._flat)
+        self._run = jax.jit(lambda flat, rest, *inputs: self._apply(flat, rest, inputs))
+
+    def tensor(self, name: str) -> np.ndarray:
+        """One weight."""
+        return np.asarray(self._flat[name])
+
+    def forward(self, replaced: Mapping[str, Any]) -> Callable[..., Any]:
+        """The float forward pass with some weights replaced; compiled once for all of them."""
+        flat = {**self._flat, **{n: jnp.asarray(v, self._flat[n].dtype) for n, v in replaced.items()}}
+        return lambda *inputs: self._run(flat, self._rest, *inputs)
+
+    def forward_quantized(
+        self, quantized: Mapping[str, QTensor], plans: tuple[Plan, ...], inputs: TensorScheme | None
+    ) -> Callable[..., Any]:
+        """The forward pass with codes in every nn.Dense, other weights dequantized."""
+        spec = inputs.spec() if inputs else None
+
+        @jax.jit
+        def run(flat: Any, codes: Any, rest: Any, *args: Any) -> Any:
+            def dense(call: Any, path: str, call_args: tuple, call_kwargs: dict) -> Any:
+                name = f"{path}.kernel" if path else "kernel"
+                if name not in codes:
+                    return call(*call_args, **call_kwargs)
+                return qat.dense(call_args[0], codes[name], flat.get(name.removesuffix("kernel") + "bias"), inputs=spec)
+
+            with linen.intercept_methods(_at_dense(dense)):
+                return self._apply(flat, rest, args)
+
+        floats = {n: dequantize_tensor(q).astype(self._flat[n].dtype) for n, q in quantized.items()}
+        flat = {**self._flat, **floats}
+        return lambda *args: run(flat, dict(quantized), self._rest, *args)
+
+    def input_magnitudes(self) -> Callable[..., dict[str, Any]]:
+        """A compiled function: the model's inputs → {weight name: float32 [in], largest |input| of each channel}."""
+
+        @jax.jit
+        def run(flat: Any, rest: Any, *args: Any) -> dict[str, Any]:
+            seen: dict[str, Any] = {}
+
+            def record(call: Any, path: str, call_args: tuple, call_kwargs: dict) -> Any:
+                x = jnp.asarray(call_args[0], jnp.float32)
+                largest = jnp.max(jnp.abs(x), axis=tuple(range(x.ndim - 1)))
+                name = f"{path}.kernel" if path else "kernel"
+                seen[name] = jnp.maximum(seen[name], largest) if name in seen else largest
+                return call(*call_args, **call_kwargs)
+
+            with linen.intercept_methods(_at_dense(record)):
+                self._apply(flat, rest, args)
+            return seen
+
+        return lambda *args: run(self._flat, self._rest, *args)
+
+    def _apply(self, flat: Mapping[str, Any], rest: Any, inputs: tuple[Any, ...]) -> Any:
+        params = traverse_util.unflatten_dict({tuple(name.split(".")): leaf for name, leaf in flat.items()})
+        return self.module.apply({**rest, "params": params}, *inputs)
+
+
+def _at_dense(handle: Callable[[Any, str, tuple, dict], Any]) -> Callable[..., Any]:
+    """An interceptor that hands calls of nn.Dense to `handle` and leaves all others alone."""
+
+    def interceptor(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
+        if type(context.module) is linen.Dense and context.method_name == "__call__":
+            return handle(call, ".".join(context.module.path), args, kwargs)
+        return call(*args, **kwargs)
+
+    return interceptor
