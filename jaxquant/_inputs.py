@@ -14,28 +14,24 @@ from refquant.formats import Format
 
 
 def real(function: str, argument: str, x: Any) -> Any:
-    """x of a real dtype (float32, float16, bfloat16)."""
-    x = x if hasattr(x, "dtype") else np.asarray(x)
+    """X of a real dtype (float32, float16, bfloat16)."""
+    x = _array(x, np.float32)
     checks.real_dtype(function, argument, x.dtype)
     return _strong(x)
 
 
 def scale(function: str, value: Any) -> Any:
     """A float32 scale; a Python number is rounded to it once."""
-    if type(value) in (float, int):
-        return _float32(value)
-    value = value if hasattr(value, "dtype") else np.asarray(value)
+    value = _array(value, np.float32)
     checks.scale_dtype(function, value.dtype)
     return _strong(value)
 
 
 def zero_point(function: str, value: Any, zero: str, fmt: Format) -> Any:
-    """None, or a zero point of the dtype that the convention's `zero` asks for; a Python int fits both."""
+    """None, or a zero point of the dtype that the convention's `zero` asks for; a Python number takes it."""
     if value is None:
         return None
-    if type(value) is int or (zero == "bias" and type(value) is float):
-        value = _float32(value) if zero == "bias" else np.int32(value)
-    value = value if hasattr(value, "dtype") else np.asarray(value)
+    value = _array(value, np.float32 if zero == "bias" else np.int32)
     checks.zero_point(function, value.dtype, zero, fmt)
     return _strong(value)
 
@@ -51,6 +47,9 @@ def _strong(x: Any) -> Any:
     return lax.convert_element_type(x, x.dtype) if isinstance(x, jax.Array) and x.weak_type else x
 
 
-def _float32(value: float) -> np.float32:
-    with np.errstate(over="ignore"):
-        return np.float32(value)
+def _array(value: Any, dtype: type) -> Any:
+    """A Python number has no dtype of its own and takes the one that is needed (GEN-1)."""
+    if type(value) in (int, float):
+        with np.errstate(all="ignore"):
+            return np.asarray(value, dtype)
+    return value if hasattr(value, "dtype") else np.asarray(value)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxquant import _exact, bits, codec, rounding
+from jaxquant import _exact, _minifloats, bits, codec, rounding
 from jaxquant._plan import Plan
-from refquant.conventions import Affine
-from refquant.formats import CodebookFormat, FloatFormat, Format, IntFormat
+from refquant.conventions import CAST, Affine
+from refquant.formats import CodebookFormat, Format, IntFormat
 
 MAGIC = 12582912
 MAGIC_BITS = 0x4B400000
@@ -19,13 +19,13 @@ def check(function: str, fmt: Format, convention: Affine) -> None:
     """Refuse what 32-bit arithmetic cannot do exactly.
 
     Raises:
-      ValueError: prec "f64", or zero "fma" beside op "div" or prec "f16".
+      ValueError: prec "f64", or zero "fma" beside op "div" (a quotient and a sum in one rounding).
     """
-    fused = isinstance(fmt, IntFormat) and convention.zero == "fma"
-    if convention.prec == "f64" or fused:
+    fused_quotient = isinstance(fmt, IntFormat) and convention.zero == "fma" and convention.op == "div"
+    if convention.prec == "f64" or fused_quotient:
         raise ValueError(
-            f"{function}: convention '{convention}' needs 64-bit arithmetic, need one with prec f32 or f16 and zero "
-            "int, add or bias (use thresholds: jaxquant.thresholds.apply)"
+            f"{function}: convention '{convention}' needs 64-bit arithmetic, need one with prec f32 or f16, and op inv "
+            "or given where zero is fma (use thresholds: jaxquant.thresholds.apply)"
         )
 
 
@@ -49,70 +49,121 @@ def dequantized(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.
     return (codes - zero_point).astype(jnp.float32) * scale
 
 
-def _ratio(x: jax.Array, scale: jax.Array, convention: Affine) -> jax.Array:
-    """AFF-2.  A binary16 step is the binary32 step rounded again: innocuous, as 24 >= 2 * 11 + 2."""
-    half = (lambda v: _exact.widen(_exact.narrow(v, "float16"))) if convention.prec == "f16" else _exact.rounded
+def _half(convention: Affine) -> Callable[[jax.Array], jax.Array]:
+    """The rounding of a step's precision.
+
+    A binary16 step is the binary32 step rounded again, which is innocuous: 24 >= 2 * 11 + 2.
+    """
+    return (lambda v: _exact.widen(_exact.narrow(v, "float16"))) if convention.prec == "f16" else _exact.rounded
+
+
+def _operands(x: jax.Array, scale: jax.Array, convention: Affine) -> tuple[jax.Array, jax.Array]:
+    half = _half(convention)
     x, scale = half(x), half(scale)
-    if convention.op == "div":
-        return half(_exact.div(x, scale))
-    return half(x * (half(_exact.reciprocal(scale)) if convention.op == "inv" else scale))
+    return x, half(_exact.reciprocal(scale)) if convention.op == "inv" else scale
+
+
+def _ratio(x: jax.Array, scale: jax.Array, convention: Affine) -> jax.Array:
+    """AFF-2."""
+    x, factor = _operands(x, scale, convention)
+    return _half(convention)(_exact.div(x, factor) if convention.op == "div" else x * factor)
 
 
 def _integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, Mask]:
+    """AFF-3..AFF-5.  The zero point is coarse + fine, coarse exact in binary32, so that every int32 is exact."""
     fmt, convention = plan.fmt, plan.convention
-    zero = 0 if zero_point is None else zero_point
+    flush = _exact.flush if plan.mask == "ratio" else lambda v: v  # STE-2 compares with 0
+    x = flush(x)
     if convention.zero == "bias":
-        x = x if zero_point is None else x - zero_point
+        x = x if zero_point is None else flush(_exact.rounded(x) - zero_point)
+        zero_point = jnp.int32(fmt.qmin)
     ratio = _ratio(x, scale, convention)
-    if convention.zero == "add" and zero_point is not None:
-        ratio = ratio + zero.astype(jnp.float32)
-    offset = {"int": zero, "add": 0, "bias": fmt.qmin}[convention.zero]
-    low, high = jnp.asarray(fmt.qmin - offset, jnp.float32), jnp.asarray(fmt.qmax - offset, jnp.float32)
-    whole = _whole(ratio, convention, high)
-    clipped = _clip(whole, low, high, convention, zero if convention.zero == "add" else 0)
-    judged = ratio if plan.mask == "ratio" else whole
-    return clipped.astype(jnp.int32) + offset, lambda: (judged >= low) & (judged <= high)
-
-
-def _whole(ratio: jax.Array, convention: Affine, high: jax.Array) -> jax.Array:
-    """RND-1 and the overflow rule of AFF-4 in binary32; whatever wraps is put far outside, on its side."""
+    zero = jnp.int32(0) if zero_point is None else zero_point
+    before = convention.zero in ("add", "fma")
+    real = _shifted(ratio, x, scale, zero, convention) if before and zero_point is not None else ratio
+    whole = _whole(real, convention)
+    after = zero_point is not None and not before
+    coarse, fine = _parts(zero) if after else (jnp.float32(0), jnp.int32(0))
     if convention.overflow == "magic":
-        wrapped = _exact.bits(_exact.rounded(ratio) + jnp.float32(MAGIC)) - MAGIC_BITS
-        limited = jnp.clip(wrapped, -(1 << 24), 1 << 24).astype(jnp.float32)
-        return jnp.where(_exact.is_nan(ratio), ratio, limited)
-    whole = rounding.to_integer(ratio, convention.ties)
-    if convention.overflow == "sat":
+        limited = _magic(real, zero if after else jnp.int32(0))
+        placed, fine = jnp.where(_exact.is_nan(real), real, limited), jnp.int32(0)
+    else:
+        placed = whole + coarse if after else whole
+    low, high = (fmt.qmin - fine).astype(jnp.float32), (fmt.qmax - fine).astype(jnp.float32)
+    middle = zero.astype(jnp.float32) if before or convention.overflow == "magic" else coarse
+    codes = _clip(placed, low, high, convention, middle).astype(jnp.int32) + fine
+    if plan.mask == "rounded":
+        return codes, lambda: (placed >= low) & (placed <= high)
+    return codes, lambda: _ratio_inside(flush(ratio), zero, fmt)
+
+
+def _shifted(ratio: jax.Array, x: jax.Array, scale: jax.Array, zero: jax.Array, convention: Affine) -> jax.Array:
+    """AFF-3 "add" and "fma": the real number that is rounded to an integer."""
+    half = _half(convention)
+    zero = half(zero.astype(jnp.float32))
+    if convention.zero == "add":
+        return half(ratio + zero)
+    x, factor = _operands(x, scale, convention)
+    if convention.prec == "f32":
+        return _exact.fma(x, factor, zero)
+    product = _exact.rounded(x * factor)  # exact: 22 bits
+    total = _exact.rounded(product + zero)
+    exact = _exact.to_odd(*_exact.two_sum(product, zero))
+    return half(jnp.where((_exact.bits(total) & _exact.MAGNITUDE) >= _exact.INF, total, exact))
+
+
+def _whole(real: jax.Array, convention: Affine) -> jax.Array:
+    """RND-1 and the casts of AFF-4."""
+    whole = rounding.to_integer(real, convention.ties)
+    if convention.overflow in ("sat", "magic"):
         return whole
     limit = jnp.float32(2.0**31 if convention.overflow == "i32" else 2.0**63)
-    return jnp.where(whole >= limit, -limit, whole)
+    return jnp.where((whole >= limit) | (whole < -limit), -limit, whole)
 
 
-def _clip(whole: jax.Array, low: jax.Array, high: jax.Array, convention: Affine, zero: jax.Array | int) -> jax.Array:
+def _magic(real: jax.Array, zero: jax.Array) -> jax.Array:
+    """AFF-4 "magic": the wrapped integer plus the zero point, in binary32, right wherever it is below 2**24."""
+    wrapped = _exact.bits(_exact.rounded(real) + jnp.float32(MAGIC)) - MAGIC_BITS
+    total = wrapped + zero
+    over = ((wrapped ^ total) & (zero ^ total)) < 0
+    total = jnp.where(over, jnp.where(wrapped < 0, -(1 << 24), 1 << 24), total)
+    return jnp.clip(total, -(1 << 24), 1 << 24).astype(jnp.float32)
+
+
+def _parts(zero: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(coarse, fine): an int32 as a binary32 number and a small rest."""
+    small = jnp.clip(zero, -(1 << 24), 1 << 24)
+    fine = jnp.where(zero == small, 0, zero & 0xFF)
+    return (zero - fine).astype(jnp.float32), fine
+
+
+def _clip(placed: jax.Array, low: jax.Array, high: jax.Array, convention: Affine, zero: jax.Array) -> jax.Array:
     """AFF-4 and AFF-5: into low..high, NaN by the convention.  A comparison with NaN is false, which is `low` here."""
     if convention.nan == "zero" and convention.zero != "bias":
-        whole = jnp.where(_exact.is_nan(whole), jnp.asarray(zero, jnp.float32), whole)
+        placed = jnp.where(_exact.is_nan(placed), zero, placed)
     if convention.nan == "qmax":
-        whole = jnp.where(whole < high, whole, high)
-        return jnp.where(whole > low, whole, low)
-    whole = jnp.where(whole > low, whole, low)
-    return jnp.where(whole < high, whole, high)
+        placed = jnp.where(placed < high, placed, high)
+        return jnp.where(placed > low, placed, low)
+    placed = jnp.where(placed > low, placed, low)
+    return jnp.where(placed < high, placed, high)
+
+
+def _ratio_inside(ratio: jax.Array, zero: jax.Array, fmt: IntFormat) -> jax.Array:
+    """STE-2 "ratio": qmin - z <= ratio <= qmax - z, compared exactly on whole parts, for every int32 z."""
+    coarse, fine = _parts(zero)
+    low, high = (fmt.qmin - fine).astype(jnp.float32), (fmt.qmax - fine).astype(jnp.float32)
+    return (jnp.floor(ratio) + coarse >= low) & (jnp.ceil(ratio) + coarse <= high)
 
 
 def _real_inside(plan: Plan, ratio: jax.Array) -> jax.Array:
     """STE-3, on ordered keys and magnitudes; NaN is outside."""
     fmt = plan.fmt
-    nan = _exact.is_nan(ratio)
     if isinstance(fmt, CodebookFormat):
         key = bits.key_of(ratio)
         low, high = (bits.key_of(jnp.float32(v)) for v in (min(fmt.values), max(fmt.values)))
-        return (key >= low) & (key <= high) & ~nan
-    magnitude = _exact.bits(ratio) & _exact.MAGNITUDE
+        return (key >= low) & (key <= high) & ~_exact.is_nan(ratio)
+    magnitude, negative = _exact.bits(ratio) & _exact.MAGNITUDE, _exact.bits(ratio) < 0
+    code = _minifloats.unbounded_code(magnitude, negative, fmt, CAST)
     if plan.mask == "ratio":
         return magnitude <= _exact.bits(jnp.float32(fmt.max_value))
-    return _encodes_inside(plan, fmt, magnitude, _exact.bits(ratio) < 0) & ~nan
-
-
-def _encodes_inside(plan: Plan, fmt: FloatFormat, magnitude: jax.Array, negative: jax.Array) -> jax.Array:
-    from jaxquant import _minifloats
-
-    return _minifloats.unbounded_code(magnitude, negative, fmt, plan.cast) <= fmt.max_code
+    return (code <= fmt.max_code) & (magnitude <= _exact.INF)

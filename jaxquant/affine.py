@@ -60,7 +60,7 @@ def dequantize(
     *,
     fmt: Format,
     granularity: Granularity = PerTensor(),
-    dtype: str = "float32",
+    dtype: object = "float32",
 ) -> jax.Array:
     """The real values of codes: (codes - zero_point) * scale.
 
@@ -132,13 +132,12 @@ def fake_quantize_vjp(
     fmt: Format,
     granularity: Granularity = PerTensor(),
     convention: Affine = DEFAULT,
-    cast: Cast = CAST,
     mask: str = "rounded",
 ) -> jax.Array:
     """The clip-STE gradient of `fake_quantize` for x: the cotangent inside the range, +0 outside.
 
     Args:
-      x, scale, zero_point, fmt, granularity, convention, cast: as for `quantize`.
+      x, scale, zero_point, fmt, granularity, convention: as for `quantize`.
       cotangent: float32, float16 or bfloat16, shape of x.
       mask: "rounded": inside means the rounded value lies in the range; "ratio": the unrounded one does.
     Returns:
@@ -150,7 +149,7 @@ def fake_quantize_vjp(
     """
     name = "fake_quantize_vjp"
     checks.option(name, "mask", mask, MASKS, "STE-2")
-    plan, operands = _prepare(name, x, scale, zero_point, fmt, granularity, convention, cast, mask)
+    plan, operands = _prepare(name, x, scale, zero_point, fmt, granularity, convention, CAST, mask)
     cotangent = _inputs.real(name, "cotangent", cotangent)
     checks.same_shape(name, "cotangent", cotangent.shape, operands[0].shape, "x")
     return _vjp(plan, *operands, cotangent)

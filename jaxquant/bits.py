@@ -21,7 +21,7 @@ def ordered_key(x: jax.Array) -> jax.Array:
     return _ordered_key(_inputs.real("ordered_key", "x", x))
 
 
-def from_ordered_key(key: jax.Array) -> jax.Array:
+def from_key(key: jax.Array) -> jax.Array:
     """The binary32 number of an ordered key; key 0 is +0.
 
     Args:
@@ -34,12 +34,12 @@ def from_ordered_key(key: jax.Array) -> jax.Array:
     return _from_key(jnp.asarray(key, jnp.int32))
 
 
-def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
-    """x * 2**exponent, correctly rounded once, also into and out of the subnormals.
+def scalb(x: jax.Array, k: jax.Array | int) -> jax.Array:
+    """X * 2**k, correctly rounded once, also into and out of the subnormals.
 
     Args:
       x: float32 (or float16, bfloat16, widened), any shape.
-      exponent: int32, broadcastable to x.
+      k: int32, broadcastable to x.
     Returns:
       float32; ±inf, NaN and ±0 stay.
     Raises:
@@ -47,7 +47,27 @@ def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
 
     Spec: BIT-2 (specs/00-conventions.md).  Class: exact.
     """
-    return _scalb(_inputs.real("scalb", "x", x), jnp.asarray(exponent, jnp.int32))
+    return _scalb(_inputs.real("scalb", "x", x), jnp.asarray(k, jnp.int32))
+
+
+def flush(x: jax.Array) -> jax.Array:
+    """X with every subnormal as the zero of its sign.
+
+    Args:
+      x: float32 (or float16, bfloat16, widened), any shape.
+    Returns:
+      float32, shape of x.
+    Raises:
+      TypeError: another dtype.
+
+    Spec: GEN-9 (specs/00-conventions.md).  Class: exact.
+    """
+    return _flush(_inputs.real("flush", "x", x))
+
+
+@jax.jit
+def _flush(x: jax.Array) -> jax.Array:
+    return _exact.flush(_exact.widen(x))
 
 
 @jax.jit
@@ -56,8 +76,8 @@ def _ordered_key(x: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
-    return _exact.scalb(_exact.widen(x), exponent)
+def _scalb(x: jax.Array, k: jax.Array) -> jax.Array:
+    return _exact.scalb(_exact.widen(x), k)
 
 
 def key_of(x: jax.Array) -> jax.Array:

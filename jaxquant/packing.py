@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxquant import _inputs
-from refquant import checks
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Shape
 
@@ -81,5 +80,9 @@ def _gather(fields: jax.Array, width: int, count: int, place: int, size: int) ->
         shift = i * width - start
         if -width < shift < size:
             field = fields[:, i]
-            parts.append(lax.shift_left(field, jnp.int32(shift)) if shift >= 0 else lax.shift_right_logical(field, jnp.int32(-shift)))
+            parts.append(
+                lax.shift_left(field, jnp.int32(shift))
+                if shift >= 0
+                else lax.shift_right_logical(field, jnp.int32(-shift))
+            )
     return reduce(jnp.bitwise_or, parts) & ((1 << size) - 1)

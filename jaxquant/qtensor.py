@@ -1,13 +1,14 @@
 """A quantized tensor: codes, scale and zero point with the spec that gives them meaning."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 
-from jaxquant import affine, scales
+from jaxquant import _exact, affine, scales
 from refquant.conventions import Affine
-from refquant.spec import QuantSpec
+from refquant.spec import SCALE_BITS, QuantSpec
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["codes", "scale", "zero_point"], meta_fields=["spec"])
@@ -32,6 +33,15 @@ class QTensor:
         """Shape of the codes."""
         return tuple(self.codes.shape)
 
+    @property
+    def nbytes(self) -> int:
+        """QTN-3: bytes of packed codes, scales at the width of their storage, and zero points."""
+        fmt, count = self.spec.fmt, math.prod(self.scale.shape)
+        total = _bytes(math.prod(self.codes.shape) * fmt.bits) + _bytes(count * SCALE_BITS[self.spec.scale.storage])
+        if self.zero_point is None:
+            return total
+        return total + _bytes(count * (32 if self.spec.scale.zero == "float" else fmt.bits))
+
 
 def quantize_tensor(x: jax.Array, spec: QuantSpec) -> QTensor:
     """Range, scale and codes of x by a spec.
@@ -44,17 +54,17 @@ def quantize_tensor(x: jax.Array, spec: QuantSpec) -> QTensor:
     Raises:
       TypeError: x has another dtype.  ValueError: the granularity or the convention does not fit.
 
-    Spec: SCL-1..SCL-8, AFF-1..AFF-7 (specs/20-affine.md, specs/30-scales.md).  Class: exact.
+    Spec: QTN-1, QTN-2 (specs/30-scales.md).  Class: exact.
     """
     low, high = scales.range_of(x, granularity=spec.granularity)
     scale, zero_point = scales.choose_scale(low, high, fmt=spec.fmt, rule=spec.scale)
-    codes = affine.quantize(
-        x, scale, zero_point, fmt=spec.fmt, granularity=spec.granularity, convention=_convention(spec)
-    )
+    convention = spec_convention(spec)
+    factor = _reciprocal(scale) if convention.op == "given" else scale
+    codes = affine.quantize(x, factor, zero_point, fmt=spec.fmt, granularity=spec.granularity, convention=convention)
     return QTensor(codes, scale, zero_point, spec)
 
 
-def dequantize_tensor(q: QTensor, *, dtype: str = "float32") -> jax.Array:
+def dequantize_tensor(q: QTensor, *, dtype: object = "float32") -> jax.Array:
     """The real values of a QTensor.
 
     Args:
@@ -72,6 +82,15 @@ def dequantize_tensor(q: QTensor, *, dtype: str = "float32") -> jax.Array:
     )
 
 
-def _convention(spec: QuantSpec) -> Affine:
-    """SCL-8: a real offset goes with zero "bias"."""
-    return replace(spec.convention, zero="bias") if spec.scale.zero == "float" else spec.convention
+def spec_convention(spec: QuantSpec) -> Affine:
+    """The convention of a spec, with zero "bias" exactly where the scale rule has a real offset (QTN-2)."""
+    if spec.scale.zero == "float":
+        return replace(spec.convention, zero="bias")
+    return replace(spec.convention, zero="int") if spec.convention.zero == "bias" else spec.convention
+
+
+def _bytes(bits: int) -> int:
+    return -(-bits // 8)
+
+
+_reciprocal = jax.jit(_exact.reciprocal)

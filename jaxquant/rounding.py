@@ -13,7 +13,7 @@ TIES = ("even", "away", "zero", "up", "down", "trunc")
 
 
 def round_to_integer(x: jax.Array, *, ties: str = "even") -> jax.Array:
-    """x rounded to an integer.
+    """X rounded to an integer.
 
     Args:
       x: float32 (or float16, bfloat16, widened), any shape.
@@ -30,7 +30,7 @@ def round_to_integer(x: jax.Array, *, ties: str = "even") -> jax.Array:
 
 
 def round_stochastic(x: jax.Array, bits: jax.Array) -> jax.Array:
-    """x rounded down or up by chance, unbiased to 2**-24.
+    """X rounded down or up by chance, unbiased to 2**-24.
 
     Args:
       x: float32 (or float16, bfloat16, widened), any shape.

@@ -60,9 +60,7 @@ def choose_scale(
 
 @partial(jax.jit, static_argnames=("tile", "shape"))
 def _range_of(x: jax.Array, *, tile: Shape, shape: Shape) -> tuple[jax.Array, jax.Array]:
-    keys = bits.key_of(_exact.widen(x))
-    keys = jnp.where(jnp.abs(keys) > _exact.INF, 0, jnp.clip(keys, -FLT_MAX_KEY, FLT_MAX_KEY))
-    keys, inside = blocks.tiled(keys, tile, jnp.int32(0))
+    keys, inside = blocks.tiled(_keys(x), tile, jnp.int32(0))
     low = jnp.min(keys, axis=inside, initial=0).reshape(shape)
     high = jnp.max(keys, axis=inside, initial=0).reshape(shape)
     return bits.value_of(low), bits.value_of(high)
@@ -72,12 +70,18 @@ def _range_of(x: jax.Array, *, tile: Shape, shape: Shape) -> tuple[jax.Array, ja
 def _choose_scale(
     low: jax.Array, high: jax.Array, *, fmt: Format, rule: ScaleRule
 ) -> tuple[jax.Array, jax.Array | None]:
-    low, high = _exact.widen(low), _exact.widen(high)
+    low, high = bits.value_of(jnp.minimum(_keys(low), 0)), bits.value_of(jnp.maximum(_keys(high), 0))
     if rule.zero == "none":
         return _stored(_symmetric(low, high, fmt, rule), fmt, rule), None
     width = jnp.minimum(high - low, jnp.float32(FLT_MAX))
     scale = _stored(_exact.div(width, jnp.float32(fmt.qmax - fmt.qmin)), fmt, rule)
     return scale, low if rule.zero == "float" else _zero_point(low, scale, fmt)
+
+
+def _keys(x: jax.Array) -> jax.Array:
+    """SCL-1: ordered keys, NaN as 0, infinities as the largest finite value."""
+    keys = bits.key_of(_exact.widen(x))
+    return jnp.where(jnp.abs(keys) > _exact.INF, 0, jnp.clip(keys, -FLT_MAX_KEY, FLT_MAX_KEY))
 
 
 def _symmetric(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
@@ -92,6 +96,7 @@ def _symmetric(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) ->
 def _stored(quotient: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
     """SCL-5 and SCL-6."""
     smallest, largest = scale_limits(fmt)
+    quotient = _exact.flush(quotient)
     magnitude = jnp.clip(jnp.abs(quotient), jnp.float32(smallest), jnp.float32(largest))
     scale = jnp.where(quotient < 0, -magnitude, magnitude)
     if rule.storage == "float32":

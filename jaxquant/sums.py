@@ -7,12 +7,12 @@ import jax
 from jaxquant import _exact, _inputs
 
 
-def tree_sum(x: jax.Array, *, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+def tree_sum(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     """The sum over one or more axes, in the fixed order of adjacent pairs.
 
     Args:
       x: float32 (or float16, bfloat16, widened), any shape.
-      axis: the axes to sum, None for all; several are summed one after the other, last axis first.
+      axis: the axis or axes to sum; several are summed one after the other, last axis first.
     Returns:
       float32 without the summed axes; an empty sum, or a sum of zeros, is +0.
     Raises:
@@ -21,7 +21,7 @@ def tree_sum(x: jax.Array, *, axis: int | tuple[int, ...] | None = None) -> jax.
     Spec: SUM-1 (specs/00-conventions.md).  Class: exact.
     """
     x = _inputs.real("tree_sum", "x", x)
-    axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = axis if isinstance(axis, tuple) else (axis,)
     if not all(-x.ndim <= a < x.ndim for a in axes) or len({a % x.ndim for a in axes}) < len(axes):
         raise ValueError(f"tree_sum: axis is {axis}, need distinct axes of x with shape {x.shape} (rank {x.ndim})")
     return _tree_sum(x, axes=tuple(sorted((a % x.ndim for a in axes), reverse=True)))
