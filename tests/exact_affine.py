@@ -139,10 +139,10 @@ def inside(
     if mask == "rounded":
         value = unclamped(from_bits(x), from_bits(scale), zero, fmt, convention)
         return value is not None and fmt.qmin <= value <= fmt.qmax
-    start = from_bits(x)
+    start = flushed(from_bits(x))
     if convention.zero == "bias":
-        start, zero = rounded(add(start, negated(zero))), fmt.qmin
-    value = ratio(start, from_bits(scale), convention)
+        start, zero = flushed(rounded(add(start, negated(zero)))), fmt.qmin
+    value = flushed(ratio(start, from_bits(scale), convention))
     return not isinstance(value.size, str) and fmt.qmin - zero <= value.value() <= fmt.qmax - zero
 
 
