@@ -1,7 +1,6 @@
 """quantize, dequantize, fake_quantize and its gradient (specs/20-affine.md)."""
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from refquant import checks
 from refquant.affine_steps import integer_codes, ratio, real_codes, real_ratio, rounded_value
@@ -72,7 +71,7 @@ def dequantize(
     *,
     fmt: Format,
     granularity: Granularity = TENSOR,
-    dtype: DTypeLike = "float32",
+    dtype: np.dtype | type | str = "float32",
 ) -> np.ndarray:
     """The values of codes: (code - zero_point) * scale, or decode(code) * scale.
 
@@ -223,7 +222,9 @@ def _inside_ratio(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, fmt: Forma
         value = real_ratio(x, scale, convention)
         return (value >= np.float32(min(fmt.values))) & (value <= np.float32(max(fmt.values)))  # STE-3
     bias = convention.zero == "bias"
-    value = ratio(x - zero if bias else x, scale, convention)
+    x = flush(x)  # STE-2
+    value = ratio(flush(x - zero) if bias else x, scale, convention)
+    value = np.where(np.abs(value) < np.float32(2.0**-126), 0, value)  # STE-2
     offset = np.float64(fmt.qmin) if bias else zero.astype(np.float64)
     return (value >= fmt.qmin - offset) & (value <= fmt.qmax - offset)  # STE-2
 
