@@ -95,6 +95,7 @@ def dequantize(
       [-64.0, 0.0, 63.5]
     """
     codes, result = np.asarray(codes), real_result("dequantize", dtype)
+    checks.known_format("dequantize", fmt)
     checks.codes_dtype("dequantize", codes.dtype, fmt)
     scale = as_scale("dequantize", scale, codes.shape, granularity)
     kind = _zero_kind(zero_point)
@@ -233,6 +234,7 @@ def _arguments(
     function: str, x: object, scale: object, zero_point: object, fmt: Format, granularity: Granularity, kind: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """x, scale and zero point as arrays, checked in this order."""
+    checks.known_format(function, fmt)
     x = as_real(function, "x", x)
     scale = as_scale(function, scale, x.shape, granularity)
     return x, scale, as_zero_point(function, zero_point, kind, fmt, x.shape, granularity)

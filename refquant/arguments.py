@@ -1,7 +1,6 @@
 """Arguments as arrays: what is accepted for x, scale and zero point, and that nothing is converted silently (GEN-1)."""
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from refquant import checks
 from refquant.formats import Format
@@ -43,6 +42,8 @@ def as_zero_point(
     """
     if zero_point is None:
         return None
+    if kind != "bias":
+        checks.int32_value(function, "zero_point", zero_point)
     array = _array(zero_point, np.float32 if kind == "bias" else np.int32)
     checks.zero_point(function, array.dtype, kind, fmt)
     checks.scale_shape(function, "zero_point", array.shape, shape, granularity)
@@ -55,7 +56,7 @@ def _array(value: object, dtype: type) -> np.ndarray:
     return np.asarray(value, dtype) if type(value) in (int, float) else np.asarray(value)
 
 
-def real_result(function: str, dtype: DTypeLike) -> np.dtype:
+def real_result(function: str, dtype: np.dtype | type | str) -> np.dtype:
     """The NumPy dtype of a real result; bfloat16 is ml_dtypes' (NumPy has none of its own).
 
     Raises:

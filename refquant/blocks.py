@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from refquant.granularity import Granularity, PerTensor, Shape, blocked_shape
 
@@ -73,7 +72,9 @@ def expand(scale: np.ndarray, shape: Shape, *, granularity: Granularity) -> np.n
     return scale.reshape(blocked_shape(shape, granularity.tile(shape))[2])
 
 
-def in_chunks(function: Callable[..., np.ndarray], x: np.ndarray, *others: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+def in_chunks(
+    function: Callable[..., np.ndarray], x: np.ndarray, *others: np.ndarray, dtype: np.dtype | type | str
+) -> np.ndarray:
     """An elementwise function of x and of arrays that broadcast against it, a slice of x at a time.
 
     Large temporaries would cost more than the arithmetic; the bits do not depend on the slices.

@@ -31,7 +31,9 @@ def scale_dtype(function: str, dtype: object) -> None:
       TypeError: any other dtype.
     """
     if str(dtype) != "float32":
-        raise TypeError(f"{function}: scale has dtype {dtype}, need float32 (scales take part in binary32 steps, GEN-1)")
+        raise TypeError(
+            f"{function}: scale has dtype {dtype}, need float32 (scales take part in binary32 steps, GEN-1)"
+        )
 
 
 def scale_shape(function: str, argument: str, shape: Shape, x_shape: Shape, granularity: Granularity) -> None:
@@ -60,9 +62,7 @@ def zero_point(function: str, dtype: object | None, zero: str, fmt: Format) -> N
         raise ValueError(f"{function}: zero_point given for {fmt.name}, need None (only integer formats have one)")
     need = "float32" if zero == "bias" else "int32"
     if str(dtype) != need:
-        raise TypeError(
-            f"{function}: zero_point has dtype {dtype}, need {need} (the convention's zero is {zero!r})"
-        )
+        raise TypeError(f"{function}: zero_point has dtype {dtype}, need {need} (the convention's zero is {zero!r})")
 
 
 def codes_dtype(function: str, dtype: object, fmt: Format) -> None:
@@ -168,7 +168,7 @@ def integer_layer(function: str, spec: QuantSpec, inputs: QuantSpec | None) -> N
             )
     if not isinstance(inputs.granularity, PerTensor | PerToken):
         raise ValueError(
-            f"{function}: inputs have {inputs.granularity!r}, need PerTensor() or PerToken() (other scales cannot leave "
+            f"{function}: inputs have {inputs.granularity!r}, need PerTensor() or PerToken() (others cannot leave "
             "the sum)"
         )
 
@@ -202,3 +202,25 @@ def axes(function: str, axis: int | tuple[int, ...], shape: Shape) -> tuple[int,
     if len(set(found)) != len(found):
         raise ValueError(f"{function}: axis is {axis}, need each axis once (shape {tuple(shape)})")
     return found
+
+
+def int32_value(function: str, argument: str, value: object) -> None:
+    """A Python int that becomes an int32 must be one.
+
+    Raises:
+      ValueError: it lies outside -2**31..2**31 - 1.
+    """
+    if type(value) is int and not -(2**31) <= value < 2**31:
+        raise ValueError(f"{function}: {argument} is {value}, need -2**31..2**31 - 1 (it becomes an int32, GEN-1)")
+
+
+def known_format(function: str, fmt: object) -> None:
+    """A format is a row of `formats.ALL`, or one like it.
+
+    Raises:
+      TypeError: a name, or anything else.
+    """
+    if not isinstance(fmt, Format):
+        raise TypeError(
+            f"{function}: fmt is {fmt!r}, need a format such as formats.ALL['int8'] (names go to formats.get)"
+        )

@@ -32,6 +32,7 @@ def decode(codes: np.ndarray, *, fmt: Format) -> np.ndarray:
       [0.0, 1.0, -448.0]
     """
     codes = np.asarray(codes)
+    checks.known_format("decode", fmt)
     checks.codes_dtype("decode", codes.dtype, fmt)
     return in_chunks(lambda part: values_of(part, fmt), codes, dtype=np.float32)
 
@@ -56,6 +57,7 @@ def encode(x: np.ndarray, *, fmt: Format, cast: Cast = CAST) -> np.ndarray:
       >>> [hex(c) for c in encode(np.float32([1.0, -0.3, 1e9, np.nan]), fmt=ALL["e4m3fn"])]
       ['0x38', '0xaa', '0x7e', '0x7f']
     """
+    checks.known_format("encode", fmt)
     x = as_real("encode", "x", x)
     return in_chunks(lambda part: codes_of(part.astype(np.float32), fmt, cast), x, dtype=fmt.storage)
 

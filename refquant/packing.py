@@ -27,6 +27,7 @@ def pack(codes: np.ndarray, *, fmt: Format) -> np.ndarray:
       ['0xf1', '0x7']
     """
     codes = np.asarray(codes)
+    checks.known_format("pack", fmt)
     checks.codes_dtype("pack", codes.dtype, fmt)
     flat = codes.reshape(-1).view(f"u{codes.itemsize}")
     if fmt.bits == 8 * codes.itemsize:
@@ -57,6 +58,7 @@ def unpack(packed: np.ndarray, shape: Shape, *, fmt: Format) -> np.ndarray:
       [1, -1, 7]
     """
     packed, shape = np.ascontiguousarray(packed), tuple(shape)
+    checks.known_format("unpack", fmt)
     size = math.prod(shape)
     checks.packed("unpack", packed.dtype, packed.shape, -(-size * fmt.bits // 8), shape, fmt)
     storage = np.dtype(fmt.storage)

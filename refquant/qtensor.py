@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from refquant.affine import dequantize, quantize
 from refquant.arguments import as_real
@@ -71,7 +70,7 @@ def quantize_tensor(x: np.ndarray, spec: QuantSpec) -> QTensor:
     return QTensor(codes, scale, zero_point, spec)  # QTN-1
 
 
-def dequantize_tensor(q: QTensor, *, dtype: DTypeLike = "float32") -> np.ndarray:
+def dequantize_tensor(q: QTensor, *, dtype: np.dtype | type | str = "float32") -> np.ndarray:
     """The values of a quantized tensor.
 
     Args:

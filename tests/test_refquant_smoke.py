@@ -228,6 +228,10 @@ def test_errors():
         refquant.dequantize(np.int8([1]), 1.0, fmt=int8, dtype=np.int8)
     with pytest.raises(ValueError, match=r"unpack: packed has shape \(2,\), need \(3,\)"):
         refquant.unpack(np.zeros(2, np.uint8), (3,), fmt=int8)
+    with pytest.raises(TypeError, match="quantize: fmt is 'int8', need a format such as formats.ALL"):
+        refquant.quantize(x, 1.0, fmt="int8")
+    with pytest.raises(ValueError, match="quantize: zero_point is 2147483648, need -2"):
+        refquant.quantize(x, 1.0, 2**31, fmt=int8)
     with pytest.raises(ValueError, match="tree_sum: axis is 2"):
         sums.tree_sum(x, 2)
 
