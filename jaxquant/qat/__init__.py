@@ -1,5 +1,10 @@
-"""Quantization-aware operations: each forward beside its hand-written gradient, usable without Flax."""
+"""Quantized layer operations, usable without Flax; learned quantizers will stand beside them, each with its vjp."""
 
+from jaxquant.affine import fake_quantize_vjp
+from jaxquant.qat.conv import conv
 from jaxquant.qat.dot import dense
+from jaxquant.qat.einsum import einsum
+from jaxquant.qat.embedding import attend, embed
+from jaxquant.qat.integer import matmul
 
-__all__ = ["dense"]
+__all__ = ["attend", "conv", "dense", "einsum", "embed", "fake_quantize_vjp", "matmul"]

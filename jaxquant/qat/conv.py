@@ -1,0 +1,108 @@
+"""Convolution on codes (specs/60-layers.md, LAY-5)."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxquant import _exact
+from jaxquant.qat.integer import convolve, correlate
+from jaxquant.qat.layer import (
+    finished,
+    given,
+    input_operand,
+    present,
+    real_input,
+    result_dtype,
+    scaled_sums,
+    weight_operand,
+)
+from jaxquant.qtensor import QTensor, dequantize_tensor
+from refquant.layer_checks import check_bias, check_layer, check_sums, check_weight
+from refquant.spec import QuantSpec
+from refquant.windows import Numbers, Padding, Window, window
+
+
+def conv(
+    x: jax.Array,
+    weight: QTensor,
+    bias: jax.Array | None = None,
+    *,
+    strides: Numbers = 1,
+    padding: Padding = "SAME",
+    input_dilation: Numbers = 1,
+    kernel_dilation: Numbers = 1,
+    feature_group_count: int = 1,
+    inputs: QuantSpec | None = None,
+    input_scale: jax.Array | None = None,
+    input_zero_point: jax.Array | None = None,
+    dtype: Any = "float32",
+) -> jax.Array:
+    """The convolution (the kernel is not flipped) of x with a quantized kernel, plus bias.
+
+    Args:
+      x: float32, float16 or bfloat16, shape (batch, *space, in).
+      weight: a QTensor of shape (*taps, in / feature_group_count, out): per tensor or per output channel (last axis).
+      bias: float, shape (out,); int32 with a static input_scale (LAY-9); or None.
+      strides: distance of two outputs, one number or one an axis of space.
+      padding: "SAME", "SAME_LOWER", "VALID", a number, or numbers or pairs (before, after), one an axis of space.
+      input_dilation: distance of two inputs, zeros between (a transposed convolution); as strides.
+      kernel_dilation: distance of two taps; as strides.
+      feature_group_count: groups of channels that do not see each other; in: depthwise.
+      inputs: how x is quantized, per tensor or per example (axis 0); None leaves it in float (weights only, LAY-7).
+      input_scale: float32, the scale of a static layer; None: from x itself (LAY-4).
+      input_zero_point: int32, the zero point of a static layer; what is padded is the real 0.
+      dtype: of the result: float32, float16 or bfloat16.
+    Returns:
+      dtype, shape (batch, *space of the result, out).
+    Raises:
+      TypeError: a dtype does not fit.
+      ValueError: shapes, options or specs do not fit, or the sums might not fit int32.
+
+    Spec: LAY-5, LAY-1..LAY-4, LAY-7..LAY-9 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
+    """
+    x, result = real_input("conv", x), result_dtype("conv", dtype)
+    shape = tuple(weight.codes.shape)
+    at = window(
+        "conv", x.shape, shape, strides=strides, padding=padding, input_dilation=input_dilation,
+        kernel_dilation=kernel_dilation, groups=feature_group_count,
+    )  # fmt: skip
+    check_weight("conv", weight)
+    summed = tuple(range(1, x.ndim))
+    check_layer("conv", weight.spec, inputs, len(shape), tuple(range(len(shape) - 1)), x.ndim, summed)
+    static = given("conv", x, inputs, input_scale, input_zero_point)
+    if bias is not None:
+        bias = jnp.asarray(bias)
+        check_bias("conv", bias.shape, bias.dtype, shape[-1:], weight.spec, static is not None)
+    if inputs is None:
+        return _weights_only(x, weight, bias, at=at, dtype=result)
+    centre = (static[1] is not None if static else inputs.scale.zero == "int"), weight.zero_point is not None
+    check_sums("conv", math.prod(shape[:-1]), weight.spec, inputs, centred=centre)
+    return _integer(x, weight, bias, static, at=at, inputs=inputs, dtype=result)
+
+
+@functools.partial(jax.jit, static_argnames=("at", "dtype"))
+def _weights_only(x: jax.Array, weight: QTensor, bias: jax.Array | None, *, at: Window, dtype: str) -> jax.Array:
+    """LAY-7: the float convolution with the dequantized weight."""
+    y = correlate(_exact.widen(x), dequantize_tensor(weight), at, jnp.float32)
+    return _exact.narrow(y if bias is None else y + _exact.widen(bias), dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("at", "inputs", "dtype"))
+def _integer(
+    x: jax.Array,
+    weight: QTensor,
+    bias: jax.Array | None,
+    static: tuple | None,
+    *,
+    at: Window,
+    inputs: QuantSpec,
+    dtype: str,
+) -> jax.Array:
+    a, w = input_operand(x, inputs, static), weight_operand(weight)
+    acc = convolve(a.values, w.values, window=at, max_a=a.bound, max_b=w.bound)
+    s_w = present(w.scale)
+    y = scaled_sums(acc, s_w.reshape(-1) if s_w.ndim else s_w, bias)
+    return finished(y, present(a.scale), bias, dtype)

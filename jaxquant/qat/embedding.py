@@ -1,0 +1,97 @@
+"""Embedding tables on codes: rows of ids, and products with every row (specs/60-layers.md, LAY-6)."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxquant import affine
+from jaxquant.qat.einsum import contract
+from jaxquant.qat.layer import given, real_input, result_dtype
+from jaxquant.qtensor import QTensor
+from refquant import contractions
+from refquant.granularity import PerTensor
+from refquant.layer_checks import check_embed, row_tiles
+from refquant.spec import QuantSpec
+
+
+def embed(ids: jax.Array, table: QTensor, *, dtype: Any = "float32") -> jax.Array:
+    """The rows of a quantized table.
+
+    Args:
+      ids: an integer dtype, any shape.  Negative ones count from the end.
+      table: a QTensor of shape (V, F), any format, any granularity.
+      dtype: of the result: float32, float16 or bfloat16.
+    Returns:
+      dtype, shape (*ids.shape, F); a row of NaN for an id outside -V..V - 1.
+    Raises:
+      TypeError: ids are no integers, or another dtype does not fit.
+      ValueError: the table is not of rank 2.
+
+    Spec: LAY-6 (specs/60-layers.md).  Class: exact.
+    """
+    ids, result = ids if hasattr(ids, "dtype") else np.asarray(ids), result_dtype("embed", dtype)
+    check_embed("embed", ids.dtype, table)
+    return _embed(jnp.asarray(ids), table, dtype=result)
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _embed(ids: jax.Array, table: QTensor, *, dtype: str) -> jax.Array:
+    rows, width = table.codes.shape
+    if rows == 0:
+        return jnp.full((*ids.shape, width), jnp.nan, dtype)
+    flat = ids.reshape(-1)
+    at = flat if jnp.issubdtype(flat.dtype, jnp.unsignedinteger) else jnp.where(flat < 0, flat + rows, flat)
+    known = (at >= 0) & (at < rows)
+    at = jnp.where(known, at, 0).astype(jnp.int32)
+    values = jnp.where(known[:, None], _rows(table, at, dtype), jnp.asarray(jnp.nan, dtype))
+    return values.reshape(*ids.shape, width)
+
+
+def _rows(table: QTensor, rows: jax.Array, dtype: str) -> jax.Array:
+    """Only the rows are dequantized; each is given the scales of its tile (GRA-3)."""
+    spec, codes = table.spec, table.codes[rows]
+    if isinstance(spec.granularity, PerTensor):
+        grain, scale, zero = spec.granularity, table.scale, table.zero_point
+    else:
+        height, tile = spec.granularity.tile(table.codes.shape)
+        grain = row_tiles(tile)
+        scale = table.scale[rows // height]
+        zero = None if table.zero_point is None else table.zero_point[rows // height]
+    return affine.dequantize(codes, scale, zero, fmt=spec.fmt, granularity=grain, dtype=dtype)
+
+
+def attend(
+    x: jax.Array,
+    table: QTensor,
+    bias: jax.Array | None = None,
+    *,
+    inputs: QuantSpec | None = None,
+    input_scale: jax.Array | None = None,
+    input_zero_point: jax.Array | None = None,
+    dtype: Any = "float32",
+) -> jax.Array:
+    """The product x · transposed table + bias: the dense layer of a tied embedding.
+
+    Args:
+      x: float32, float16 or bfloat16, shape (..., F).
+      table: a QTensor of shape (V, F): per tensor, per row (axis 0) or in groups along axis 1.
+      bias: float, shape (V,); int32 with a static input_scale (LAY-9); or None.
+      inputs: how x is quantized, per tensor or per token; None leaves it in float (weights only, LAY-7).
+      input_scale: float32, the scale of a static layer; None: from x itself (LAY-4).
+      input_zero_point: int32, the zero point of a static layer.
+      dtype: of the result: float32, float16 or bfloat16.
+    Returns:
+      dtype, shape (..., V).
+    Raises:
+      TypeError: a dtype does not fit.
+      ValueError: shapes or specs do not fit, or the sums might not fit int32.
+
+    Spec: LAY-6, LAY-1..LAY-4, LAY-7..LAY-9 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
+    """
+    x = real_input("attend", x)
+    plan = contractions.attend("attend", x.shape, tuple(table.codes.shape))
+    static = given("attend", x, inputs, input_scale, input_zero_point)
+    return contract("attend", plan, x, table, bias, inputs, static, dtype)

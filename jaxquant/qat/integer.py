@@ -1,0 +1,189 @@
+"""Exact integer sums of products on any backend, through float32 where CPUs are faster that way (SUM-2).
+
+A float32 sum of integers is exact in any order while every partial sum stays within 2^24.  So long sums are cut in
+pieces, wide integers in limbs of eight bits, and the int32 parts added; elsewhere than on CPUs the native product is
+used.  Same bits.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from refquant import checks
+from refquant.windows import Window
+
+FLOAT_EXACT = 2**24
+LIMB = 8  # bits
+WIDE = 256  # two operands within it leave room for 256 products
+UNROLLED = 8  # pieces; more are a loop, so that the program stays small
+
+
+def matmul(a: jax.Array, b: jax.Array, *, max_a: int, max_b: int) -> jax.Array:
+    """The int32 product of integer matrices.
+
+    Args:
+      a: any integer dtype, shape (..., M, K) or (K,), |a| at most max_a.
+      b: any integer dtype, shape (..., K, N), |b| at most max_b; leading axes as those of a, or none.
+      max_a: the bound that the formats give.
+      max_b: likewise.
+    Returns:
+      int32, the shape that np.matmul gives.
+    Raises:
+      ValueError: K * max_a * max_b is above 2^31 - 1.
+
+    Spec: SUM-2 (specs/00-conventions.md), LAY-8 (specs/60-layers.md).  Class: exact.
+    Example:
+      >>> matmul(jnp.int8([[100, -128]]), jnp.int8([[100], [-128]]), max_a=128, max_b=128).tolist()
+      [[26384]]
+    """
+    checks.accumulator("matmul", a.shape[-1], max_a, max_b)
+    return product(a, b, batch=b.ndim - 2, max_a=max_a, max_b=max_b)
+
+
+@functools.partial(jax.jit, static_argnames=("batch", "max_a", "max_b"))
+def product(a: jax.Array, b: jax.Array, *, batch: int, max_a: int, max_b: int) -> jax.Array:
+    """int32 (*batch, *rows, *columns) from a (*batch, *rows, K) and b (*batch, K, *columns); bounds as in `matmul`."""
+    return lax.platform_dependent(
+        a,
+        b,
+        cpu=lambda a, b: _by_float(a, b, batch, max_a, max_b),
+        default=lambda a, b: _native(functools.partial(_dot, batch=batch), a, b, max_a, max_b),
+    )
+
+
+def _by_float(a: jax.Array, b: jax.Array, batch: int, max_a: int, max_b: int) -> jax.Array:
+    if max_a > WIDE or max_b > WIDE:
+        return _in_limbs(lambda a, b, most_a, most_b: _by_float(a, b, batch, most_a, most_b), a, b, max_a, max_b)
+    depth = a.shape[-1]
+    count = math.ceil(depth * max_a * max_b / FLOAT_EXACT)
+    if count > UNROLLED:
+        return _looped(a, b, batch, max_a * max_b)
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    size = math.ceil(depth / max(count, 1))
+    parts = [
+        _dot(_cut(a, a.ndim - 1, at, size), _cut(b, batch, at, size), batch, jnp.float32).astype(jnp.int32)
+        for at in range(0, max(depth, 1), max(size, 1))
+    ]
+    return functools.reduce(jnp.add, parts)
+
+
+def _looped(a: jax.Array, b: jax.Array, batch: int, largest: int) -> jax.Array:
+    """Many pieces: zeros fill up the last one, and a loop adds their int32 sums."""
+    size = FLOAT_EXACT // largest
+    count = math.ceil(a.shape[-1] / size)
+    a, b = _filled(a, a.ndim - 1, count * size), _filled(b, batch, count * size)
+
+    def step(at: jax.Array, total: jax.Array) -> jax.Array:
+        left = lax.dynamic_slice_in_dim(a, at * size, size, a.ndim - 1).astype(jnp.float32)
+        right = lax.dynamic_slice_in_dim(b, at * size, size, batch).astype(jnp.float32)
+        return total + _dot(left, right, batch, jnp.float32).astype(jnp.int32)
+
+    shape = (*a.shape[:-1], *b.shape[batch + 1 :])
+    return lax.fori_loop(0, count, step, jnp.zeros(shape, jnp.int32))
+
+
+def _in_limbs(function, a: jax.Array, b: jax.Array, max_a: int, max_b: int) -> jax.Array:
+    """With a = 256 high + low, a·b = 256 (high·b) + low·b; int32 may wrap in between and ends right: the sum fits."""
+    if max_a <= WIDE:
+        return _in_limbs(lambda b, a, most_b, most_a: function(a, b, most_a, most_b), b, a, max_b, max_a)
+    wide = a.astype(jnp.int32)
+    high = function(lax.shift_right_arithmetic(wide, LIMB), b, (max_a >> LIMB) + 1, max_b)
+    return lax.shift_left(high, LIMB) + function(wide & (WIDE - 1), b, WIDE - 1, max_b)
+
+
+def _native(function, a: jax.Array, b: jax.Array, max_a: int, max_b: int) -> jax.Array:
+    narrow = jnp.int8 if a.dtype == b.dtype == jnp.int8 else jnp.int32
+    return function(a.astype(narrow), b.astype(narrow), dtype=jnp.int32)
+
+
+def _dot(a: jax.Array, b: jax.Array, batch: int, dtype: jnp.dtype) -> jax.Array:
+    axes = tuple(range(batch))
+    contract = (((a.ndim - 1,), (batch,)), (axes, axes))
+    return lax.dot_general(a, b, contract, precision=lax.Precision.HIGHEST, preferred_element_type=dtype)
+
+
+def _cut(x: jax.Array, axis: int, start: int, size: int) -> jax.Array:
+    return lax.slice_in_dim(x, start, min(start + size, x.shape[axis]), axis=axis)
+
+
+def _filled(x: jax.Array, axis: int, size: int) -> jax.Array:
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (0, size - x.shape[axis])
+    return jnp.pad(x, padding)
+
+
+def convolve(a: jax.Array, b: jax.Array, *, window: Window, max_a: int, max_b: int) -> jax.Array:
+    """The int32 convolution of integers.
+
+    Args:
+      a: any integer dtype, shape (batch, *space, in), |a| at most max_a; what is padded counts as 0.
+      b: any integer dtype, shape (*taps, in / groups, out), |b| at most max_b.
+      window: strides, padding, dilations and groups.
+      max_a: the bound that the formats give.
+      max_b: likewise.
+    Returns:
+      int32, shape (batch, *window.out, out).
+    Raises:
+      ValueError: the sum over taps and channels could exceed 2^31 - 1.
+
+    Spec: LAY-5, LAY-8 (specs/60-layers.md).  Class: exact.
+    """
+    checks.accumulator("convolve", math.prod(b.shape[:-1]), max_a, max_b)
+    if math.prod((a.shape[0], *window.out, *b.shape)) == 0:
+        return jnp.zeros((a.shape[0], *window.out, b.shape[-1]), jnp.int32)
+    return _convolve(a, b, window=window, max_a=max_a, max_b=max_b)
+
+
+@functools.partial(jax.jit, static_argnames=("window", "max_a", "max_b"))
+def _convolve(a: jax.Array, b: jax.Array, *, window: Window, max_a: int, max_b: int) -> jax.Array:
+    return lax.platform_dependent(
+        a,
+        b,
+        cpu=lambda a, b: _conv_by_float(a, b, window, max_a, max_b),
+        default=lambda a, b: _native(functools.partial(correlate, window=window), a, b, max_a, max_b),
+    )
+
+
+def _conv_by_float(a: jax.Array, b: jax.Array, window: Window, max_a: int, max_b: int) -> jax.Array:
+    if max_a > WIDE or max_b > WIDE:
+        return _in_limbs(lambda a, b, most_a, most_b: _conv_by_float(a, b, window, most_a, most_b), a, b, max_a, max_b)
+    taps, width = math.prod(b.shape[:-2]), b.shape[-2]
+    size = FLOAT_EXACT // (taps * max_a * max_b)  # input channels of a group in one exact piece
+    if size == 0:
+        return correlate(a.astype(jnp.int32), b.astype(jnp.int32), window, jnp.int32)
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    size = math.ceil(width / math.ceil(width / size))
+    parts = [
+        correlate(_channels(a, window.groups, at, size), _cut(b, b.ndim - 2, at, size), window, jnp.float32)
+        for at in range(0, width, size)
+    ]
+    return functools.reduce(jnp.add, [part.astype(jnp.int32) for part in parts])
+
+
+def _channels(a: jax.Array, groups: int, start: int, size: int) -> jax.Array:
+    """Some input channels of every group."""
+    split = a.reshape(*a.shape[:-1], groups, a.shape[-1] // groups)
+    part = _cut(split, split.ndim - 1, start, size)
+    return part.reshape(*a.shape[:-1], -1)
+
+
+def correlate(a: jax.Array, b: jax.Array, window: Window, dtype: jnp.dtype) -> jax.Array:
+    """The convolution (without flipping the kernel) of (batch, *space, in) and (*taps, in / groups, out)."""
+    last = a.ndim - 1
+    space = tuple(range(1, last))
+    taps = tuple(range(last - 1))
+    return lax.conv_general_dilated(
+        a,
+        b,
+        window.strides,
+        window.padding,
+        lhs_dilation=window.input_dilation,
+        rhs_dilation=window.kernel_dilation,
+        dimension_numbers=lax.ConvDimensionNumbers((0, last, *space), (last, last - 1, *taps), (0, last, *space)),
+        feature_group_count=window.groups,
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=dtype,
+    )

@@ -1,0 +1,123 @@
+"""What all layers share: codes of the inputs, centred codes, and the steps from an int32 sum to the result."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from refquant import checks
+from refquant.affine import quantize
+from refquant.arguments import as_real, real_result
+from refquant.contractions import Contraction
+from refquant.formats import IntFormat
+from refquant.layer_checks import check_static, magnitude
+from refquant.qtensor import QTensor, quantize_tensor, spec_convention
+from refquant.spec import QuantSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """One side of a sum of products.
+
+    Attributes:
+      values: code − zero point, an integer dtype; float32 where inputs stay in float.
+      scale: float32.
+      bound: the largest |value| that the format allows.
+    """
+
+    values: np.ndarray
+    scale: np.ndarray
+    bound: int
+
+
+def real_input(function: str, x: object) -> np.ndarray:
+    """The input as an array of a real dtype; there is no layer of a plain number."""
+    return as_real(function, "x", x)
+
+
+def result_dtype(function: str, dtype: object) -> np.dtype:
+    """The dtype of a layer's result."""
+    return real_result(function, dtype)
+
+
+def given(function: str, x: np.ndarray, inputs: QuantSpec | None, scale: object, zero_point: object) -> tuple | None:
+    """The static scale and zero point as arrays, None for a dynamic layer (LAY-4).
+
+    Raises:
+      TypeError: a dtype does not fit.
+      ValueError: a shape does not fit, or one without the other.
+    """
+    scale = np.float32(scale) if type(scale) in (int, float) else scale
+    zero_point = np.int32(zero_point) if type(zero_point) is int else zero_point
+    shapes = [None if v is None else np.shape(v) for v in (scale, zero_point)]
+    check_static(function, inputs, x.shape, *shapes)
+    if scale is None:
+        return None
+    scale, zero_point = np.asarray(scale), None if zero_point is None else np.asarray(zero_point)
+    checks.scale_dtype(function, scale.dtype)
+    checks.zero_point(function, None if zero_point is None else zero_point.dtype, "int", inputs.fmt)
+    return scale, zero_point
+
+
+@np.errstate(all="ignore")
+def input_operand(x: np.ndarray, inputs: QuantSpec, static: tuple | None) -> Operand:
+    """The inputs' codes, by the static scale or by one from their own range (LAY-4)."""
+    if static is None:
+        q = quantize_tensor(x, inputs)  # LAY-4
+        return centred(q.codes, q.zero_point, q.scale, inputs.fmt)
+    scale, zero_point = static
+    convention = spec_convention(inputs)
+    step = np.float32(1) / scale if convention.op == "given" else scale  # QTN-2
+    codes = quantize(x, step, zero_point, fmt=inputs.fmt, granularity=inputs.granularity, convention=convention)
+    return centred(codes, zero_point, scale, inputs.fmt)
+
+
+def centred(codes: np.ndarray, zero_point: np.ndarray | None, scale: np.ndarray, fmt: IntFormat) -> Operand:
+    """The difference code − zero point; a zero point outside the format counts as its nearest code (LAY-1)."""
+    if zero_point is None:
+        return Operand(codes, scale, magnitude(fmt, False))
+    zero = np.clip(zero_point, fmt.qmin, fmt.qmax)  # LAY-1
+    return Operand(codes.astype(np.int32) - zero, scale, magnitude(fmt, True))
+
+
+def weight_operand(weight: QTensor) -> Operand:
+    """The weight's centred codes; zero points of groups repeat along their axis (GRA-3)."""
+    zero = weight.zero_point
+    if zero is not None and zero.ndim:
+        tile = weight.spec.granularity.tile(weight.codes.shape)
+        for axis, size in enumerate(tile):
+            zero = np.repeat(zero, size, axis).take(range(weight.codes.shape[axis]), axis)
+    return centred(weight.codes, zero, weight.scale, weight.spec.fmt)
+
+
+@np.errstate(all="ignore")
+def scaled_sums(acc: np.ndarray, scale: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """rounded(float32(acc) · s_w), an int32 bias added to the sum first, modulo 2^32 (LAY-1, LAY-9)."""
+    if bias is not None and bias.dtype == np.int32:
+        acc = acc + bias  # LAY-9
+    return acc.astype(np.float32) * scale  # LAY-1
+
+
+@np.errstate(all="ignore")
+def finished(y: np.ndarray, scale: np.ndarray, bias: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
+    """rounded(y · s_x) + bias, then the one cast (LAY-1)."""
+    y = y * scale  # LAY-1
+    if bias is not None and bias.dtype != np.int32:
+        y = y + bias.astype(np.float32)  # LAY-1
+    return np.asarray(y).astype(dtype)  # LAY-1
+
+
+def present(scale: np.ndarray) -> np.ndarray:
+    """The scale, or 1 where an empty tensor has none (GRA-2, LAY-1)."""
+    return scale if scale.size else np.ones((), np.float32)
+
+
+def aligned(values: np.ndarray, order: tuple[int, ...], plan: Contraction, *, of_x: bool) -> np.ndarray:
+    """Scales of an operand (one element where it is summed) laid along the axes of the result."""
+    values = present(values)
+    if values.ndim == 0:
+        return values
+    batch = [values.shape[axis] for axis in order[: plan.batch]]
+    kept = [a for a in order[plan.batch :] if a not in (plan.x_summed if of_x else plan.weight_summed)]
+    outer = [values.shape[axis] for axis in kept]
+    shape = (*batch, *outer, *[1] * plan.columns) if of_x else (*batch, *[1] * plan.rows, *outer)
+    return values.transpose(order).reshape(shape).transpose(plan.out)
