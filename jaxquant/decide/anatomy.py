@@ -1,4 +1,4 @@
-"""Where a scheme hurts: error of each tensor, outliers of each layer's inputs, the worst tensor against its grid.
+"""Where a scheme hurts: error of each tensor, outliers of each layer's inputs.
 
 These are diagnostics in NumPy float64 (class bounded); no code is decided here.
 """
@@ -12,9 +12,6 @@ from jaxquant.decide.bits import Checked
 from jaxquant.decide.targets import Target
 from jaxquant.qtensor import dequantize_tensor
 from refquant.files.quantized import Plan
-from refquant.formats import CodebookFormat, FloatFormat, Format, IntFormat
-
-BINS = 96
 
 
 def tensor_errors(target: Target, checked: Mapping[str, Checked], plans: Sequence[Plan]) -> list[dict[str, Any]]:
@@ -42,54 +39,6 @@ def _error(name: str, x: np.ndarray, entry: Checked, plan: Plan) -> dict[str, An
         "worst": float(np.max(np.abs(off), initial=0.0)),
         "bits": plan.bits / max(x.size, 1),
     }
-
-
-def grid(fmt: Format) -> list[float]:
-    """Every finite value of a format of at most 8 bits in units of its scale, ascending."""
-    from refquant.codec import decode
-
-    if isinstance(fmt, IntFormat):
-        return [float(v) for v in range(fmt.qmin, fmt.qmax + 1)]
-    values = fmt.values if isinstance(fmt, CodebookFormat) else _finite(decode, fmt)
-    return sorted(set(map(float, values)))
-
-
-def _finite(decode: Any, fmt: FloatFormat) -> list[float]:
-    values = decode(np.arange(1 << fmt.bits, dtype=fmt.storage), fmt=fmt)
-    return [float(v) for v in values[np.isfinite(values)]]
-
-
-def against_grid(x: np.ndarray, entry: Checked) -> dict[str, Any]:
-    """Histogram of a tensor in units of its own scales, with the grid it was rounded to.
-
-    Returns:
-      dict with edges (BINS + 1), counts (BINS), grid (ascending), clipped (share beyond the grid's ends by more than
-      half a step).
-    """
-    import refquant
-
-    spec = entry.q.spec
-    ones = refquant.dequantize(
-        np.ones(x.shape, spec.fmt.storage) if isinstance(spec.fmt, IntFormat) else _code_of_one(spec.fmt, x.shape),
-        np.asarray(entry.q.scale),
-        fmt=spec.fmt,
-        granularity=spec.granularity,
-    )
-    ratio = np.asarray(x, np.float64) / ones
-    points = grid(spec.fmt)
-    low, high = points[0], points[-1]
-    reach = max(abs(low), abs(high)) * 1.15
-    counts, edges = np.histogram(np.clip(ratio, -reach, reach), bins=BINS, range=(-reach, reach))
-    half = (points[1] - points[0]) / 2
-    clipped = float(np.mean((ratio < low - half) | (ratio > high + half)))
-    shown = points if len(points) <= 64 else points[:: len(points) // 32]
-    return {"edges": edges.tolist(), "counts": counts.tolist(), "grid": shown, "clipped": clipped}
-
-
-def _code_of_one(fmt: Format, shape: tuple[int, ...]) -> np.ndarray:
-    from refquant.codec import encode
-
-    return np.full(shape, encode(np.float32(1), fmt=fmt), fmt.storage)
 
 
 def outliers(target: Target, batches: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from jaxquant.decide.rows import Row
 from jaxquant.decide.run import Ladder
 from jaxquant.decide.targets import Target
 from jaxquant.decide.workloads import Workload
+from jaxquant.grids import against_grid
 from jaxquant.store import write_quantized
 from refquant.files import sha256_file
 from refquant.schemes import parse
@@ -108,7 +109,7 @@ class Job:
         checked = self.ladder.quantizer(plans)
         errors = anatomy.tensor_errors(target, checked, plans)
         worst = errors[0]["name"]
-        picture = anatomy.against_grid(np.asarray(target.tensor(worst)), checked[worst])
+        picture = against_grid(np.asarray(target.tensor(worst)), checked[worst].q)
         self.found["tensors"] = {"scheme": text, "rows": errors}
         self.found["worst_tensor"] = {"name": worst, "scheme": str(checked[worst].q.spec.fmt.name), **picture}
         self.found["outliers"] = anatomy.outliers(target, self.ladder.workload.batches(4))

@@ -1,0 +1,57 @@
+"""`jaxquant quantize`: a quantized copy of any safetensors file, streamed."""
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    source: Annotated[Path, typer.Argument(help="A safetensors file; only read.")],
+    output: Annotated[Path, typer.Argument(help="The file to write; whole or absent afterwards.")],
+    weights: Annotated[str, typer.Option(help="Scheme of matrices and kernels.")] = "int8:channel",
+    embeddings: Annotated[str | None, typer.Option(help="Scheme of embedding tables; default: left in float.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Do not go on with an interrupted run.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The plan as JSON on stdout.")] = False,
+) -> int:
+    """Write a quantized copy of a safetensors file, tensor by tensor; an interrupted run goes on where it stopped.
+
+    Examples:  jaxquant quantize model.safetensors small.safetensors --weights int4:g128:sf16
+    |   jaxquant quantize in.safetensors out.safetensors --weights int8:channel --embeddings int8:channel
+    """
+    from refquant.schemes import Scheme, parse_tensor
+
+    scheme = Scheme(parse_tensor(weights), None, parse_tensor(embeddings) if embeddings else None)
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from jaxquant.store import quantize_file
+
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("quantizing")
+        plans = quantize_file(
+            source,
+            output,
+            scheme,
+            overwrite=overwrite,
+            resume=not restart,
+            progress=lambda name, done, total: bar.update(task, completed=done, total=total, description=name[-48:]),
+        )
+    _report(source, output, plans, console, as_json=json)
+    return 0
+
+
+def _report(source: Path, output: Path, plans: tuple, console: object, *, as_json: bool) -> None:
+    before, after = source.stat().st_size, output.stat().st_size
+    done = [plan for plan in plans if plan.scheme]
+    if as_json:
+        entries = [{"name": p.info.name, "kind": p.kind, "scheme": str(p.scheme or "float"), "why": p.why} for p in plans]
+        print(json_module.dumps({"bytes_before": before, "bytes_after": after, "tensors": entries}, indent=1))
+        return
+    print(f"{output}: {after / 1e6:.2f} MB from {before / 1e6:.2f} MB; {len(done)} of {len(plans)} tensors quantized")
+    for why in sorted({plan.why for plan in plans if plan.why}):
+        left = [plan for plan in plans if plan.why == why]
+        print(f"  left as they were: {len(left)} ({sum(p.info.nbytes for p in left) / 1e6:.2f} MB), {why}")

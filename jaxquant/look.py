@@ -1,0 +1,177 @@
+"""What a checkpoint would weigh and where it would hurt: sizes from headers, errors from data.  NumPy alone, no JAX."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import refquant
+from refquant import files
+from refquant.files.quantized import Plan, plan, predicted_bytes
+from refquant.schemes import Scheme, parse
+
+GIGABYTES = (8, 16, 24)
+SCHEMES = (
+    "int8:channel",
+    "w=int8:channel,e=int8:channel",
+    "e4m3fn:channel",
+    "int4:g128:sf16",
+    "w=int4:g128:sf16,e=int4:g128:sf16",
+    "w=nf4:g64:sf16,e=int8:channel",
+    "w=int3:g32:sf16,e=int8:channel",
+    "w=int2:g32:sf16,e=int8:channel",
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A checkpoint under one scheme.
+
+    Attributes:
+      scheme: its text, "as it is" for the source.
+      classes: class → bytes (linear, embedding, conv, other).
+      total: bytes of the file or files, headers included.
+      bits_per_weight: total bits over elements.
+      fits: gigabytes (10^9 bytes) of memory → bytes left beside the weights; negative where they do not fit.
+    """
+
+    scheme: str
+    classes: dict[str, int]
+    total: int
+    bits_per_weight: float
+    fits: dict[int, int]
+
+
+def sizes(headers: list[files.Header], schemes: tuple[str, ...] = SCHEMES) -> list[Size]:
+    """The source and every scheme, from headers alone.
+
+    Raises:
+      ValueError: a scheme that cannot be parsed.
+    """
+    return [_size("as it is", headers, Scheme()), *(_size(text, headers, parse(text)) for text in schemes)]
+
+
+def _size(text: str, headers: list[files.Header], scheme: Scheme) -> Size:
+    plans = [plan(header.tensors, scheme) for header in headers]
+    classes: dict[str, int] = {}
+    for one in (p for part in plans for p in part):
+        classes[one.kind] = classes.get(one.kind, 0) + one.bits // 8
+    total = sum(predicted_bytes(part, header.metadata) for part, header in zip(plans, headers, strict=True))
+    weights = sum(info.size for header in headers for info in header.tensors)
+    fits = {gb: gb * 10**9 - total for gb in GIGABYTES}
+    return Size(text, classes, total, 8 * total / max(weights, 1), fits)
+
+
+def tensor_errors(header: files.Header, scheme: Scheme) -> list[dict[str, Any]]:
+    """Error of every tensor that the scheme quantizes, worst first; one tensor in memory at a time.
+
+    Returns:
+      dicts with name, kind, shape, error (‖x − x̂‖ / ‖x‖), sqnr_db, worst (largest |x − x̂|), not_finite (elements).
+    """
+    rows = [_error(header, one) for one in plan(header.tensors, scheme) if one.scheme]
+    return sorted(rows, key=lambda row: -row["error"])
+
+
+def as_float(header: files.Header, name: str) -> np.ndarray:
+    """A tensor as float32; bfloat16 is widened by its bits."""
+    value = files.read_tensor(header, name)
+    if header.tensor(name).dtype == "BF16":
+        return (np.asarray(value).astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(value, np.float32)
+
+
+def _error(header: files.Header, one: Plan) -> dict[str, Any]:
+    x = as_float(header, one.info.name)
+    off = np.asarray(refquant.dequantize_tensor(refquant.quantize_tensor(x, one.spec)), np.float64) - x
+    finite = np.isfinite(x)
+    off, kept = np.where(finite, off, 0.0), np.where(finite, x, 0.0).astype(np.float64)
+    power, noise = float(np.vdot(kept, kept)), float(np.vdot(off, off))
+    error = (noise / power) ** 0.5 if power else 0.0
+    return {
+        "name": one.info.name,
+        "kind": one.kind,
+        "shape": list(x.shape),
+        "error": error,
+        "sqnr_db": float(-20 * np.log10(error)) if error else None,
+        "worst": float(np.max(np.abs(off), initial=0.0)),
+        "not_finite": int(x.size - np.count_nonzero(finite)),
+    }
+
+
+def look_command(path: Path, *, errors: str | None, picture: Path | None, top: int, as_json: bool) -> int:
+    """Runs the verb; returns its exit code.
+
+    Raises:
+      ValueError: a bad file or scheme, a picture without --errors, a picture that exists.
+    """
+    if picture is not None:
+        if errors is None:
+            raise ValueError("look: --picture is given without --errors, need a scheme to draw the grid of")
+        files.refuse_existing(picture)
+    headers = files.read_headers(path)
+    found: dict[str, Any] = {"path": str(path), "sizes": [vars(size) for size in sizes(headers)]}
+    if errors is not None:
+        scheme = parse(errors)
+        rows = [row | {"file": str(h.path)} for h in headers for row in tensor_errors(h, scheme)]
+        if not rows:
+            raise ValueError(f"look: scheme '{errors}' fits no tensor of {path}, need a matrix or a convolution kernel")
+        found["errors"] = sorted(rows, key=lambda row: -row["error"])
+        found["worst"] = _worst(found["errors"][0], scheme, picture)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        _print(headers, found, top, errors, picture)
+    return 0
+
+
+def _worst(row: dict[str, Any], scheme: Scheme, picture: Path | None) -> dict[str, Any]:
+    from jaxquant.grids import against_grid
+
+    header = files.read_header(row["file"])
+    one = next(p for p in plan(header.tensors, scheme) if p.info.name == row["name"])
+    x = as_float(header, row["name"])
+    drawn = {"name": row["name"], "scheme": str(one.scheme)} | against_grid(x, refquant.quantize_tensor(x, one.spec))
+    if picture is not None:
+        from jaxquant.pictures import draw_grid
+
+        draw_grid(drawn, picture)
+    return drawn
+
+
+def _print(headers: list[files.Header], found: dict[str, Any], top: int, errors: str | None, picture: Any) -> None:
+    weights = sum(info.size for header in headers for info in header.tensors)
+    count = sum(len(header.tensors) for header in headers)
+    print(f"{found['path']}: {weights:,} elements in {count} tensors, {len(headers)} file(s); sizes from the header alone")
+    print()
+    print(f"{'scheme':<38} {'linear':>9} {'embed':>9} {'other':>9} {'total':>9}  bits/el  fits in {GIGABYTES} GB")
+    for size in found["sizes"]:
+        part = {k: size["classes"].get(k, 0) for k in ("linear", "conv", "embedding", "other")}
+        columns = (part["linear"] + part["conv"], part["embedding"], part["other"], size["total"])
+        fits = " ".join(f"{'yes' if left >= 0 else 'no':>4}" for left in size["fits"].values())
+        print(f"{size['scheme']:<38} {' '.join(f'{_mega(c):>9}' for c in columns)}  {size['bits_per_weight']:>7.2f}  {fits}")
+    print()
+    print("'fits' counts the weights alone: activations and caches need room of their own.  Scales are counted.")
+    if errors is None:
+        print("Errors of each tensor: add --errors SCHEME.  Accuracy needs the model itself: jaxquant decide --help")
+        return
+    _print_errors(found, top, picture)
+
+
+def _print_errors(found: dict[str, Any], top: int, picture: Any) -> None:
+    from jaxquant.grids import terminal_histogram
+
+    print(f"\nerror of each tensor under {found['worst']['scheme']}, worst first (relative; it is no accuracy)")
+    for row in found["errors"][:top]:
+        decibel = "exact" if row["sqnr_db"] is None else f"{row['sqnr_db']:6.2f} dB"
+        bad = f"  {row['not_finite']} elements not finite" if row["not_finite"] else ""
+        print(f"  {row['error']:8.5f}  {decibel}  {row['kind']:<9} {row['name']} {tuple(row['shape'])}{bad}")
+    print(f"\n{found['worst']['name']} in units of its scales, with the grid below it")
+    print(terminal_histogram(found["worst"]))
+    if picture is not None:
+        print(f"picture: {picture}")
+
+
+def _mega(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
