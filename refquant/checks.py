@@ -5,8 +5,7 @@ Form: *function: argument is X, need Y (why)*.
 """
 
 from refquant.formats import Format, IntFormat
-from refquant.granularity import Granularity, PerAxis, PerGroup, PerTensor, PerToken, Shape
-from refquant.spec import QuantSpec
+from refquant.granularity import Granularity, Shape
 
 REAL = ("float32", "float16", "bfloat16")
 
@@ -126,50 +125,6 @@ def accumulator(function: str, depth: int, max_a: int, max_b: int) -> None:
         raise ValueError(
             f"{function}: {depth} products of magnitudes up to {max_a} and {max_b} can reach {depth * max_a * max_b}, "
             f"need at most {2**31 - 1} (the sum is kept in int32)"
-        )
-
-
-def dense(
-    function: str, x: Shape, weight: Shape, bias: Shape | None, spec: QuantSpec, inputs: QuantSpec | None
-) -> None:
-    """The operands of a dense layer fit together (LAY-1..LAY-3).
-
-    Raises:
-      ValueError: they do not.
-    """
-    if len(weight) != 2 or not x or x[-1] != weight[0]:
-        raise ValueError(f"{function}: x has shape {x} and weight {weight}, need (..., K) and (K, N)")
-    if bias is not None and tuple(bias) != weight[1:]:
-        raise ValueError(f"{function}: bias has shape {tuple(bias)}, need {weight[1:]} (one an output channel)")
-    grain = spec.granularity
-    along = isinstance(grain, PerGroup) and grain.axis % 2 == 0
-    if inputs is None or isinstance(grain, PerTensor) or along or grain == PerAxis(1) or grain == PerAxis(-1):
-        integer_layer(function, spec, inputs)
-        return
-    raise ValueError(
-        f"{function}: weight has {grain!r}, need PerTensor(), PerAxis(1) or PerGroup(0, size) (other scales cannot "
-        "leave the sum)"
-    )
-
-
-def integer_layer(function: str, spec: QuantSpec, inputs: QuantSpec | None) -> None:
-    """Inputs with codes need integer formats on both sides, one scale a tensor or a token, integer zero points.
-
-    Raises:
-      ValueError: another format, granularity or zero point.
-    """
-    if inputs is None:
-        return
-    for name, one in (("weight", spec), ("inputs", inputs)):
-        if not isinstance(one.fmt, IntFormat) or one.scale.zero == "float":
-            raise ValueError(
-                f"{function}: {name} has format {one.fmt.name} with zero {one.scale.zero!r}, need integer codes and "
-                "integer zero points on both sides (or inputs=None: weights only)"
-            )
-    if not isinstance(inputs.granularity, PerTensor | PerToken):
-        raise ValueError(
-            f"{function}: inputs have {inputs.granularity!r}, need PerTensor() or PerToken() (others cannot leave "
-            "the sum)"
         )
 
 
