@@ -1,0 +1,27 @@
+"""Running sums of 64-bit numbers in pieces (`_wide.Pair`), in integer steps only."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxquant._wide import Pair
+
+
+def running(values: Pair) -> Pair:
+    """The running sum mod 2**64 over the last axis, of at most 2**16 numbers."""
+    high, low = values[0].astype(jnp.uint32), values[1]
+    pieces = (low & 0xFFFF, low >> 16, high & 0xFFFF, high >> 16)
+    sums = [lax.cumsum(piece, axis=piece.ndim - 1) for piece in pieces]
+    for i in range(3):
+        sums[i + 1] = sums[i + 1] + (sums[i] >> 16)  # below 2**32: 2**16 numbers of 16 bits, and a carry
+    high = (sums[3] << 16) | (sums[2] & 0xFFFF)
+    return high.astype(jnp.int32), (sums[1] << 16) | (sums[0] & 0xFFFF)
+
+
+def last(values: Pair) -> Pair:
+    """The last number of the last axis: of a running sum, the whole."""
+    return values[0][..., -1], values[1][..., -1]
+
+
+def counted(counts: Array) -> Pair:
+    """Non-negative int32 as pairs."""
+    return jnp.zeros_like(counts), counts.astype(jnp.uint32)

@@ -1,0 +1,5 @@
+"""Calibration: ranges from data that streams by, mergeable without loss (specs/40-calibration.md)."""
+
+from refquant.calibration import ema, entropy, histogram, linear, minmax, mse, percentile
+
+__all__ = ["ema", "entropy", "histogram", "linear", "minmax", "mse", "percentile"]
