@@ -40,6 +40,8 @@ def range_of(x: np.ndarray, *, granularity: Granularity = TENSOR) -> tuple[np.nd
     """
     x = as_real("range_of", "x", x).astype(np.float32, copy=False)
     blocks = to_blocks(x, granularity=granularity)  # ragged tiles get zeros, which are in every range
+    if np.isnan(np.max(blocks, initial=ZERO)):  # SCL-1: fmin and fmax ignore quiet NaNs only, not signalling ones
+        blocks = np.where(np.isnan(blocks), ZERO, blocks)
     tensor = isinstance(granularity, PerTensor)
     within = tuple(range(blocks.ndim)) if tensor else tuple(range(1, blocks.ndim, 2))
     low = np.fmin.reduce(blocks, axis=within, initial=ZERO)  # SCL-1: NaN is ignored
