@@ -72,7 +72,7 @@ def _flush(x: jax.Array) -> jax.Array:
 
 @jax.jit
 def _ordered_key(x: jax.Array) -> jax.Array:
-    return key_of(_exact.widen(x))
+    return key_of(x if x.dtype == jnp.float32 else _exact.widen(x))  # a NaN keeps its payload
 
 
 @jax.jit

@@ -45,10 +45,10 @@ def unpack(packed: jax.Array, shape: Shape, *, fmt: Format) -> jax.Array:
     shape = tuple(shape)
     need = -(-math.prod(shape) * fmt.bits // 8)
     if str(packed.dtype) != "uint8":
-        raise TypeError(f"unpack: packed has dtype {packed.dtype}, need uint8 (PCK-2)")
+        raise TypeError(f"unpack: packed has dtype {packed.dtype}, need uint8 (a stream of bytes, PCK-2)")
     if tuple(packed.shape) != (need,):
         raise ValueError(
-            f"unpack: packed has shape {tuple(packed.shape)}, need ({need},): {fmt.name} codes of shape {shape} (PCK-2)"
+            f"unpack: packed has shape {tuple(packed.shape)}, need ({need},): {fmt.bits} bits for each code of shape {shape} (PCK-2)"
         )
     return _unpack(packed, shape=shape, fmt=fmt)
 

@@ -9,7 +9,7 @@ from jax import lax
 from jaxquant import _exact, _inputs
 from refquant import checks
 
-TIES = ("even", "away", "zero", "up", "down", "trunc")
+TIES = ("even", "away", "up", "down", "trunc", "zero")
 
 
 def round_to_integer(x: jax.Array, *, ties: str = "even") -> jax.Array:

@@ -22,8 +22,10 @@ def tree_sum(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     """
     x = _inputs.real("tree_sum", "x", x)
     axes = axis if isinstance(axis, tuple) else (axis,)
-    if not all(-x.ndim <= a < x.ndim for a in axes) or len({a % x.ndim for a in axes}) < len(axes):
-        raise ValueError(f"tree_sum: axis is {axis}, need distinct axes of x with shape {x.shape} (rank {x.ndim})")
+    if not all(-x.ndim <= a < x.ndim for a in axes):
+        raise ValueError(f"tree_sum: axis is {axis}, need axes of an array of shape {tuple(x.shape)}")
+    if len({a % x.ndim for a in axes}) < len(axes):
+        raise ValueError(f"tree_sum: axis is {axis}, need each axis once (shape {tuple(x.shape)})")
     return _tree_sum(x, axes=tuple(sorted((a % x.ndim for a in axes), reverse=True)))
 
 
