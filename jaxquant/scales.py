@@ -60,6 +60,8 @@ def choose_scale(
 
 @partial(jax.jit, static_argnames=("tile", "shape"))
 def _range_of(x: jax.Array, *, tile: Shape, shape: Shape) -> tuple[jax.Array, jax.Array]:
+    if x.size == 0:
+        return jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32)  # SCL-1, GRA-2
     keys, inside = blocks.tiled(_keys(x), tile, jnp.int32(0))
     low = jnp.min(keys, axis=inside, initial=0).reshape(shape)
     high = jnp.max(keys, axis=inside, initial=0).reshape(shape)
