@@ -1,7 +1,9 @@
 """From a model to a decision: which quantized file is good enough, on the user's own workload."""
 
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -41,3 +43,13 @@ def decide(
     parsed, chosen, folder = parse_bar(bar), rungs(schemes), output_folder(Path(out) if out else None)
     target, workload = target_of(model, name), open_examples(examples, score)
     return tell(target, workload, parsed, chosen, folder, Printer())[1]
+
+
+class _Decide(ModuleType):
+    """The package is what `jaxquant.decide(model, examples)` calls, whichever of its modules was imported first."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return decide(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Decide

@@ -49,7 +49,7 @@ class NnxTarget:
         """
         self.model, self.source = model, source
         self._graph, self._params, self._rest = nnx.split(model, nnx.Param, ...)
-        flat = dict(self._params.flat_state())
+        flat = dict(nnx.to_flat_state(self._params))
         self._names = dict(names or {".".join(map(str, path)): (tuple(path), False) for path in flat})
         self.infos = infos or infos_of({name: flat[path][...] for name, (path, _) in self._names.items()})
         self._flat = flat
@@ -93,7 +93,7 @@ class NnxTarget:
         model = replaced(self.model, make)
         floats = {name: dequantize_tensor(q) for name, q in quantized.items() if name in self._names and name not in used}
         graph, state = nnx.split(model)
-        nnx.update(state, nnx.State.from_flat_path({self._names[n][0]: self._param(n, v) for n, v in floats.items()}))
+        nnx.update(state, nnx.from_flat_state({self._names[n][0]: self._param(n, v) for n, v in floats.items()}))
         run = jax.jit(lambda state, *args: nnx.merge(graph, state)(*args))
         return lambda *args: run(state, *args)
 
@@ -110,7 +110,7 @@ class NnxTarget:
             return nnx.state(merged, Seen)
 
         def magnitudes(*inputs: Any) -> dict[str, Any]:
-            seen = run(state, *inputs).flat_state()
+            seen = nnx.to_flat_state(run(state, *inputs))
             return {names[tuple(p[:-1])]: v[...] for p, v in seen if tuple(p[:-1]) in names}
 
         return magnitudes
@@ -122,7 +122,7 @@ class NnxTarget:
 
     def _with(self, arrays: Mapping[str, Any]) -> nnx.State:
         changed = {self._names[n][0]: self._param(n, v) for n, v in arrays.items() if n in self._names}
-        return nnx.State.from_flat_path({**self._flat, **changed})
+        return nnx.from_flat_state({**self._flat, **changed})
 
     def _param(self, name: str, value: Any) -> nnx.Param:
         array = jnp.asarray(value)
