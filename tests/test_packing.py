@@ -19,7 +19,7 @@ def codes_for(fmt: Format, count: int) -> np.ndarray:
 
 
 def check_pack(packing: object, fmt: Format) -> None:
-    for count in (0, 1, 2, 3, 5, 7, 8, 9, 31, 64, 101):
+    for count in (0, 1, 3, 8, 101):
         codes = codes_for(fmt, count)
         want = np.frombuffer(exact.pack([int(c) for c in codes], fmt.bits), np.uint8)
         got = np.asarray(packing.pack(codes, fmt=fmt))

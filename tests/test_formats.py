@@ -1,0 +1,142 @@
+"""The tables of formats against other people's (FMT-1..FMT-8)."""
+
+import hashlib
+
+import exact
+import numpy as np
+import pytest
+import strategies as some
+from bits import assert_same, float32
+
+from refquant.conventions import Cast
+from refquant.formats import ALL, CodebookFormat, FloatFormat, IntFormat, get, ordered_key
+
+ML_DTYPES = {
+    **{
+        f"e{name}": f"float8_e{name}"
+        for name in ("4m3fn", "5m2", "4m3fnuz", "5m2fnuz", "4m3", "3m4", "4m3b11fnuz", "8m0fnu")
+    },
+    "e2m3fn": "float6_e2m3fn",
+    "e3m2fn": "float6_e3m2fn",
+    "e2m1fn": "float4_e2m1fn",
+    "bfloat16": "bfloat16",
+}
+
+
+@pytest.mark.parametrize("fmt", [pytest.param(f, id=f.name) for f in some.INTS])
+def test_integers_golden(fmt: IntFormat):
+    """FMT-1, FMT-2."""
+    assert fmt.qmin <= 0 < fmt.qmax
+    narrow = fmt.name.endswith("narrow") or fmt.name == "ternary"
+    assert fmt.qmax - fmt.qmin + 1 == (1 << fmt.bits) - narrow
+    info = np.iinfo(fmt.storage)
+    assert info.min <= fmt.qmin
+    assert fmt.qmax <= info.max
+    assert info.bits == (8 if fmt.bits <= 8 else 16)
+    assert fmt.signed == (info.min < 0)
+    assert fmt.max_magnitude == max(abs(fmt.qmin), fmt.qmax)
+
+
+@pytest.mark.parametrize("fmt", [pytest.param(f, id=f.name) for f in some.FLOATS])
+def test_floats_golden_limits(fmt: FloatFormat):
+    """FMT-3..FMT-6: max, min, inf, NaN and −0 by decoding every code."""
+    values = float32([exact.decode(code, fmt) for code in range(1 << fmt.bits)])
+    finite = values[np.isfinite(values)]
+    assert finite.max() == np.float32(fmt.max_value)
+    assert values[fmt.max_code] == np.float32(fmt.max_value)
+    assert finite[finite > 0].min() == np.float32(fmt.min_value)
+    assert np.isinf(values).any() == (fmt.inf_code is not None)
+    assert np.isnan(values).any() == (fmt.nan_code is not None)
+    assert fmt.nan_code is None or np.isnan(values[fmt.nan_code])
+    assert fmt.inf_code is None or np.isposinf(values[fmt.inf_code])
+    assert ((values == 0) & np.signbit(values)).any() == fmt.negative_zero
+
+
+@pytest.mark.parametrize("name", list(ML_DTYPES))
+def test_floats_external_ml_dtypes(name):
+    """DCD-1, FMT-3..FMT-6 against ml_dtypes: every code and finfo."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    fmt, dtype = ALL[name], getattr(ml_dtypes, ML_DTYPES[name])
+    codes = np.arange(1 << fmt.bits).astype(fmt.storage)
+    want = codes.view(dtype).astype(np.float32)
+    assert_same(float32([exact.decode(int(c), fmt) for c in codes]), want, inputs={"code": codes})
+    info = ml_dtypes.finfo(dtype)
+    assert float(info.max) == fmt.max_value
+    assert (info.nmant, info.bits) == (fmt.mantissa_bits, 8 if 4 < fmt.bits < 8 else fmt.bits) or fmt.bits < 8
+    assert float(info.smallest_subnormal if fmt.zero else info.smallest_normal) == fmt.min_value
+
+
+@pytest.mark.parametrize("name", [n for n in ML_DTYPES if n not in ("e8m0fnu", "e2m3fn", "e3m2fn", "e2m1fn")])
+def test_encode_external_ml_dtypes(backend, name):
+    """ENC-2..ENC-5 against ml_dtypes' casts (its NaNs and overflows: "special", "signed")."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    fmt = ALL[name]
+    x = np.concatenate([some.SPECIAL, some.midpoints(fmt)[:: 1 + (fmt.bits > 8) * 40], some.random_bits(2000)])
+    with np.errstate(all="ignore"):
+        want = x.astype(getattr(ml_dtypes, ML_DTYPES[name])).view(fmt.storage)
+    got = backend.codec.encode(x, fmt=fmt, cast=Cast("special", nan="signed"))
+    numbers = ~np.isnan(x)
+    assert_same(got[numbers], want[numbers], inputs={"x": x[numbers]}, call=f"encode(x, fmt=ALL[{name!r}])")
+
+
+def test_float16_external_numpy(backend):
+    """DCD-1, ENC-2 against NumPy's binary16."""
+    codes = np.arange(65536, dtype=np.uint16)
+    want = codes.view(np.float16).astype(np.float32)
+    assert_same(backend.codec.decode(codes, fmt=ALL["float16"]), want)
+    x = np.concatenate([some.midpoints(ALL["float16"]), some.random_bits(5000)])
+    x = x[~np.isnan(x)]
+    with np.errstate(all="ignore"):
+        want = x.astype(np.float16).view(np.uint16)
+    assert_same(backend.codec.encode(x, fmt=ALL["float16"], cast=Cast("special")), want, inputs={"x": x})
+
+
+@pytest.mark.parametrize("fmt", [pytest.param(f, id=f.name) for f in some.CODEBOOKS])
+def test_codebooks_golden(fmt: CodebookFormat):
+    """FMT-7: binary32 values, thresholds between neighbours, one code for each distinct value."""
+    values = np.array(fmt.values, np.float64)
+    assert (values.astype(np.float32) == values).all()
+    assert len(values) == 1 << fmt.bits
+    assert fmt.max_value == values.max()
+    codes = list(fmt.ordered_codes)
+    assert (np.diff(values[codes]) > 0).all()
+    for key, low, high in zip(fmt.threshold_keys, codes, codes[1:], strict=False):
+        below, above = (int(some.from_keys(np.array([k])).view(np.uint32)[0]) for k in (key - 1, key))
+        assert (exact.encode(below, fmt), exact.encode(above, fmt)) == (low, high)
+
+
+DIGESTS = {
+    "dynamic8": "e732639a65f497b4",
+    "dynamic8_unsigned": "305f002cc11278fb",
+}
+
+
+@pytest.mark.parametrize("name", list(DIGESTS))
+def test_dynamic_golden_digest(name):
+    """FMT-7: the values of bitsandbytes 0.50.2, whose float32 steps (a fused linspace) are part of them."""
+    values = np.array(ALL[name].values, "<f4")
+    assert hashlib.sha256(values.tobytes()).hexdigest()[:16] == DIGESTS[name]
+
+
+def test_codebooks_external_bitsandbytes():
+    """FMT-7 against the installed bitsandbytes."""
+    functional = pytest.importorskip("bitsandbytes.functional")
+    for name, signed in (("dynamic8", True), ("dynamic8_unsigned", False)):
+        assert_same(np.float32(ALL[name].values), functional.create_dynamic_map(signed=signed).numpy())
+    for name, theirs in (("nf4", "nf4"), ("fp4_bnb", "fp4")):
+        got, want = np.float32(ALL[name].values), functional.get_4bit_type(theirs, device="cpu").numpy()
+        assert_same(got + np.float32(0), want + np.float32(0))
+
+
+def test_ordered_key_golden():
+    """BIT-1 on the data side."""
+    for value in (0.0, -0.0, 1.5, -1.5, 1e-45, float("inf")):
+        assert ordered_key(value) == exact.ordered_key(int(np.float32(value).view(np.uint32)))
+
+
+def test_names_golden():
+    """FMT-1: the name is the key, and each row has a source."""
+    for name, fmt in ALL.items():
+        assert fmt.name == name
+        assert get(name) is fmt
+        assert fmt.source
