@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from refquant.conventions.preset import Preset, table
+
 
 @dataclass(frozen=True)
 class Cast:
@@ -24,3 +26,31 @@ class Cast:
 
 
 CAST = Cast()
+
+RUN = "measured"
+SATURATE_SIGNED = Cast("saturate", nan="signed")
+SPECIAL_SIGNED = Cast("special", nan="signed")
+
+#         name                   point             source, version, note
+CASTS = table(
+    Preset("onnx_saturate",      SATURATE_SIGNED,  RUN, "onnxruntime 1.32.0",
+           "Cast saturate=1 to e4m3fn and both FNUZ; E5M2 has the same values but NaN is all ones (7F, FF), not 7E"),
+    Preset("onnx_no_saturate",   SPECIAL_SIGNED,   RUN, "onnxruntime 1.32.0",
+           "Cast saturate=0 to e4m3fn and both FNUZ; E5M2: NaN 7F / FF, and 61440 <= |x| < inf gives NaN where the "
+           "specification says inf"),
+    Preset("onnx_float16",       SPECIAL_SIGNED,   RUN, "onnxruntime 1.32.0", "also bfloat16; NaN payloads are kept"),
+    Preset("ml_dtypes",          SPECIAL_SIGNED,   RUN, "0.6.0",
+           "all 8-bit formats and bfloat16; JAX casts with the same bits"),
+    Preset("ml_dtypes_small",    Cast("saturate"), RUN, "0.6.0",
+           "e2m3fn, e3m2fn, e2m1fn; but NaN: a positive one gives -0, a negative one +0"),
+    Preset("ml_dtypes_e8m0",     Cast("special"),  RUN, "0.6.0",
+           "except 2**-127 < x < 1.5 * 2**-127, which goes up to 2**-126"),
+    Preset("torch_e4m3fn",       SATURATE_SIGNED,  RUN, "2.13.0 CPU", "before 2.12 overflow gave NaN"),
+    Preset("torch_fnuz",         SPECIAL_SIGNED,   RUN, "2.13.0 CPU", "e4m3fnuz, e5m2fnuz"),
+    Preset("torch_e5m2",         SPECIAL_SIGNED,   RUN, "2.13.0 CPU", "but NaN is all ones (7F, FF), not 7E"),
+    Preset("torch_e8m0",         Cast("special"),  RUN, "2.13.0 CPU",
+           "except as ml_dtypes_e8m0, and ±0 and small negative values give code 0"),
+    Preset("mlx_e4m3fn",         Cast("saturate", nan="max"), RUN, "0.32.4 CPU", "to_fp8; a negative NaN gives -448"),
+    Preset("ocp_mx",             Cast("finite"),   "OCP MX 1.0, section 5.3", "1.0",
+           "normals saturate; what inf and NaN give is left to the implementation"),
+)  # fmt: skip

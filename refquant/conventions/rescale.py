@@ -40,6 +40,32 @@ class Rescale:
         return " ".join((self.multiplier, self.steps, self.ties, self.overflow))
 
 
+RUN = "measured"
+DOUBLE_AWAY = Rescale("q31", "double", "away")
+DOUBLE_UP = Rescale("q31", "double", "up")
+LEFT = "left shifts wrap (an undefined product of C++): only where |acc * multiplier| leaves int32"
+
+#         name                    point                                     source, version, note
+RESCALES = table(
+    Preset("onnxruntime",         Rescale("f32", "single", "even"),          RUN, "1.32.0",
+           "QLinearConv, QLinearMatMul; the multiplier is f32(f32(s_in * s_weight) / s_out)"),
+    Preset("xnnpack",             Rescale("f32", "single", "even"),          RUN, "LiteRT 2.3.0",
+           "FULLY_CONNECTED int8 with the default delegate; the same multiplier as onnxruntime"),
+    Preset("litert_reference",    Rescale("f64", "single", "away", "i32"),   RUN, "LiteRT 2.3.0",
+           "FULLY_CONNECTED int8; the multiplier is s_in * s_weight / s_out in binary64"),
+    Preset("litert_builtin",      DOUBLE_UP,                                 RUN, "LiteRT 2.3.0",
+           "FULLY_CONNECTED int8 without delegates (ruy) and REQUANTIZE int8; " + LEFT),
+    Preset("gemmlowp",            DOUBLE_AWAY,                               RUN, "LiteRT 2.3.0",
+           "REQUANTIZE int8 in the reference kernels: rounding high product, then rounding shift; " + LEFT),
+    Preset("xnnpack_requantize",  Rescale("q8", "single", "up"),             RUN, "LiteRT 2.3.0",
+           "REQUANTIZE int8 with the default delegate; the multiplier is f32(s_in / s_out)"),
+    Preset("cmsis_nn_single",     Rescale("q31", "single", "up"),            "CMSIS-NN source, CMSIS_NN_USE_SINGLE_ROUNDING",
+           "7.0", "also LiteRT built with TFLITE_SINGLE_ROUNDING"),
+    Preset("litert_16x8",         Rescale("q15", "single", "up"),            "LiteRT source, common.cc", "2.3.0",
+           "the multiplier reduced to 16 bits; there the accumulator may be 48 bits wide, here it is int32"),
+)  # fmt: skip
+
+
 def fixed_point(multiplier: float, rescale: Rescale) -> tuple[int, int]:
     """A real multiplier as an integer and a shift (RSC-3): about integer * 2**(shift - fraction bits).
 

@@ -1,0 +1,65 @@
+"""The conventions of runtimes by name.  DATA: one row a runtime's operation (specs/25-conventions.md, CNV-1, CNV-6)."""
+
+from refquant.conventions.affine import Affine, Convention, Lanes
+
+RUN = "measured"
+INT8_NAN = "NaN to int8 gives the code 0 (an undefined cast of C++ as x86 does it); nan is right for uint8"
+LITERT_WRAP = (
+    "the zero point is added to int32 with wrapping, so overflow and NaN give qmin for zero points >= 0, else qmax; "
+    "overflow 'i32' saturates that sum"
+)
+
+#              name                 op     prec   zero   ties    overflow nan        source, version, note
+ROWS = (
+    Convention("onnx",               Affine("div", "f32", "int", "even", "sat", "qmin"),
+               "ONNX QuantizeLinear (operator set 10 to 25)", "1.23.2",
+               "the specification leaves NaN open; from operator set 23 the scale's dtype decides the precision"),
+    Convention("onnxruntime",        Affine("div", "f32", "int", "even", "sat", "qmin"), RUN, "1.32.0",
+               "CPU; a float16 scale divides in float16 from operator set 23"),
+    Convention("torch_per_tensor",   Affine("inv", "f32", "fma", "even", "sat", "qmax"), RUN, "2.13.0",
+               "torch.quantize_per_tensor, x86 with FBGEMM"),
+    Convention("torch_per_channel",  Affine("inv", "f32", "add", "even", "sat", "qmin"), RUN, "2.13.0",
+               "torch.quantize_per_channel, x86; " + INT8_NAN),
+    Convention("torch_fake_tensor",  Affine("inv", "f32", "int", "even", "sat", "qmin"), RUN, "2.13.0",
+               "torch.fake_quantize_per_tensor_affine, codes read back from the values"),
+    Convention("torch_fake_channel", Affine("inv", "f32", "int", "even", "i64", "qmin"), RUN, "2.13.0",
+               "torch.fake_quantize_per_channel_affine: inf and |x / scale| >= 2**63 give qmin"),
+    Convention("torchao",            Affine("inv", "f32", "int", "even", "sat", "qmin"), RUN, "0.18.0",
+               "quantize_affine; " + INT8_NAN),
+    Convention("litert_xnnpack",     Affine("inv", "f32", "int", "even", "sat", "qmax"), RUN, "2.3.0",
+               "QUANTIZE to int8 and uint8 with the default delegate, x86"),
+    Convention("litert_reference",   Affine("div", "f32", "int", "away", "i32", "qmin"), RUN, "2.3.0", LITERT_WRAP),
+    Convention("litert_builtin",     Lanes(8, Affine("inv", "f32", "int", "even", "i32", "qmin"),
+                                           Affine("div", "f64", "int", "away", "i32", "qmin")), RUN, "2.3.0",
+               "without delegates; " + LITERT_WRAP),
+    Convention("ggml_q8_0",          Affine("inv", "f32", "int", "away", "sat", "qmin"), RUN, "gguf 0.19.0",
+               "the scale amax / 127 in binary32, before it is stored as float16; NaN is undefined"),
+    Convention("gptq",               Affine("div", "f32", "int", "even", "sat", "qmin"), "GPTQ quant.py, find_params",
+               "2023", "the search's own step; packing rounds (w + scale * zero) / scale with the stored float16 scale"),
+    Convention("compressed_tensors", Affine("div", "f32", "add", "even", "sat", "qmin"), RUN, "0.20.0", INT8_NAN),
+    Convention("qwix_symmetric",     Affine("div", "f32", "int", "even", "sat", "zero"), "qwix source", "0.1.8",
+               "as written; what XLA:CPU runs is qwix_symmetric_xla"),
+    Convention("qwix_asymmetric",    Affine("div", "f32", "add", "even", "sat", "zero"), "qwix source", "0.1.8",
+               "as written; what XLA:CPU runs are the two below"),
+    Convention("qwix_symmetric_xla", Affine("inv", "f32", "int", "even", "sat", "zero"), RUN, "0.1.8, JAX 0.10.2 CPU",
+               "scale of shape (n, 1), eager and jit: XLA turns the division by a broadcast scale into a product"),
+    Convention("qwix_asymmetric_eager", Affine("inv", "f32", "add", "even", "sat", "zero"), RUN,
+               "0.1.8, JAX 0.10.2 CPU", "NaN gives the code 0, whatever the zero point"),
+    Convention("qwix_asymmetric_jit", Affine("inv", "f32", "fma", "even", "sat", "zero"), RUN,
+               "0.1.8, JAX 0.10.2 CPU", "jit fuses product and sum; NaN gives the code 0, whatever the zero point"),
+    Convention("aqt",                Affine("inv", "f32", "int", "even", "sat", "zero"), RUN, "0.9.0",
+               "narrow formats, no zero point: x is clipped to ±qmax before rounding"),
+    Convention("stablehlo",          Affine("div", "f32", "add", "even", "sat", "qmin"),
+               "StableHLO specification, uniform_quantize", "1.x", "the zero point is added before rounding; NaN is open"),
+    Convention("openvino",           Affine("given", "f32", "add", "even", "sat", "qmin"), RUN, "2026.4.1",
+               "FakeQuantize on CPU in f32: the argument is (levels - 1) / (high - low), the zero point -low times it "
+               "(a real number there; the same where it is an integer); codes count from 0"),
+    Convention("tensorrt",           Affine("div", "f32", "int", "even", "sat", "qmin"), "TensorRT documentation", "10",
+               "zero point 0; NaN is open"),
+    Convention("mlx",                Affine("div", "f32", "bias", "even", "sat", "qmin"), RUN, "0.32.4",
+               "mx.quantize mode affine, unsigned codes; the scale may be negative"),
+    Convention("hqq",                Affine("given", "f32", "add", "even", "sat", "qmin"), "HQQ source, quantize", "0.2",
+               "the argument is the inverse scale; the zero point is real except at 4 bits"),
+)  # fmt: skip
+
+PRESETS: dict[str, Convention] = {row.name: row for row in ROWS}
