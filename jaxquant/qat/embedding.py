@@ -43,6 +43,7 @@ def _embed(ids: jax.Array, table: QTensor, *, dtype: str) -> jax.Array:
     if rows == 0:
         return jnp.full((*ids.shape, width), jnp.nan, dtype)
     flat = ids.reshape(-1)
+    flat = flat.astype(jnp.int32) if flat.dtype.itemsize < 4 else flat  # rows must not overflow the dtype
     at = flat if jnp.issubdtype(flat.dtype, jnp.unsignedinteger) else jnp.where(flat < 0, flat + rows, flat)
     known = (at >= 0) & (at < rows)
     at = jnp.where(known, at, 0).astype(jnp.int32)
