@@ -44,15 +44,16 @@ def against_grid(x: np.ndarray, q: Any) -> dict[str, Any]:
 
 def in_scales(x: np.ndarray, q: Any) -> np.ndarray:
     """x over the scale of its tile; with zero points (x − lowest value) over the scale. Not finite counts as 0."""
-    from refquant.blocks import expand
+    from refquant.blocks import expand, from_blocks, to_blocks
 
-    shape, grain = x.shape, q.spec.granularity
-    scale = np.asarray(expand(np.asarray(q.scale), shape, granularity=grain), np.float64)
-    if q.zero_point is None:
-        ratio = x / scale
-    else:
-        zero = np.asarray(expand(np.asarray(q.zero_point), shape, granularity=grain), np.float64)
-        ratio = (x - zero) / scale if q.spec.scale.zero == "float" else x / scale + zero - q.spec.fmt.qmin
+    grain = q.spec.granularity
+    blocks = to_blocks(x, granularity=grain)
+    scale = np.asarray(expand(np.asarray(q.scale), x.shape, granularity=grain), np.float64)
+    ratio = blocks / scale
+    if q.zero_point is not None:
+        zero = np.asarray(expand(np.asarray(q.zero_point), x.shape, granularity=grain), np.float64)
+        ratio = (blocks - zero) / scale if q.spec.scale.zero == "float" else ratio + zero - q.spec.fmt.qmin
+    ratio = from_blocks(np.broadcast_to(ratio, blocks.shape), x.shape)
     return np.where(np.isfinite(ratio), ratio, 0.0)
 
 

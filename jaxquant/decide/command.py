@@ -82,8 +82,10 @@ def tell(
 
 
 def _introduce(printer: Any, target: Any, workload: Any) -> None:
+    from jaxquant.decide.console import size_text
+
     weights = sum(info.size for info in target.infos)
-    printer.line(f"model     {target.source.name}: {weights:,} weights, {sum(i.nbytes for i in target.infos) / 1e6:.1f} MB")
+    printer.line(f"model     {target.source.name}: {weights:,} weights, {size_text(sum(i.nbytes for i in target.infos))}")
     for k, text in enumerate(workload.describe().splitlines()):
         printer.line(("workload  " if k == 0 else "          ") + text)
     printer.line()

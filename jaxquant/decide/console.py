@@ -12,7 +12,10 @@ from jaxquant.decide.rows import Row
 from jaxquant.decide.speed import Timing
 
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "UNSURE": "bold yellow", "": "default"}
-HEAD = f"{'scheme':<34} {'MB':>7} {'bits/w':>6} {'score':>6}  {'change, 95 % interval':<22} {'lost':>4} {'won':>4} {'same':>6}  verdict"
+HEAD = (
+    f"{'scheme':<34} {'size':>8} {'bits/w':>6} {'score':>6}  {'change, 95 % interval':<22} {'lost':>4} {'won':>4} "
+    f"{'same':>6}  verdict"
+)
 
 
 class Printer:
@@ -73,11 +76,19 @@ class Printer:
 
 def row_text(row: Row) -> str:
     """The columns of a row but the verdict."""
-    size = f"{row.scheme:<34} {row.bytes / 1e6:>7.2f} {row.bits_per_weight:>6.2f} {100 * row.score:>6.1f}"
+    size = f"{row.scheme:<34} {size_text(row.bytes):>8} {row.bits_per_weight:>6.2f} {100 * row.score:>6.1f}"
     if row.verdict is None or row.same is None:
         return f"{size}  {'n = ' + str(row.n):<22} {'':>4} {'':>4} {'':>6}"
     lost, won = ("" if v is None else str(v) for v in (row.lost, row.won))
     return f"{size}  {interval_text(row.verdict.interval):<22} {lost:>4} {won:>4} {100 * row.same.estimate:>5.1f}%"
+
+
+def size_text(count: int) -> str:
+    """`53.9 MB`: three digits and a unit."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
 
 
 def interval_text(interval: Interval) -> str:

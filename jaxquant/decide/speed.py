@@ -59,10 +59,11 @@ def measure(
 
 def summary(timings: list[Timing]) -> str:
     """One sentence: where smaller is slower, or what was gained, with the numbers."""
-    quantized = [t for t in timings if t.ratio != 1.0 or t.what != timings[0].what]
-    faster = [t for t in quantized if t.ratio < 0.95]
-    told = ", ".join(f"{t.what} at batch {t.batch}: {t.ratio:.2f} x float's time" for t in quantized)
-    if not faster:
-        return f"No speed-up on this device ({told}): smaller is not faster here; a fused native kernel is needed."
-    best = min(faster, key=lambda t: t.ratio)
-    return f"Fastest on this device: {best.what} at batch {best.batch}, {best.ratio:.2f} x float's time ({told})."
+    base = timings[0].what
+    quantized = [t for t in timings if t.what != base]
+    best, worst = (pick(quantized, key=lambda t: t.ratio) for pick in (min, max))
+    spread = f"{best.ratio:.2f} x ({best.what}, batch {best.batch}) to {worst.ratio:.2f} x ({worst.what}, batch {worst.batch})"
+    if best.ratio > 0.95:
+        return f"No speed-up on this device: {spread} {base}'s time. Smaller is not faster without a fused native kernel."
+    slow = " Elsewhere smaller is slower." if worst.ratio > 1.05 else ""
+    return f"From {spread} {base}'s time on this device.{slow}"

