@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from refquant.affine import quantize
-from refquant.conventions import PRESETS, Affine
-from refquant.conventions.steps import StepFunction
-from refquant.formats import IntFormat
-from refquant.thresholds import apply, probes, thresholds
+from refquant.codec import encode
+from refquant.conventions import PRESETS, Affine, Cast
+from refquant.formats import ALL, Format, IntFormat
+from refquant.thresholds import probes, thresholds
 
 Kernel = Callable[[np.ndarray, float, int], np.ndarray]
+Case = tuple[float, int]
 
 RIVALS = [
     Affine(op, "f32", zero, ties, overflow)
@@ -21,46 +23,81 @@ RIVALS = [
     for ties in ("even", "away")
     for overflow in ("sat", "i32", "i64")
 ] + [Affine("div", "f64", "int", ties) for ties in ("even", "away")]
-SCALES = (1.0, 0.1, 0.0123, 0.00214854861, 0.75, 3.0, 2.0**-20, 1e-6, 1000.1)
+CASTS = [
+    Cast(overflow, ties, nan)
+    for overflow in ("saturate", "finite", "special")
+    for ties in ("even", "away", "zero")
+    for nan in ("canonical", "signed")
+]
+SCALES = (1.0, 0.1, 0.0123, 0.00214854861, 0.75, 2.0**-20, 1000.1)
 
 
-def setups(fmt: IntFormat, scales: Iterable[float] = SCALES) -> list[tuple[float, int]]:
-    """(scale, zero point): symmetric, inside, and at both ends of the format."""
-    zeros = (0, 1, fmt.qmin, fmt.qmax, (fmt.qmin + fmt.qmax) // 2 + 3)
-    zeros = [z for z in dict.fromkeys(zeros) if fmt.qmin <= z <= fmt.qmax]
-    return [(float(np.float32(s)), z) for i, s in enumerate(scales) for z in (zeros[i % len(zeros)], zeros[(i + 2) % len(zeros)])]
+def cases_of(fmt: IntFormat, scales: Iterable[float] = SCALES) -> list[Case]:
+    """Two zero points a scale: 0, 1, both ends of the format and inside."""
+    zeros = [z for z in dict.fromkeys((0, 1, fmt.qmin, fmt.qmax, (fmt.qmin + fmt.qmax) // 2 + 3)) if fmt.qmin <= z]
+    held = [float(np.float32(scale)) for scale in scales]
+    return [(s, zeros[(i + by) % len(zeros)]) for i, s in enumerate(held) for by in (0, 2)]
 
 
-def probe_inputs(fmt: IntFormat, scale: float, zero_point: int, points: Iterable[Affine] = RIVALS) -> np.ndarray:
-    """CNV-5: the starts of all rival conventions and their neighbours."""
-    return probes(*(thresholds(point, fmt, scale, zero_point) for point in points))
+@functools.lru_cache(maxsize=64)
+def affine_probes(name: str, scale: float, zero_point: int) -> np.ndarray:
+    """CNV-5: the starts of all rival conventions and their neighbours, NaNs of both signs included."""
+    return probes(*(thresholds(point, ALL[name], scale, zero_point) for point in RIVALS))
 
 
-def mismatches(kernel: Kernel, point: Affine, fmt: IntFormat, cases: Iterable[tuple[float, int]] | None = None) -> int:
-    """Codes of the kernel that are not the convention's, over the probes of every case."""
-    wrong = 0
-    for scale, zero_point in cases if cases is not None else setups(fmt):
-        x = probe_inputs(fmt, scale, zero_point)
-        want = quantize(x, np.float32(scale), np.int32(zero_point), fmt=fmt, convention=point)
-        wrong += int((np.asarray(kernel(x, scale, zero_point)).astype(np.int64) != want).sum())
+@functools.lru_cache(maxsize=16)
+def cast_probes(name: str) -> np.ndarray:
+    """The same for casts, and quiet NaNs."""
+    steps = probes(*(thresholds(cast, ALL[name]) for cast in CASTS))
+    return np.concatenate([steps, np.uint32([0x7FC00000, 0xFFC00000]).view(np.float32)])
+
+
+def wanted(point: Affine, fmt: IntFormat, x: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    """The preset's codes."""
+    zero = np.int32(zero_point)
+    return quantize(x, np.float32(scale), zero, fmt=fmt, convention=point)
+
+
+def mismatches(
+    kernel: Kernel, point: Affine, fmt: IntFormat, cases: Iterable[Case], keep: Callable | None = None
+) -> list[str]:
+    """Every probe at which the kernel's code is not the convention's."""
+    wrong = []
+    for scale, zero_point in cases:
+        x = affine_probes(fmt.name, scale, zero_point)
+        x = x[keep(x, scale)] if keep else x
+        got = np.asarray(kernel(x, scale, zero_point)).astype(np.int64)
+        want = wanted(point, fmt, x, scale, zero_point)
+        bad = np.nonzero(got != want)[0]
+        wrong += [f"x=0x{x[i].view(np.uint32):08x} scale={scale!r} zero={zero_point} got={got[i]} want={want[i]}" for i in bad]
     return wrong
 
 
-def followers(kernel: Kernel, fmt: IntFormat, cases: Iterable[tuple[float, int]], points: Iterable[Affine]) -> list[Affine]:
-    """The points of the space that the kernel follows without one mismatch."""
-    points, cases = list(points), list(cases)
-    return [point for point in points if mismatches(kernel, point, fmt, cases) == 0]
+def assert_follows(
+    kernel: Kernel, preset: str, name: str, *, cases: list[Case] | None = None, keep: Callable | None = None
+) -> None:
+    """0 mismatches on the probes of all rivals, over every case."""
+    fmt, point = ALL[name], PRESETS[preset].affine
+    wrong = mismatches(kernel, point, fmt, cases or cases_of(fmt), keep)
+    assert not wrong, f"{len(wrong)} codes of {preset} are not those of '{point}':\n" + "\n".join(wrong[:5])
 
 
-def assert_follows(kernel: Kernel, preset: str, fmt: IntFormat, cases: Iterable[tuple[float, int]] | None = None) -> None:
-    """0 mismatches against the preset, and at least one probe at which a rival would differ."""
-    point = PRESETS[preset].affine
-    cases = list(cases) if cases is not None else setups(fmt)
-    wrong = mismatches(kernel, point, fmt, cases)
-    assert wrong == 0, f"{wrong} codes of {preset} differ from '{point}' over {len(cases)} scales of {fmt.name}"
+def assert_follows_point(kernel: Kernel, point: Affine, name: str, *, keep: Callable | None = None) -> None:
+    """The same for a point that has no row of its own, such as one half of `Lanes`."""
+    wrong = mismatches(kernel, point, ALL[name], cases_of(ALL[name], (0.1, 0.0123, 0.75)), keep)
+    assert not wrong, f"{len(wrong)} codes are not those of '{point}':\n" + "\n".join(wrong[:5])
 
 
-def table_of(point: Affine, fmt: IntFormat, scale: float, zero_point: int, x: np.ndarray) -> np.ndarray:
-    """Codes read from the threshold table: a second way to the same preset."""
-    steps: StepFunction = thresholds(point, fmt, scale, zero_point)
-    return apply(steps, x)
+def not_nan(x: np.ndarray, scale: float) -> np.ndarray:
+    return ~np.isnan(x)
+
+
+def inside_int32(x: np.ndarray, scale: float) -> np.ndarray:
+    """Where x / scale with any zero point stays in int32."""
+    with np.errstate(all="ignore"):
+        return np.abs(x.astype(np.float64) / scale) < 2**31 - 2**17
+
+
+def cast_mismatches(codes: np.ndarray, x: np.ndarray, fmt: Format, cast: Cast) -> np.ndarray:
+    """The inputs at which a peer's cast has another code than `encode`."""
+    return x[codes.view(fmt.storage) != encode(x, fmt=fmt, cast=cast)]
