@@ -139,7 +139,7 @@ def test_quantize_exhaustive_all_2160_conventions():
 
 @pytest.mark.parametrize("name", SOME)
 def test_quantize_differential_odd_scales(name):
-    """AFF-8: 0, negative, infinite, NaN and tiny scales (the reference; GEN-8 promises no device equality)."""
+    """AFF-8, GEN-4: 0, negative, infinite, NaN and tiny scales (the reference; GEN-8 promises no device equality)."""
     from refquant import affine
 
     for scale in some.ODD_SCALES:

@@ -12,10 +12,7 @@ from refquant.conventions import Cast
 from refquant.formats import ALL, CodebookFormat, FloatFormat, IntFormat, get, ordered_key
 
 ML_DTYPES = {
-    **{
-        f"e{name}": f"float8_e{name}"
-        for name in ("4m3fn", "5m2", "4m3fnuz", "5m2fnuz", "4m3", "3m4", "4m3b11fnuz", "8m0fnu")
-    },
+    **{n: f"float8_{n}" for n in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz", "e4m3", "e3m4", "e4m3b11fnuz", "e8m0fnu")},
     "e2m3fn": "float6_e2m3fn",
     "e3m2fn": "float6_e3m2fn",
     "e2m1fn": "float4_e2m1fn",
