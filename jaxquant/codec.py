@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxquant import _codebooks, _exact, _inputs, _minifloats, rounding
+from refquant import checks
 from refquant.conventions import CAST, Cast
 from refquant.formats import CodebookFormat, Format, IntFormat
 
@@ -24,6 +25,7 @@ def encode(x: jax.Array, *, fmt: Format, cast: Cast = CAST) -> jax.Array:
 
     Spec: ENC-1..ENC-8 (specs/10-formats.md).  Class: exact.
     """
+    checks.known_format("encode", fmt)
     return _encode(_inputs.real("encode", "x", x), fmt=fmt, cast=cast)
 
 
@@ -44,7 +46,7 @@ def decode(codes: jax.Array, *, fmt: Format) -> jax.Array:
 
 
 def codes_of(x: jax.Array, fmt: Format, cast: Cast) -> jax.Array:
-    """ENC inside a trace: x already widened, codes as int32."""
+    """ENC-1..ENC-8 inside a trace: x already widened, codes as int32."""
     if isinstance(fmt, IntFormat):
         return _integer(x, fmt, cast)
     if isinstance(fmt, CodebookFormat):
@@ -53,7 +55,7 @@ def codes_of(x: jax.Array, fmt: Format, cast: Cast) -> jax.Array:
 
 
 def values_of(codes: jax.Array, fmt: Format) -> jax.Array:
-    """DCD inside a trace: codes of any integer dtype."""
+    """DCD-1, DCD-2 inside a trace: codes of any integer dtype."""
     codes = codes.astype(jnp.int32)
     if isinstance(fmt, IntFormat):
         return codes.astype(jnp.float32)

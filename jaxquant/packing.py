@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxquant import _inputs
+from refquant import checks
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Shape
 
@@ -43,13 +44,9 @@ def unpack(packed: jax.Array, shape: Shape, *, fmt: Format) -> jax.Array:
     Spec: PCK-3 (specs/15-packing.md).  Class: exact.
     """
     shape = tuple(shape)
+    checks.known_format("unpack", fmt)
     need = -(-math.prod(shape) * fmt.bits // 8)
-    if str(packed.dtype) != "uint8":
-        raise TypeError(f"unpack: packed has dtype {packed.dtype}, need uint8 (a stream of bytes, PCK-2)")
-    if tuple(packed.shape) != (need,):
-        raise ValueError(
-            f"unpack: packed has shape {tuple(packed.shape)}, need ({need},): {fmt.bits} bits for each code of shape {shape} (PCK-2)"
-        )
+    checks.packed("unpack", packed.dtype, packed.shape, need, shape, fmt)
     return _unpack(packed, shape=shape, fmt=fmt)
 
 

@@ -79,7 +79,7 @@ def codes_of(x: np.ndarray, fmt: Format, cast: Cast) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def value_table(fmt: FloatFormat | CodebookFormat) -> np.ndarray:
-    """The value of every code of the format's width, read-only."""
+    """DCD-1: the value of every code of the format's width, read-only."""
     if isinstance(fmt, FloatFormat):
         table = float_values(fmt)
     else:

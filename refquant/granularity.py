@@ -1,4 +1,4 @@
-"""Granularity: which elements share a scale.  Shape arithmetic on ints (specs/20-affine.md, GRA-1..GRA-4).
+"""Granularity: which elements share a scale.  Shape arithmetic on ints (specs/20-affine.md, GRA-1..GRA-3).
 
 Every granularity is a *tile*: a block shape laid over the array from its origin, one scale a tile; the last
 tile of an axis may be ragged and still has a scale of its own.

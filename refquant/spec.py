@@ -94,7 +94,7 @@ def denominator(fmt: Format, rule: ScaleRule) -> float:
 
 
 def scale_limits(fmt: Format) -> tuple[float, float]:
-    """The smallest and largest |scale| a scale rule gives (SCL-5): powers of two.
+    """The smallest and largest |scale| a scale rule gives (SCL-5, inside GEN-8): powers of two.
 
     2**-100 keeps x / scale exact on devices that flush subnormals; the upper one keeps max * scale finite.
     """

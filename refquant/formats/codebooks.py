@@ -1,4 +1,4 @@
-"""Codebooks: a code is an index into a table of values.  DATA: one row a format (specs/10-formats.md, FMT-7..FMT-9)."""
+"""Codebooks: a code is an index into a table of values.  DATA: one row a format (specs/10-formats.md, FMT-7, FMT-8)."""
 
 import struct
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class CodebookFormat:
 
     @property
     def zero_code(self) -> int:
-        """Code of the value nearest zero: what NaN encodes to (FMT-9)."""
+        """Code of the value nearest zero: what NaN encodes to (ENC-7)."""
         return min(range(len(self.values)), key=lambda code: (abs(self.values[code]), code))
 
     @cached_property
