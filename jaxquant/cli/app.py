@@ -1,12 +1,43 @@
 """The typer application: verbs, and how errors become one line and an exit code."""
 
+import functools
 import os
 import sys
+from collections.abc import Callable
 
 import typer
-from click.exceptions import ClickException, Exit
 
 from jaxquant.cli import EXIT_CODES, decide, diff, doctor, look, quantize
+
+
+def guarded(command: Callable[..., int]) -> Callable[..., None]:
+    """The verb with its exit code raised, and user errors told in one line on stderr, never as a traceback."""
+
+    @functools.wraps(command)
+    def verb(*args: object, **kwargs: object) -> None:
+        raise typer.Exit(_code(command, *args, **kwargs))
+
+    return verb
+
+
+def _code(command: Callable[..., int], *args: object, **kwargs: object) -> int:
+    try:
+        return command(*args, **kwargs)
+    except KeyboardInterrupt:
+        return _told("interrupted; originals are untouched and no output was left half written", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, ModuleNotFoundError) as error:
+        return _told(str(error), 2)
+    except OSError as error:
+        return _told(str(error), 4)
+
+
+def _told(text: str, code: int) -> int:
+    print(f"jaxquant: {text}", file=sys.stderr)
+    return code
+
 
 app = typer.Typer(
     help=f"Is my model good enough when it is quantized?  (Which bits are right: see refquant.)  {EXIT_CODES}",
@@ -15,29 +46,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
-for verb in (decide, look, quantize, diff, doctor):
-    app.command(verb.__name__.rsplit(".", 1)[-1], epilog=EXIT_CODES)(verb.command)
+for module in (decide, look, quantize, diff, doctor):
+    app.command(module.__name__.rsplit(".", 1)[-1], epilog=EXIT_CODES)(guarded(module.command))
 
 
 def run(arguments: list[str]) -> int:
-    """Runs a verb; user errors are one line on stderr, never a traceback."""
+    """Runs a verb; returns its exit code (2 where the arguments do not parse)."""
     try:
-        result = app(arguments, standalone_mode=False)
-        return int(result or 0)
-    except Exit as stop:
-        return stop.exit_code
-    except ClickException as error:
-        error.show()
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
-        print("jaxquant: interrupted; originals untouched, no output left half written", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, TypeError, ModuleNotFoundError) as error:
-        print(f"jaxquant: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"jaxquant: {error}", file=sys.stderr)
-        return 4
+        app(arguments, prog_name="jaxquant")
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0

@@ -138,8 +138,9 @@ def _plan_one(info: TensorInfo, scheme: Scheme) -> Plan:
 
 def file_metadata(plans: Iterable[Plan], source: Mapping[str, str] | None = None) -> dict[str, str]:
     """The output's metadata: the source's own, the format's version, and one entry a quantized tensor (FIL-3)."""
-    found = dict(source or {})
-    found[PREFIX + "version"] = VERSION
+    found, plans = dict(source or {}), tuple(plans)
+    if any(entry.scheme for entry in plans):
+        found[PREFIX + "version"] = VERSION
     for entry in plans:
         found.update(entry.metadata())
     return found

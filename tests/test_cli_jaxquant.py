@@ -1,0 +1,164 @@
+"""The jaxquant command: verbs, help with examples that run, exit codes, errors of one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jax")
+pytest.importorskip("typer")
+pytest.importorskip("flax")
+
+from jaxquant.cli import main  # noqa: E402
+from refquant.files import Writer, sha256_file  # noqa: E402
+from refquant.files.quantized import Stored  # noqa: E402
+
+VERBS = ("decide", "look", "quantize", "diff", "doctor")
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.Generator(np.random.PCG64(5))
+    shapes = {"a.weight": (24, 64), "tok_embeddings.weight": (50, 16), "norm.weight": (24,)}
+    with Writer("model.safetensors", [Stored(n, "F32", s) for n, s in shapes.items()], {}) as writer:
+        for name, shape in shapes.items():
+            writer.append(name, random.normal(size=shape).astype(np.float32))
+    return tmp_path / "model.safetensors"
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    code = main([str(a) for a in arguments])
+    seen = capsys.readouterr()
+    return code, seen.out, seen.err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_a_sentence_two_examples_few_options_and_the_exit_codes(capsys, verb):
+    code, out, _ = run(capsys, verb, "--help")
+    text = " ".join(out.split())
+    assert code == 0
+    assert text.count(f"jaxquant {verb}") >= 3  # usage and two examples
+    assert "Exit codes: 0" in text
+    assert 1 <= len(set(re.findall(r"--[a-z]+", text)) - {"--help"}) <= 8 + 3
+
+
+def test_help_loads_no_jax():
+    code = "import sys; from jaxquant.cli import main; main(['decide', '--help']); sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["show", "encode", "decode", "vectors"])
+def test_the_other_commands_verbs_are_answered(capsys, verb):
+    code, _, err = run(capsys, verb, "e4m3fn")
+    assert code == 2
+    assert f"refquant {verb} e4m3fn" in err
+
+
+def test_look_from_the_header(capsys, model):
+    code, out, _ = run(capsys, "look", model, "--json")
+    assert code == 0
+    sizes = {row["scheme"]: row for row in json.loads(out)["sizes"]}
+    assert sizes["as it is"]["total"] == model.stat().st_size
+    assert sizes["int4:g128:sf16"]["classes"]["linear"] == 24 * 64 // 2 + 24 * 2
+    code, out, _ = run(capsys, "look", model)
+    assert "int4:g128:sf16" in out
+
+
+def test_look_at_errors_worst_first_with_a_picture(capsys, model):
+    code, out, _ = run(capsys, "look", model, "--errors", "w=int4:g32,e=int2:channel", "--picture", "p.png")
+    assert code == 0
+    assert out.index("tok_embeddings.weight (50, 16)") < out.index("a.weight (24, 64)")
+    assert Path("p.png").read_bytes()[:4] == b"\x89PNG"
+    code, _, err = run(capsys, "look", model, "--errors", "int4", "--picture", "p.png")
+    assert code == 2
+    assert "exists" in err
+
+
+def test_quantize_then_diff(capsys, model):
+    before = sha256_file(model)
+    assert run(capsys, "quantize", model, "small.safetensors", "--weights", "int4:g32:sf16")[0] == 0
+    code, out, _ = run(capsys, "diff", model, "small.safetensors")
+    assert (code, "a.weight" in out) == (1, True)
+    assert run(capsys, "diff", model, model)[0] == 0
+    assert sha256_file(model) == before
+    code, out, _ = run(capsys, "quantize", model, "other.safetensors", "--json", "--embeddings", "int8:channel")
+    told = json.loads(out)
+    assert told["bytes_after"] == Path("other.safetensors").stat().st_size
+    assert {t["name"]: t["scheme"] for t in told["tensors"]}["norm.weight"] == "float"
+
+
+def test_doctor_finds_the_hazards_and_the_guards_hold(capsys):
+    code, out, _ = run(capsys, "doctor", "--json", "--size", "65536")
+    told = json.loads(out)
+    assert code == 0
+    assert told["healthy"]
+    assert all(row["guarded"] == 0 for row in told["hazards"])
+    assert sum(row["plain"] > 0 for row in told["hazards"]) >= 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("look", "absent.safetensors"), 2, "absent.safetensors"),
+        (("look", "model.safetensors", "--errors", "int44"), 2, "nearest: int4"),
+        (("look", "model.safetensors", "--picture", "x.png"), 2, "without --errors"),
+        (("quantize", "model.safetensors", "model.safetensors"), 2, "model.safetensors"),
+        (("quantize", "model.safetensors", "o.safetensors", "--weights", "int4:g0"), 2, "'g0' is neither"),
+        (("quantize", "model.safetensors"), 2, "utput"),
+        (("decide", "model.safetensors"), 2, "jaxquant look"),
+        (("decide", "nowhere:build", "--on", "nowhere:examples"), 2, "no module 'nowhere'"),
+        (("decide", "json:nothing", "--on", "json:loads"), 2, "has no 'nothing'"),
+        (("decide", "--bar", "lose<=-1"), 2, "-1"),
+        (("decide", "--bar", "better"), 2, "lose<=2"),
+        (("decide", "--scheme", "w8a8:g32"), 2, "inputs have grain"),
+        (("decide", "--on", "x:y"), 2, "without a model"),
+        (("decide", "--out", "."), 2, "exists"),
+        (("doctor", "--size", "4"), 2, "at least 512"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+)
+def test_bad_input_is_one_clear_line(capsys, model, arguments, code, told):
+    got, out, err = run(capsys, *arguments)
+    assert got == code
+    assert told in err
+    assert "Traceback" not in err
+    assert sorted(p.name for p in Path().iterdir()) == ["model.safetensors"]
+
+
+def test_decide_on_ones_own_model(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(HERE))
+    code, out, err = run(
+        capsys, "decide", "small_models:build_linen", "--on", "small_models:labelled", "--score", "small_models:score",
+        "--scheme", "int8:channel", "--json", "--bar", "same>=90%",
+    )  # fmt: skip
+    told = json.loads(out)
+    assert code == told["decision"]["exit_code"] == 0
+    assert "DECISION" in err
+    assert (tmp_path / "jaxquant-decide" / "model.safetensors").exists()
+    code, _, err = run(
+        capsys, "decide", "small_models:build_linen", "--on", "small_models:labelled", "--score", "small_models:bad_score"
+    )
+    assert (code, "one finite number" in err) == (2, True)
+
+
+def test_an_interrupt_is_told_and_leaves_nothing(tmp_path):
+    code = (
+        "import sys\nfrom jaxquant.decide import opening\nfrom jaxquant.cli import main\n"
+        "def stop(*a): raise KeyboardInterrupt\nopening.open_target = stop\nsys.exit(main(['decide']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ), check=False
+    )
+    assert done.returncode == 130
+    assert "interrupted" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,162 @@
+"""Quantized files: exact sizes, round trip to refquant's bits, streaming, resuming, refusals."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jax")
+ml_dtypes = pytest.importorskip("ml_dtypes")
+
+import refquant  # noqa: E402
+from jaxquant import store  # noqa: E402
+from jaxquant.qtensor import QTensor  # noqa: E402
+from refquant.files import Writer, read_header, read_tensor, sha256_file  # noqa: E402
+from refquant.files.quantized import Stored, classify, plan, predicted_bytes, read_entry  # noqa: E402
+from refquant.schemes import Scheme, parse, parse_tensor  # noqa: E402
+
+SCHEMES = (
+    "int8:channel", "int4:g32:sf16", "int4:tensor", "int3:g7:sbf16", "uint4:g16:asym", "uint8:channel:fzero",
+    "int16:channel:asym", "int2:g32:se4m3", "int4:g32:se8m0", "int8:channel:spow2", "int4:g32:signed:sf16", "nf4:g64",
+    "e4m3fn:channel", "e2m3fn:g32", "e2m1fn:b2x3", "bfloat16:tensor", "binary:channel", "ternary:channel:half",
+)  # fmt: skip
+
+
+def tensors(seed: int = 0) -> dict[str, tuple[str, np.ndarray]]:
+    random = np.random.Generator(np.random.PCG64(seed))
+    weight = random.normal(size=(37, 50)).astype(np.float32)
+    weight[3, 4], weight[5] = np.inf, 0
+    weight[6, 7] = np.nan
+    return {
+        "layer.weight": ("F32", weight),
+        "half.weight": ("F16", weight[:8].astype(np.float16)),
+        "brain.weight": ("BF16", np.nan_to_num(weight).astype(ml_dtypes.bfloat16)),
+        "tok_embeddings.weight": ("F32", random.normal(size=(40, 16)).astype(np.float32)),
+        "conv.weight": ("F32", random.normal(size=(6, 3, 3, 3)).astype(np.float32)),
+        "dense.kernel": ("F32", random.normal(size=(20, 12)).astype(np.float32)),
+        "layer.bias": ("F32", random.normal(size=37).astype(np.float32)),
+        "steps": ("I64", np.array(7)),
+        "empty.weight": ("F32", np.zeros((0, 5), np.float32)),
+    }
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "source.safetensors"
+    with Writer(path, [Stored(n, d, v.shape) for n, (d, v) in tensors().items()], {"format": "pt"}) as writer:
+        for name, (_, value) in tensors().items():
+            writer.append(name, store.raw(value))
+    return path
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_file_has_the_predicted_bytes_and_gives_refquants_codes_back(source, tmp_path, scheme):
+    whole = Scheme(parse_tensor(scheme), None, parse_tensor(scheme))
+    before = sha256_file(source)
+    plans = store.quantize_file(source, tmp_path / "out.safetensors", whole)
+    assert (tmp_path / "out.safetensors").stat().st_size == predicted_bytes(plans, {"format": "pt"})
+    assert sha256_file(source) == before
+    loaded = store.load(tmp_path / "out.safetensors")
+    assert list(sorted(loaded)) == sorted(tensors())
+    for one in plans:
+        value = tensors()[one.info.name][1]
+        got = loaded[one.info.name]
+        if one.scheme is None:
+            assert np.array_equal(np.asarray(got), value, equal_nan=value.dtype.kind == "f")
+            continue
+        want = refquant.quantize_tensor(value, one.spec)
+        assert isinstance(got, QTensor)
+        assert got.spec == want.spec
+        assert np.array_equal(np.asarray(got.codes), want.codes)
+        assert np.array_equal(np.asarray(got.scale).view(np.uint32), want.scale.view(np.uint32))
+        if want.zero_point is not None:
+            assert np.array_equal(np.asarray(got.zero_point), want.zero_point)
+
+
+def test_other_programs_can_read_it(source, tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    store.quantize_file(source, tmp_path / "out.safetensors", parse("int4:g32:sf16"))
+    names = set(safetensors.load_file(tmp_path / "out.safetensors", backend="mmap") if False else
+                safetensors.load_file(tmp_path / "out.safetensors"))  # fmt: skip
+    assert {"layer.weight.codes", "layer.weight.scale", "layer.bias"} <= names
+
+
+def test_streaming_in_row_blocks_gives_the_same_bytes(source, tmp_path, monkeypatch):
+    store.quantize_file(source, tmp_path / "whole.safetensors", parse("int3:g7"))
+    monkeypatch.setattr(store, "PIECE", 8 * 50)
+    store.quantize_file(source, tmp_path / "rows.safetensors", parse("int3:g7"))
+    assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "rows.safetensors").read_bytes()
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(source, tmp_path):
+    scheme, out = parse("w=int4:g32:sf16,e=int8:channel"), tmp_path / "out.safetensors"
+    store.quantize_file(source, tmp_path / "whole.safetensors", scheme)
+    seen = []
+
+    def stop(name, done, total):
+        seen.append(name)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.quantize_file(source, out, scheme, progress=stop)
+    assert not out.exists()
+    store.quantize_file(source, out, scheme)
+    assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert {p.name for p in tmp_path.iterdir()} == {"out.safetensors", "whole.safetensors"}
+
+
+def test_refusals_leave_nothing(source, tmp_path):
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(ValueError, match="need a new name|same file|source"):
+        store.quantize_file(source, source, parse("int8"))
+    out.write_bytes(b"mine")
+    with pytest.raises(ValueError, match="exists"):
+        store.quantize_file(source, out, parse("int8"))
+    assert out.read_bytes() == b"mine"
+    with pytest.raises(ValueError, match="grain 'token'"):
+        store.quantize_file(source, tmp_path / "b.safetensors", Scheme(parse_tensor("int8:token")))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.safetensors"]
+
+
+def test_a_scheme_that_fits_nothing_is_an_error(tmp_path):
+    path = tmp_path / "norms.safetensors"
+    with Writer(path, [Stored("norm.weight", "F32", (4,))], {}) as writer:
+        writer.append("norm.weight", np.ones(4, np.float32))
+    with pytest.raises(ValueError, match="fits no tensor"):
+        store.quantize_file(path, tmp_path / "out.safetensors", parse("int8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "kind"),
+    [
+        ("encoder.layer.0.output.dense.weight", (4, 8), "F32", "linear"),
+        ("embeddings.word_embeddings.weight", (30, 8), "F32", "embedding"),
+        ("model.embed_tokens.weight", (30, 8), "BF16", "embedding"),
+        ("transformer.wte.weight", (30, 8), "F16", "embedding"),
+        ("lm_head.weight", (30, 8), "BF16", "linear"),
+        ("conv1.weight", (16, 3, 3, 3), "F32", "conv"),
+        ("norm.weight", (8,), "F32", "other"),
+        ("ids", (4, 4), "I64", "other"),
+        ("empty", (0, 4), "F32", "other"),
+    ],
+)
+def test_classes_of_tensors(name, shape, dtype, kind):
+    assert classify(name, shape, dtype) == kind
+
+
+def test_hostile_metadata_is_refused():
+    for text in ("", "[]", '{"scheme": "int4:g32"}', '{"scheme":"int99","shape":[1],"channel_axis":0,"group_axis":0}'):
+        with pytest.raises(ValueError, match="metadata of 'w'"):
+            read_entry("w", text)
+    good = {"scheme": "int4:g32", "shape": [2, 64], "dtype": "F32", "channel_axis": 0, "group_axis": 1}
+    assert read_entry("w", json.dumps(good))[1] == (2, 64)
+
+
+def test_kernels_of_flax_are_quantized_along_their_own_axes(source):
+    one = next(p for p in plan(read_header(source).tensors, parse("int4:g8")) if p.info.name == "dense.kernel")
+    assert one.spec.granularity.scale_shape((20, 12)) == (3, 12)
+    x = read_tensor(read_header(source), "dense.kernel")
+    assert np.array_equal(x, tensors()["dense.kernel"][1])
