@@ -77,9 +77,7 @@ def shift_limbs_right(a: Limbs, by: Array) -> Limbs:
     words = (*a, zero, zero, zero)
     n, skip = (by & 31).astype(jnp.uint32), by >> 5
     picked = [jnp.where(skip == 0, words[i], jnp.where(skip == 1, words[i + 1], words[i + 2])) for i in range(4)]
-    return tuple(
-        (picked[i] >> n) | jnp.where(n > 0, picked[i + 1] << ((32 - n) & 31), jnp.uint32(0)) for i in range(3)
-    )
+    return tuple((picked[i] >> n) | jnp.where(n > 0, picked[i + 1] << ((32 - n) & 31), jnp.uint32(0)) for i in range(3))
 
 
 def power_limbs(exponent: Array) -> Limbs:

@@ -13,6 +13,7 @@ from jaxquant import _exact, _wide
 from jaxquant.rounding import to_integer
 from refquant.conventions.rescale import (
     FRACTION_BITS,
+    RESCALE,
     Rescale,
     check_accumulator,
     check_broadcast,
@@ -23,14 +24,14 @@ from refquant.conventions.rescale import (
     fixed_point,
     multipliers,
 )
-from refquant.formats import Format, IntFormat
+from refquant.formats import IntFormat
 
 TOP = np.uint32(2**31)
 FAR = 2**30  # beyond every code minus every zero point, so saturation there is saturation
 
 
 def requantize(
-    acc: Array, multiplier: Any, zero_point: Any = None, *, fmt: Format, rescale: Rescale = Rescale()
+    acc: Array, multiplier: Any, zero_point: Any = None, *, fmt: IntFormat, rescale: Rescale = RESCALE
 ) -> Array:
     """Codes of accumulators: round(acc * multiplier) + zero_point, saturated to the format.
 
@@ -66,7 +67,7 @@ def requantize(
 
 
 def requantize_fixed(
-    acc: Array, q: Any, shift: Any, zero_point: Any = None, *, fmt: Format, rescale: Rescale
+    acc: Array, q: Any, shift: Any, zero_point: Any = None, *, fmt: IntFormat, rescale: Rescale
 ) -> Array:
     """`requantize` with the multiplier already in fixed point: about q * 2**(shift - fraction bits).
 
@@ -85,8 +86,9 @@ def requantize_fixed(
 
     Spec: RSC-4..RSC-8 (specs/50-requantize.md).  Class: exact.
     Example:
+      >>> from refquant.conventions import RESCALES
       >>> from refquant.formats import ALL
-      >>> requantize_fixed(jnp.int32([5, -5]), 2**30, 0, fmt=ALL["int8"], rescale=Rescale("q31", "double", "away")).tolist()
+      >>> requantize_fixed(jnp.int32([5, -5]), 2**30, 0, fmt=ALL["int8"], rescale=RESCALES["gemmlowp"].point).tolist()
       [3, -2]
     """
     check_fixed("requantize_fixed", rescale)
@@ -98,44 +100,52 @@ def requantize_fixed(
 @partial(jax.jit, static_argnames=("fmt", "rescale"))
 def _fixed(acc: Array, q: Array, shift: Array, zero: Array, *, fmt: IntFormat, rescale: Rescale) -> Array:
     if rescale.steps == "double":
-        moved = _shift_left(acc, jnp.clip(shift, 0, 31))                                # RSC-4 saturating
-        high = _high_product(moved, q)                                                  # RSC-4 ties up
-        result = _shift_right(high, jnp.clip(-shift, 0, 31), rescale.ties)              # RSC-5
+        moved = _shift_left(acc, jnp.clip(shift, 0, 31))  # RSC-4 saturating
+        high = _high_product(moved, q)  # RSC-4 ties up
+        result = _shift_right(high, jnp.clip(-shift, 0, 31), rescale.ties)  # RSC-5
     else:
         right = jnp.clip(FRACTION_BITS[rescale.multiplier] - shift, 0, 62)
-        result = _shift_right_wide(_wide.multiply(acc, q), right, rescale.ties)         # RSC-6
-    return _saturate(result, zero, acc.shape, fmt)                                      # RSC-8
+        result = _shift_right_wide(_wide.multiply(acc, q), right, rescale.ties)  # RSC-6
+    return _saturate(result, zero, acc.shape, fmt)  # RSC-8
 
 
 @partial(jax.jit, static_argnames=("fmt", "rescale"))
 def _float32(acc: Array, multiplier: Array, zero: Array, *, fmt: IntFormat, rescale: Rescale) -> Array:
-    product = _exact.rounded(acc.astype(jnp.float32) * multiplier)                      # RSC-2 two roundings
-    whole = to_integer(product, rescale.ties)                                # RND-1
+    product = _exact.rounded(acc.astype(jnp.float32) * multiplier)  # RSC-2 two roundings
+    whole = to_integer(product, rescale.ties)  # RND-1
     if rescale.overflow == "i32":
         outside = (whole < -(2.0**31)) | (whole >= 2.0**31)
-        whole = jnp.where(outside, -jnp.inf, whole)                                     # RSC-9
-    whole = jnp.where(jnp.isnan(whole), -jnp.inf, whole)                                # RSC-8 NaN takes qmin
+        whole = jnp.where(outside, -jnp.inf, whole)  # RSC-9
+    whole = jnp.where(jnp.isnan(whole), -jnp.inf, whole)  # RSC-8 NaN takes qmin
     return _saturate(jnp.clip(whole, -FAR, FAR).astype(jnp.int32), zero, acc.shape, fmt)
 
 
 @partial(jax.jit, static_argnames=("fmt", "rescale"))
 def _float64(
-    acc: Array, high: Array, low: Array, fraction: Array, negative: Array, zero: Array, *, fmt: IntFormat, rescale: Rescale
+    acc: Array,
+    high: Array,
+    low: Array,
+    fraction: Array,
+    negative: Array,
+    zero: Array,
+    *,
+    fmt: IntFormat,
+    rescale: Rescale,
 ) -> Array:
     """RSC-2 in binary64 on integers: (high * 2**32 + low) * 2**-fraction is the multiplier."""
     minus = (acc < 0) != (negative > 0)
     size = jnp.where(acc < 0, -acc, acc).astype(jnp.uint32)
     product = _wide.multiply_limbs(size, high, low)
     extra = jnp.maximum(_wide.bit_length(product) - 53, 0)
-    product = _round_limbs(product, extra, "even", minus)                               # RSC-2 to 53 bits
+    product = _round_limbs(product, extra, "even", minus)  # RSC-2 to 53 bits
     point = fraction - extra
-    whole = _round_limbs(product, jnp.clip(point, 0, 95), rescale.ties, minus)          # RND-1
+    whole = _round_limbs(product, jnp.clip(point, 0, 95), rescale.ties, minus)  # RND-1
     nonzero = (product[0] | product[1] | product[2]) > 0
     beyond = ((whole[1] | whole[2]) > 0) | (whole[0] > TOP) | ((point < 0) & nonzero)
     if rescale.overflow == "i32":
-        beyond, minus = _first_beyond(whole[0], beyond, minus)                          # RSC-9
+        beyond, minus = _first_beyond(whole[0], beyond, minus)  # RSC-9
     small = jnp.where(beyond | (whole[0] > FAR), jnp.uint32(FAR), whole[0]).astype(jnp.int32)
-    return _saturate(jnp.where(minus, -small, small), zero, acc.shape, fmt)             # RSC-8
+    return _saturate(jnp.where(minus, -small, small), zero, acc.shape, fmt)  # RSC-8
 
 
 def _first_beyond(whole: Array, beyond: Array, minus: Array) -> tuple[Array, Array]:
@@ -150,7 +160,7 @@ def _round_limbs(a: _wide.Limbs, by: Array, ties: str, minus: Array) -> _wide.Li
     odd = _wide.shift_limbs_right(a, by)[0] & 1
     less = {"even": 1 - odd, "away": jnp.zeros_like(odd), "up": minus.astype(jnp.uint32)}[ties]
     ones = jnp.where(less > 0, jnp.uint32(0xFFFFFFFF), jnp.uint32(0))
-    total = _wide.add_limbs(_wide.add_limbs(a, half), (ones, ones, ones))               # half, or just under half
+    total = _wide.add_limbs(_wide.add_limbs(a, half), (ones, ones, ones))  # half, or just under half
     rounded = _wide.shift_limbs_right(total, by)
     return tuple(jnp.where(by > 0, r, word) for r, word in zip(rounded, a, strict=True))
 
@@ -205,7 +215,7 @@ def _binary64(multiplier: float) -> tuple[int, int, int, int]:
 
 
 def _operands(
-    function: str, acc: Any, zero_point: Any, multiplier_shape: tuple[int, ...], fmt: Format
+    function: str, acc: Any, zero_point: Any, multiplier_shape: tuple[int, ...], fmt: IntFormat
 ) -> tuple[Array, Array]:
     acc, zero = (v if hasattr(v, "dtype") else np.asarray(v) for v in (acc, 0 if zero_point is None else zero_point))
     zero = zero.astype(np.int32) if type(zero_point) in (int, type(None)) else zero

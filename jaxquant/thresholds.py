@@ -15,10 +15,10 @@ from jaxquant.affine import quantize
 from jaxquant.codec import encode
 from jaxquant.requantize import requantize
 from refquant.conventions import Affine, Cast, Rescale
-from refquant.conventions.steps import StepFunction, distance, probe_keys, seed_keys
+from refquant.conventions.steps import Domain, StepFunction, distance, probe_keys, seed_keys
 from refquant.formats import Format, IntFormat
 
-__all__ = ["StepFunction", "apply", "distance", "probes", "thresholds"]
+__all__ = ["StepFunction", "apply", "distance", "probes", "tabulate", "thresholds"]
 
 BLOCK = 4096
 
@@ -44,10 +44,30 @@ def thresholds(
       >>> thresholds(DEFAULT, ALL["int2"], 0.1).codes
       (-2, -1, 0, 1, -2)
     """
-    codes = _function(convention, fmt, scale, zero_point)
     domain = "int32" if isinstance(convention, Rescale) else "float32"
-    starts, values = _bisect(lambda keys: _in_blocks(codes, _host_inputs(keys, domain)))
-    return StepFunction(tuple(starts.tolist()), tuple(values.tolist()), domain, fmt.storage)
+    return tabulate(_function(convention, fmt, scale, zero_point), domain=domain, storage=fmt.storage)
+
+
+def tabulate(function: Callable[[Array], Array], *, domain: Domain = "float32", storage: str = "int8") -> StepFunction:
+    """Any function of 2**32 inputs as steps: a kernel of yours, say.
+
+    The table is complete where the function is monotone between neighbouring `seed_keys` (a quarter of an octave
+    apart); to be sure, compare it with the function on the `probes` of other candidates.
+
+    Args:
+      function: codes of a one-axis array of the domain's dtype.
+      domain: "float32" or "int32".
+      storage: dtype of the codes.
+    Returns:
+      the step function.
+
+    Spec: CNV-3 (specs/25-conventions.md).  Class: exact.
+    Example:
+      >>> tabulate(lambda x: (x > 1).astype("int8")).codes
+      (0, 1, 0)
+    """
+    starts, values = _bisect(lambda keys: _in_blocks(function, _host_inputs(keys, domain)))
+    return StepFunction(tuple(starts.tolist()), tuple(values.tolist()), domain, storage)
 
 
 def apply(steps: StepFunction, x: Array) -> Array:

@@ -6,6 +6,7 @@ import numpy as np
 
 from refquant.conventions.rescale import (
     FRACTION_BITS,
+    RESCALE,
     Rescale,
     check_accumulator,
     check_broadcast,
@@ -16,7 +17,7 @@ from refquant.conventions.rescale import (
     fixed_point,
     multipliers,
 )
-from refquant.formats import Format, IntFormat
+from refquant.formats import IntFormat
 from refquant.rounding import to_integer
 
 Array = np.ndarray[Any, Any]
@@ -25,7 +26,7 @@ INT32 = np.iinfo(np.int32)
 
 
 def requantize(
-    acc: Array, multiplier: Any, zero_point: Any = None, *, fmt: Format, rescale: Rescale = Rescale()
+    acc: Array, multiplier: Any, zero_point: Any = None, *, fmt: IntFormat, rescale: Rescale = RESCALE
 ) -> Array:
     """Codes of accumulators: round(acc * multiplier) + zero_point, saturated to the format.
 
@@ -63,7 +64,7 @@ def requantize(
 
 
 def requantize_fixed(
-    acc: Array, q: Any, shift: Any, zero_point: Any = None, *, fmt: Format, rescale: Rescale
+    acc: Array, q: Any, shift: Any, zero_point: Any = None, *, fmt: IntFormat, rescale: Rescale
 ) -> Array:
     """`requantize` with the multiplier already in fixed point: about q * 2**(shift - fraction bits).
 
@@ -82,8 +83,9 @@ def requantize_fixed(
 
     Spec: RSC-4..RSC-8 (specs/50-requantize.md).  Class: exact.
     Example:
+      >>> from refquant.conventions import RESCALES
       >>> from refquant.formats import ALL
-      >>> requantize_fixed(np.int32([5, -5]), 2**30, 0, fmt=ALL["int8"], rescale=Rescale("q31", "double", "away")).tolist()
+      >>> requantize_fixed(np.int32([5, -5]), 2**30, 0, fmt=ALL["int8"], rescale=RESCALES["gemmlowp"].point).tolist()
       [3, -2]
     """
     check_fixed("requantize_fixed", rescale)
@@ -96,23 +98,23 @@ def _fixed(acc: Array, q: Any, shift: Any, zero: Array, fmt: IntFormat, rescale:
     q, shift, wide = np.int64(q), np.int64(shift), acc.astype(np.int64)
     if rescale.steps == "double":
         left = np.clip(shift, 0, 31)
-        shifted = np.clip(wide << left, INT32.min, INT32.max)                        # RSC-4 saturating
-        high = np.minimum(shifted * q + (1 << 30) >> 31, INT32.max)                  # RSC-4 ties up
-        result = _shift_right(high, np.clip(-shift, 0, 31), rescale.ties)          # RSC-5
+        shifted = np.clip(wide << left, INT32.min, INT32.max)  # RSC-4 saturating
+        high = np.minimum(shifted * q + (1 << 30) >> 31, INT32.max)  # RSC-4 ties up
+        result = _shift_right(high, np.clip(-shift, 0, 31), rescale.ties)  # RSC-5
     else:
         right = np.clip(FRACTION_BITS[rescale.multiplier] - shift, 0, 62)
-        result = _shift_right(wide * q, right, rescale.ties)                       # RSC-6
-    return _saturate(result, zero, acc.shape, fmt)                                 # RSC-8
+        result = _shift_right(wide * q, right, rescale.ties)  # RSC-6
+    return _saturate(result, zero, acc.shape, fmt)  # RSC-8
 
 
 @np.errstate(all="ignore")
 def _float(acc: Array, multiplier: Array, zero: Array, fmt: IntFormat, rescale: Rescale) -> Array:
-    product = acc.astype(multiplier.dtype) * multiplier                            # RSC-2 two roundings
-    whole = to_integer(product, rescale.ties).astype(np.float64)             # RND-1
+    product = acc.astype(multiplier.dtype) * multiplier  # RSC-2 two roundings
+    whole = to_integer(product, rescale.ties).astype(np.float64)  # RND-1
     if rescale.overflow == "i32":
         outside = (whole < INT32.min) | (whole > INT32.max)
-        whole = np.where(outside, np.float64(INT32.min), whole)                    # RSC-9
-    whole = np.where(np.isnan(whole), -np.inf, whole)                              # RSC-8 NaN takes qmin
+        whole = np.where(outside, np.float64(INT32.min), whole)  # RSC-9
+    whole = np.where(np.isnan(whole), -np.inf, whole)  # RSC-8 NaN takes qmin
     return _saturate(np.clip(whole, INT32.min, INT32.max).astype(np.int64), zero, acc.shape, fmt)
 
 
@@ -134,7 +136,7 @@ def _int32(value: Any) -> Array:
 
 
 def _operands(
-    function: str, acc: Array, zero_point: Any, multiplier_shape: tuple[int, ...], fmt: Format
+    function: str, acc: Array, zero_point: Any, multiplier_shape: tuple[int, ...], fmt: IntFormat
 ) -> tuple[Array, Array]:
     acc, zero = np.asarray(acc), _int32(0 if zero_point is None else zero_point)
     check_accumulator(function, acc.dtype)

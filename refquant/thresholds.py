@@ -1,20 +1,20 @@
 """The whole function of a convention, found by bisection: at most a few hundred steps (specs/25-conventions.md)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from refquant.affine import quantize
 from refquant.codec import encode
 from refquant.conventions import Affine, Cast, Rescale
-from refquant.conventions.steps import StepFunction, distance, key_bits, probe_keys, seed_keys
+from refquant.conventions.steps import Domain, StepFunction, distance, probe_keys, seed_keys
 from refquant.formats import Format, IntFormat
 from refquant.requantize import requantize
 
 Array = np.ndarray[Any, Any]
 
-__all__ = ["StepFunction", "apply", "distance", "probes", "thresholds"]
+__all__ = ["StepFunction", "apply", "distance", "probes", "tabulate", "thresholds"]
 
 
 def thresholds(
@@ -38,10 +38,30 @@ def thresholds(
       >>> thresholds(DEFAULT, ALL["int2"], 0.1).codes
       (-2, -1, 0, 1, -2)
     """
-    codes = _function(convention, fmt, scale, zero_point)
     domain = "int32" if isinstance(convention, Rescale) else "float32"
-    starts, values = _bisect(lambda keys: codes(_inputs(keys, domain)))
-    return StepFunction(tuple(starts.tolist()), tuple(values.tolist()), domain, fmt.storage)
+    return tabulate(_function(convention, fmt, scale, zero_point), domain=domain, storage=fmt.storage)
+
+
+def tabulate(function: Callable[[Array], Array], *, domain: Domain = "float32", storage: str = "int8") -> StepFunction:
+    """Any function of 2**32 inputs as steps: a kernel of yours, say.
+
+    The table is complete where the function is monotone between neighbouring `seed_keys` (a quarter of an octave
+    apart); to be sure, compare it with the function on the `probes` of other candidates.
+
+    Args:
+      function: codes of a one-axis array of the domain's dtype.
+      domain: "float32" or "int32".
+      storage: dtype of the codes.
+    Returns:
+      the step function.
+
+    Spec: CNV-3 (specs/25-conventions.md).  Class: exact.
+    Example:
+      >>> tabulate(lambda x: (x > 1).astype("int8")).codes
+      (0, 1, 0)
+    """
+    starts, values = _bisect(lambda keys: np.asarray(function(_inputs(keys, domain))))
+    return StepFunction(tuple(starts.tolist()), tuple(values.tolist()), domain, storage)
 
 
 def apply(steps: StepFunction, x: Array) -> Array:
@@ -60,7 +80,7 @@ def apply(steps: StepFunction, x: Array) -> Array:
     x = np.asarray(x)
     if str(x.dtype) != steps.domain:
         raise TypeError(f"apply: x has dtype {x.dtype}, need {steps.domain} (the domain of the steps)")
-    place = np.searchsorted(np.int32(steps.starts), _keys(x), side="right") - 1
+    place = np.searchsorted(np.array(steps.starts, np.int32), _keys(x), side="right") - 1
     return np.array(steps.codes, steps.storage)[place]
 
 
@@ -82,15 +102,15 @@ def _function(convention: Affine | Cast | Rescale, fmt: Format, scale: float, ze
         return lambda x: encode(x, fmt=fmt, cast=convention)
     if isinstance(convention, Rescale):
         multiplier = np.float32(scale) if convention.multiplier == "f32" else float(scale)
-        return lambda x: requantize(x, multiplier, np.int32(zero_point), fmt=fmt, rescale=convention)
-    zero = np.float32(zero_point) if convention.zero == "bias" else np.int32(zero_point)
-    return lambda x: quantize(
-        x, np.float32(scale), zero if isinstance(fmt, IntFormat) else None, fmt=fmt, convention=convention
-    )
+        return lambda x: requantize(x, multiplier, np.int32(zero_point), fmt=cast("IntFormat", fmt), rescale=convention)
+    held = np.asarray(scale, np.float32)
+    zero = np.asarray(zero_point, np.float32 if convention.zero == "bias" else np.int32)
+    zero = zero if isinstance(fmt, IntFormat) else None
+    return lambda x: quantize(x, held, zero, fmt=fmt, convention=convention)
 
 
 def _bisect(code_of: Callable[[Array], Array]) -> tuple[Array, Array]:
-    """CNV-3: between two keys with different codes lies a step; halve all such intervals at once until they are one key wide."""
+    """CNV-3: between two keys with different codes lies a step; halve all such intervals down to one key."""
     keys = np.array(seed_keys(), np.int64)
     codes = code_of(keys)
     first = codes[:1]

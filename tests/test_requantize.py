@@ -87,7 +87,10 @@ def test_requantize_differential_one_multiplier_a_channel(backend, rescale):
     acc = np.int32([-(2**31), -1001, -77, -1, 0, 1, 3, 129, 30001, 2**31 - 1])[:, None] + np.zeros(4, np.int32)
     got = backend.requantize.requantize(acc, multiplier, zero, fmt=UINT8, rescale=rescale)
     want = [
-        [exact.requantize(int(a), float(m), int(z), UINT8, rescale) for a, m, z in zip(row, multiplier, zero, strict=True)]
+        [
+            exact.requantize(int(a), float(m), int(z), UINT8, rescale)
+            for a, m, z in zip(row, multiplier, zero, strict=True)
+        ]
         for row in acc
     ]
     assert_same(got, np.uint8(want))

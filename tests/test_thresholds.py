@@ -64,7 +64,9 @@ def id_of(value: object) -> str:
 def test_thresholds_property_table_equals_quantize(name, point, scale, zero):
     fmt = ALL[name]
     steps = ref.thresholds(point, fmt, scale, zero)
-    zero_point = None if not name.startswith(("int", "uint")) else (np.float32 if point.zero == "bias" else np.int32)(zero)
+    zero_point = (
+        None if not name.startswith(("int", "uint")) else (np.float32 if point.zero == "bias" else np.int32)(zero)
+    )
     for x in (inputs(), ref.probes(steps)):
         want = quantize(x, np.float32(scale), zero_point, fmt=fmt, convention=point)
         assert_same(ref.apply(steps, x), want, inputs={"x": x}, call=f"thresholds({point!r}, {name}, {scale}, {zero})")

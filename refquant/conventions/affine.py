@@ -1,4 +1,4 @@
-"""How a code is computed from x, a scale and a zero point.  DATA: the space of conventions (specs/25-conventions.md)."""
+"""How a code is computed from x, a scale and a zero point.  DATA: the space (specs/25-conventions.md, CNV-1)."""
 
 from dataclasses import dataclass
 from typing import Literal

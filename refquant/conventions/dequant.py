@@ -31,7 +31,7 @@ RUN = "measured"
 DEQUANTS = table(
     Preset("onnx",              Dequant("sub_mul"),              RUN, "onnxruntime 1.32.0", "DequantizeLinear"),
     Preset("torch",             Dequant("sub_mul"),              RUN, "2.13.0 CPU", "per tensor and per channel"),
-    Preset("litert_xnnpack",    Dequant("sub_mul"),              RUN, "LiteRT 2.3.0", "DEQUANTIZE int8, default delegate"),
+    Preset("litert_xnnpack",    Dequant("sub_mul"),              RUN, "LiteRT 2.3.0", "DEQUANTIZE int8"),
     Preset("litert_reference",  Dequant("sub_mul", "f64"),       RUN, "LiteRT 2.3.0",
            "the product in binary64; for codes of up to 24 bits the same bits as f32"),
     Preset("litert_builtin",    Dequant("mul_add"),              RUN, "LiteRT 2.3.0",

@@ -21,7 +21,7 @@ ROWS = (
     Convention("torch_per_channel",  Affine("inv", "f32", "add", "even", "sat", "qmin"), RUN, "2.13.0",
                "torch.quantize_per_channel, x86; " + INT8_NAN),
     Convention("torch_fake_tensor",  Affine("inv", "f32", "int", "even", "sat", "qmin"), RUN, "2.13.0",
-               "torch.fake_quantize_per_tensor_affine, codes read back from the values"),
+               "torch.fake_quantize_per_tensor_affine"),
     Convention("torch_fake_channel", Affine("inv", "f32", "int", "even", "i64", "qmin"), RUN, "2.13.0",
                "torch.fake_quantize_per_channel_affine: inf and |x / scale| >= 2**63 give qmin"),
     Convention("torchao",            Affine("inv", "f32", "int", "even", "sat", "qmin"), RUN, "0.18.0",
@@ -35,7 +35,7 @@ ROWS = (
     Convention("ggml_q8_0",          Affine("inv", "f32", "int", "away", "sat", "qmin"), RUN, "gguf 0.19.0",
                "the scale amax / 127 in binary32, before it is stored as float16; NaN is undefined"),
     Convention("gptq",               Affine("div", "f32", "int", "even", "sat", "qmin"), "GPTQ quant.py, find_params",
-               "2023", "the search's own step; packing rounds (w + scale * zero) / scale with the stored float16 scale"),
+               "2023", "packing rounds (w + scale * zero) / scale with the stored float16 scale"),
     Convention("compressed_tensors", Affine("div", "f32", "add", "even", "sat", "qmin"), RUN, "0.20.0", INT8_NAN),
     Convention("qwix_symmetric",     Affine("div", "f32", "int", "even", "sat", "zero"), "qwix source", "0.1.8",
                "as written; what XLA:CPU runs is qwix_symmetric_xla"),
@@ -50,7 +50,7 @@ ROWS = (
     Convention("aqt",                Affine("inv", "f32", "int", "even", "sat", "zero"), RUN, "0.9.0",
                "narrow formats, no zero point: x is clipped to ±qmax before rounding"),
     Convention("stablehlo",          Affine("div", "f32", "add", "even", "sat", "qmin"),
-               "StableHLO specification, uniform_quantize", "1.x", "the zero point is added before rounding; NaN is open"),
+               "StableHLO specification, uniform_quantize", "1.x", "NaN is open"),
     Convention("openvino",           Affine("given", "f32", "add", "even", "sat", "qmin"), RUN, "2026.4.1",
                "FakeQuantize on CPU in f32: the argument is (levels - 1) / (high - low), the zero point -low times it "
                "(a real number there; the same where it is an integer); codes count from 0"),
@@ -58,7 +58,7 @@ ROWS = (
                "zero point 0; NaN is open"),
     Convention("mlx",                Affine("div", "f32", "bias", "even", "sat", "qmin"), RUN, "0.32.4",
                "mx.quantize mode affine, unsigned codes; the scale may be negative"),
-    Convention("hqq",                Affine("given", "f32", "add", "even", "sat", "qmin"), "HQQ source, quantize", "0.2",
+    Convention("hqq",                Affine("given", "f32", "add", "even", "sat", "qmin"), "HQQ source", "0.2",
                "the argument is the inverse scale; the zero point is real except at 4 bits"),
 )  # fmt: skip
 

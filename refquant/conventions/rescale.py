@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from refquant.conventions.preset import Preset, table
 
@@ -32,7 +32,9 @@ class Rescale:
         if self.steps == "double" and self.multiplier != "q31":
             raise ValueError(f"Rescale: steps is 'double' with multiplier {self.multiplier!r}, need 'q31' (RSC-4)")
         if fixed and self.ties == "even":
-            raise ValueError(f"Rescale: ties is 'even' with multiplier {self.multiplier!r}, need 'away' or 'up' (RSC-4)")
+            raise ValueError(
+                f"Rescale: ties is 'even' with multiplier {self.multiplier!r}, need 'away' or 'up' (RSC-4)"
+            )
         if fixed and self.overflow != "sat":
             raise ValueError(f"Rescale: overflow is {self.overflow!r} with multiplier {self.multiplier!r}, need 'sat'")
 
@@ -41,6 +43,7 @@ class Rescale:
 
 
 RUN = "measured"
+RESCALE = Rescale()
 DOUBLE_AWAY = Rescale("q31", "double", "away")
 DOUBLE_UP = Rescale("q31", "double", "up")
 LEFT = "left shifts wrap (an undefined product of C++): only where |acc * multiplier| leaves int32"
@@ -59,7 +62,7 @@ RESCALES = table(
            "REQUANTIZE int8 in the reference kernels: rounding high product, then rounding shift; " + LEFT),
     Preset("xnnpack_requantize",  Rescale("q8", "single", "up"),             RUN, "LiteRT 2.3.0",
            "REQUANTIZE int8 with the default delegate; the multiplier is f32(s_in / s_out)"),
-    Preset("cmsis_nn_single",     Rescale("q31", "single", "up"),            "CMSIS-NN source, CMSIS_NN_USE_SINGLE_ROUNDING",
+    Preset("cmsis_nn_single",     Rescale("q31", "single", "up"),            "CMSIS-NN source, single rounding",
            "7.0", "also LiteRT built with TFLITE_SINGLE_ROUNDING"),
     Preset("litert_16x8",         Rescale("q15", "single", "up"),            "LiteRT source, common.cc", "2.3.0",
            "the multiplier reduced to 16 bits; there the accumulator may be 48 bits wide, here it is int32"),
@@ -106,7 +109,7 @@ def _reduced(q: int) -> int:
     return (q + (1 << 15)) >> 16 if q < 0x7FFF0000 else 0x7FFF  # 2**15 would not fit int16
 
 
-def multipliers(function: str, multiplier: object, rescale: Rescale) -> tuple[float, ...]:
+def multipliers(function: str, multiplier: Any, rescale: Rescale) -> tuple[float, ...]:
     """The real multipliers of a fixed-point or binary64 rescale, as a flat tuple of Python floats.
 
     They are numbers of the model, known before anything is traced, so their values can be refused.

@@ -87,7 +87,9 @@ def differences(a: StepFunction, b: StepFunction) -> tuple[tuple[int, int], ...]
       ValueError: the domains differ.
     """
     if a.domain != b.domain:
-        raise ValueError(f"differences: domain is {a.domain!r} and {b.domain!r}, need the same (keys must mean the same)")
+        raise ValueError(
+            f"differences: domain is {a.domain!r} and {b.domain!r}, need the same (keys must mean the same)"
+        )
     edges = sorted({*a.starts, *b.starts})
     stops = [*edges[1:], HIGHEST + 1]
     apart = [(start, stop) for start, stop in zip(edges, stops, strict=True) if a.code_at(start) != b.code_at(start)]

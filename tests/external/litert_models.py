@@ -30,7 +30,9 @@ def tensor(name: str, shape: tuple[int, ...], dtype: str, quant: tuple | None = 
     return made
 
 
-def model(op: int, version: int, tensors: list, inputs: list[int], output: int, buffers: list, options: Any = None) -> bytes:
+def model(
+    op: int, version: int, tensors: list, inputs: list[int], output: int, buffers: list, options: Any = None
+) -> bytes:
     """A model of one operator."""
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = op
@@ -58,9 +60,7 @@ def _buffer(data: np.ndarray | None) -> Any:
 
 def run(content: bytes, x: np.ndarray, way: str) -> np.ndarray:
     """The output for one input."""
-    interpreter = litert.Interpreter(
-        model_content=content, num_threads=1, experimental_op_resolver_type=RESOLVERS[way]
-    )
+    interpreter = litert.Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=RESOLVERS[way])
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
     interpreter.invoke()
@@ -86,7 +86,12 @@ def requantize(codes: np.ndarray, source: tuple[float, int], target: tuple[float
 
 
 def fully_connected(
-    codes: np.ndarray, weights: np.ndarray, bias: np.ndarray, scales: tuple[float, float, float], zeros: tuple[int, int], way: str
+    codes: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    scales: tuple[float, float, float],
+    zeros: tuple[int, int],
+    way: str,
 ) -> np.ndarray:
     """FULLY_CONNECTED of int8 codes; scales and zeros of (input, weights, output) and (input, output)."""
     rows, columns = codes.shape[0], weights.shape[0]

@@ -69,7 +69,9 @@ def mismatches(
         got = np.asarray(kernel(x, scale, zero_point)).astype(np.int64)
         want = wanted(point, fmt, x, scale, zero_point)
         bad = np.nonzero(got != want)[0]
-        wrong += [f"x=0x{x[i].view(np.uint32):08x} scale={scale!r} zero={zero_point} got={got[i]} want={want[i]}" for i in bad]
+        wrong += [
+            f"x=0x{x[i].view(np.uint32):08x} scale={scale!r} zero={zero_point} got={got[i]} want={want[i]}" for i in bad
+        ]
     return wrong
 
 

@@ -98,7 +98,10 @@ def conv_of_bias(acc: np.ndarray, s_in: float, s_weight: float, s_out: float, z_
     zeros = {"xz": z_in, "wz": 0, "yz": z_out}
     constants = [helper.make_tensor(k, P.FLOAT, [], [v]) for k, v in numbers.items()]
     constants += [helper.make_tensor(k, P.INT8, [], [v]) for k, v in zeros.items()]
-    constants += [helper.make_tensor("w", P.INT8, [n, 1, 1, 1], [0] * n), helper.make_tensor("b", P.INT32, [n], acc.tolist())]
+    constants += [
+        helper.make_tensor("w", P.INT8, [n, 1, 1, 1], [0] * n),
+        helper.make_tensor("b", P.INT32, [n], acc.tolist()),
+    ]
     node = helper.make_node("QLinearConv", ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"], ["y"])
     run = session(node, [value("x", P.INT8, [1, 1, 1, 1])], [value("y", P.INT8, [1, n, 1, 1])], constants, 13)
     return run.run(None, {"x": np.full((1, 1, 1, 1), z_in, np.int8)})[0].ravel()
