@@ -21,7 +21,7 @@ from jaxquant.decide.workloads import Workload
 from jaxquant.grids import against_grid
 from jaxquant.store import write_quantized
 from refquant.files import sha256_file
-from refquant.schemes import parse
+from refquant.schemes import Scheme, parse
 
 CHANGED = 200  # changed answers kept in the report, worst first
 
@@ -135,13 +135,21 @@ class Job:
             "version": 1,
             "model": _model(ladder.target),
             "workload": {"name": ladder.workload.name, "n": ladder.workload.n, "metric": ladder.workload.metric,
-                         "about": ladder.workload.describe()},
+                         "about": ladder.workload.describe(), "digest": getattr(ladder.workload, "digest", None)},
             "bar": ladder.bar.as_dict(),
             "rows": [row.as_dict() for row in self.rows],
+            "sizes": {row.scheme: self._sizes(row.scheme) for row in self.rows},
             "bits": {"compared": sum(r.codes for r in self.rows), "differing": sum(r.differing for r in self.rows)},
             **self.found,
             "provenance": provenance(),
         }  # fmt: skip
+
+    def _sizes(self, text: str) -> dict[str, int]:
+        """Bytes by class of tensor, scales and zero points counted; what the file has beyond them is its header."""
+        found: dict[str, int] = {}
+        for plan in self.ladder.plans(Scheme() if text == "float" else parse(text)):
+            found[plan.kind] = found.get(plan.kind, 0) + plan.bits // 8
+        return found
 
 
 def digest(target: Target) -> str | None:

@@ -1,0 +1,196 @@
+"""The sections of the report below the ladder: changed answers, tensors, outliers, sizes, speed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxquant.decide import report_text as text
+from jaxquant.decide.charts import heat_strip, histogram
+from jaxquant.decide.report_measure import Measure
+from jaxquant.grids import grid
+from refquant import formats
+
+MOST_TENSORS, OPEN_TENSORS, MOST_LAYERS, OPEN_CHANGES = 200, 12, 200, 5
+
+
+def changed(result: Mapping[str, Any], measure: Measure) -> list[dict[str, Any]]:
+    """Groups of changed answers by scheme: the winner's (or the one looked at) first, then in the ladder's order."""
+    kept, counts = result.get("changed") or [], result.get("changed_counts") or {}
+    subject = winner_of(result) or (result.get("tensors") or {}).get("scheme")
+    order = [row["scheme"] for row in result.get("rows") or [] if row.get("verdict")]
+    rows = {row["scheme"]: row for row in result.get("rows") or []}
+    groups = []
+    for scheme in sorted(order, key=lambda name: name != subject):
+        mine = [_change(change, measure) for change in kept if change["scheme"] == scheme]
+        total = counts.get(scheme, len(mine))
+        if total or scheme == subject:
+            told = _told(rows[scheme], total, len(mine), measure)
+            groups.append({"scheme": scheme, "open": scheme == subject, "told": told, "first": mine[:OPEN_CHANGES],
+                           "rest": mine[OPEN_CHANGES:]})  # fmt: skip
+    return groups
+
+
+def _told(row: Mapping[str, Any], total: int, shown: int, measure: Measure) -> str:
+    parts = [f"{total:,} of {row['n']:,} answers changed"]
+    if measure.binary and row.get("lost") is not None:
+        parts.append(f"{row['lost']} lost, {row['won']} won")
+    if shown < total:
+        parts.append(f"the worst {shown} shown")
+    return "; ".join(parts)
+
+
+def _change(change: Mapping[str, Any], measure: Measure) -> dict[str, Any]:
+    was, now = change.get("was_right"), change.get("is_right")
+    kind = {(True, False): "lost", (False, True): "won"}.get((was, now), "other") if measure.binary else "other"
+    expected = text.clipped(change.get("expected"))
+    return {
+        "example": change.get("example"),
+        "kind": kind,
+        "drop": text.signed(-change["drop"], 3) if text.known(change.get("drop")) else text.NONE,
+        "question": text.clipped(change.get("question"), 900),
+        "block": "\n" in (change.get("question") or ""),
+        "expected": expected if not (measure.binary and (was or now)) else "",
+        "sides": [
+            _side("float", change.get("float"), was, measure),
+            _side("quantized", change.get("quantized"), now, measure),
+        ],
+    }
+
+
+def _side(name: str, answer: Any, right: Any, measure: Measure) -> dict[str, str]:
+    return {
+        "name": name,
+        "answer": text.clipped(answer),
+        "right": ("right" if right else "wrong") if measure.binary else "",
+    }
+
+
+def tensors(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Error of each tensor, worst first; bars are shares of the worst."""
+    found = result.get("tensors") or {}
+    rows = found.get("rows") or []
+    if not rows:
+        return None
+    largest = max((row["error"] for row in rows if text.known(row["error"])), default=0) or 1.0
+    shown = [_tensor(row, largest) for row in rows[:MOST_TENSORS]]
+    return {
+        "scheme": found.get("scheme"),
+        "first": shown[:OPEN_TENSORS],
+        "rest": shown[OPEN_TENSORS:],
+        "left_out": len(rows) - len(shown),
+        "count": len(rows),
+    }
+
+
+def _tensor(row: Mapping[str, Any], largest: float) -> dict[str, str]:
+    error = row["error"]
+    sqnr = f"{text.fixed(row['sqnr_db'])}{text.NBSP}dB" if text.known(row.get("sqnr_db")) else "no error"
+    return {
+        "name": row["name"],
+        "kind": row.get("kind") or "",
+        "shape": " × ".join(f"{n:,}" for n in row.get("shape") or []),
+        "width": f"{100 * error / largest:.1f}" if text.known(error) else "100",
+        "error": text.percent(error, 2),
+        "sqnr": sqnr if text.known(error) else text.NONE,
+        "worst": text.significant(row.get("worst")),
+        "bits": text.fixed(row.get("bits"), 2),
+    }
+
+
+def worst(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The worst tensor on its grid."""
+    found = result.get("worst_tensor") or {}
+    if not found.get("counts"):
+        return None
+    name = f"Weights of {found['name']} on the grid of {found['scheme']}"
+    shapes = (("wide", {"width": 920, "height": 240}), ("narrow", {"width": 340, "height": 240}))
+    data = (found["edges"], found["counts"], found["grid"])
+    return {
+        "name": found["name"],
+        "scheme": found["scheme"],
+        "clipped": text.percent(found.get("clipped"), 2),
+        "sampled": len(found["grid"]) < _values(found["scheme"]),
+        "charts": [{"class": key, "svg": histogram(*data, name=name, **shape)} for key, shape in shapes],
+    }
+
+
+def _values(name: str) -> int:
+    """How many values a format has; 0 where its name says nothing."""
+    return len(grid(formats.ALL[name])) if name in formats.ALL else 0
+
+
+def outliers(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row of the heat map for each layer, in the model's order."""
+    return [
+        {
+            "name": row["name"],
+            "strip": heat_strip(row.get("map") or row.get("channels") or [], row.get("median") or 0.0),
+            "largest": text.significant(row.get("largest")),
+            "median": text.significant(row.get("median")),
+            "ratio": text.times(row.get("ratio")),
+            "worst": row.get("worst"),
+        }
+        for row in (result.get("outliers") or [])[:MOST_LAYERS]
+    ]
+
+
+def sizes(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the bytes of every row are made of; where only the model's own classes are known, of float alone."""
+    rows = result.get("rows") or []
+    classes = (result.get("model") or {}).get("classes") or {}
+    known = result.get("sizes") or ({"float": {k: v["bytes"] for k, v in classes.items()}} if classes else {})
+    shown = [row for row in rows if row["scheme"] in known]
+    if not shown:
+        return None
+    kinds = [
+        kind for kind in ("linear", "conv", "embedding", "other") if any(known[r["scheme"]].get(kind) for r in shown)
+    ]
+    largest = max(row["bytes"] for row in shown) or 1
+    bars = [_size_bar(row, known[row["scheme"]], kinds, largest, result) for row in shown]
+    weights = [
+        (kind, text.count(classes[kind]["weights"]), classes[kind]["tensors"]) for kind in kinds if kind in classes
+    ]
+    return {"kinds": kinds, "rows": bars, "weights": weights}
+
+
+def _size_bar(row: Mapping[str, Any], found: Mapping[str, int], kinds: list[str], largest: int, result: Any) -> dict:
+    parts = [(kind, found.get(kind, 0)) for kind in kinds]
+    parts.append(("header", max(row["bytes"] - sum(n for _, n in parts), 0)))
+    return {
+        "scheme": row["scheme"],
+        "winner": row["scheme"] == winner_of(result),
+        "size": text.size(row["bytes"]),
+        "parts": [{"kind": kind, "size": text.size(n), "width": f"{100 * n / largest:.2f}"} for kind, n in parts],
+    }
+
+
+def speed(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Timings by batch; bars are shares of the slowest."""
+    found = result.get("speed") or {}
+    rows = found.get("rows") or []
+    if not rows:
+        return None
+    longest = max((row["ratio"] for row in rows if text.known(row["ratio"])), default=1.0)
+    shown = [_timing(row, max(longest, 1.0), row["what"] == rows[0]["what"]) for row in rows]
+    batches = list(dict.fromkeys(row["batch"] for row in rows))
+    groups = [{"batch": b, "rows": [r for r in shown if r["batch"] == b]} for b in batches]
+    return {"sentence": text.prose(found.get("sentence")), "groups": groups, "one": f"{100 / max(longest, 1.0):.1f}"}
+
+
+def _timing(row: Mapping[str, Any], longest: float, base: bool) -> dict[str, Any]:
+    ratio = row["ratio"]
+    word = "slower" if ratio > 1.05 else "faster" if ratio < 0.95 else "about the same"
+    return {
+        "what": row["what"],
+        "batch": row["batch"],
+        "ms": f"{text.significant(row['milliseconds'])}{text.NBSP}ms",
+        "ratio": text.times(ratio),
+        "word": "the reference" if base else word,
+        "look": "base" if base else {"slower": "slow", "faster": "fast"}.get(word, "even"),
+        "width": f"{100 * ratio / longest:.1f}" if text.known(ratio) else "0",
+        "bytes": text.size(row.get("weight_bytes")),
+    }
+
+
+def winner_of(result: Mapping[str, Any]) -> str | None:
+    """The recommended row, if there is one."""
+    return (result.get("decision") or {}).get("winner")
