@@ -30,6 +30,7 @@ KINDS = {
     "heads": ((2, 3, 37), (2, 37, 2, 3), PerAxis((0, 2, 3)), 1, PerToken(), {"subscripts": "bqd,bdhe->hbqe"}),
     "joined": ((2, 3, 4, 9), (4, 9, 5), PerAxis(-1), None, PerAxis((0, 1)), {"subscripts": "...hd,hde->...e"}),
     "conv": ((2, 7, 6, 4), (3, 2, 4, 6), PerAxis(3), None, PerAxis(0), {"strides": (2, 1)}),
+    "pointwise": ((2, 3, 4, 5), (1, 1, 5, 3), PerAxis(3), None, PerAxis(0), {}),
     "grouped": ((2, 9, 6), (3, 3, 4), PerAxis(-1), None, PerAxis(0), {"feature_group_count": 2, "kernel_dilation": 2}),
     "depthwise": ((2, 5, 5, 4), (3, 3, 1, 8), PerAxis(-1), None, PerAxis(0), {"feature_group_count": 4}),
     "transposed": (

@@ -10,7 +10,7 @@ from jaxquant import _exact
 from jaxquant.qat.integer import product
 from jaxquant.qat.layer import scaled_sums
 
-AT_ONCE = 1 << 19  # sums of all groups that are held at a time: they stay in the cache
+AT_ONCE = 1 << 16  # sums of all groups that are held at a time: they stay in the cache
 
 
 def grouped_sums(

@@ -151,6 +151,9 @@ def _conv_by_float(a: jax.Array, b: jax.Array, window: Window, max_a: int, max_b
     if max_a > WIDE or max_b > WIDE:
         return _in_limbs(lambda a, b, most_a, most_b: _conv_by_float(a, b, window, most_a, most_b), a, b, max_a, max_b)
     taps, width = math.prod(b.shape[:-2]), b.shape[-2]
+    plain = max(*window.strides, *window.input_dilation, window.groups) == 1 and not any(map(any, window.padding))
+    if taps == 1 and plain:
+        return _by_float(a, b.reshape(b.shape[-2:]), 0, max_a, max_b)  # each place alone: a product of matrices
     size = FLOAT_EXACT // (taps * max_a * max_b)  # input channels of a group in one exact piece
     if size == 0:
         return correlate(a.astype(jnp.int32), b.astype(jnp.int32), window, jnp.int32)
