@@ -101,9 +101,9 @@ def near(scale: float, fmt: Format, seed: int = 0, count: int = 512) -> np.ndarr
     """The standard mixture for one scale: boundaries of the format times the scale, specials, powers, random bits."""
     with np.errstate(all="ignore"):
         if isinstance(fmt, IntFormat):
-            low, high = max(fmt.qmin, -260) - 3, min(fmt.qmax, 260) + 3
+            reach = min(fmt.max_magnitude, 260) + 3  # both signs, also of unsigned formats: zero points shift the range
             ends = [halves(scale, end - 3, end + 3) for end in (fmt.qmin, fmt.qmax)]
-            edges = np.concatenate([halves(scale, low, high), *ends])
+            edges = np.concatenate([halves(scale, -reach, reach), *ends])
         else:
             points = midpoints(fmt, 0).astype(np.float64)
             points = points if points.size < 4000 else points[:: points.size // 2000]

@@ -47,14 +47,20 @@ def wide_fma(convention: Affine) -> bool:
     return convention.zero == "fma" and convention.op == "div"
 
 
-def points(scale: float, fmt: Format, count: int) -> np.ndarray:
-    return some.thin(some.near(scale, fmt), count) if count < 10**6 else some.near(scale, fmt)
+@np.errstate(all="ignore")
+def points(scale: float, fmt: Format, count: int, zero_point: object = None) -> np.ndarray:
+    """Near-boundary inputs; a real offset moves the boundaries, so it moves half of the points."""
+    x = some.thin(some.near(scale, fmt), count)
+    if zero_point is None or zero_point.dtype != np.float32:
+        return x
+    moved = np.float64(zero_point) + (np.arange(-20, 280) + 0.5) * np.float64(scale)
+    return np.concatenate([x, some.thin(some.neighbours(moved.astype(np.float32)), count)])
 
 
 def check_quantize(
     affine: object, fmt: Format, scale: float, zero_point: object = None, convention: Affine = DEFAULT, count: int = 300
 ) -> None:
-    check_points(affine, points(scale, fmt, count), fmt, np.float32(scale), zero_point, convention)
+    check_points(affine, points(scale, fmt, count, zero_point), fmt, np.float32(scale), zero_point, convention)
 
 
 def check_points(
@@ -72,7 +78,7 @@ def check_points(
 def check_mask(
     affine: object, fmt: Format, scale: float, zero_point: object, convention: Affine, mask: str, count: int = 200
 ) -> None:
-    x = points(scale, fmt, count)
+    x = points(scale, fmt, count, zero_point)
     scale = np.float32(scale)
     keywords = {"fmt": fmt, "convention": convention, "mask": mask}
     inside = [exact_affine.inside(int(b), int(bits_of(scale)), pattern(zero_point), **keywords) for b in bits_of(x)]
