@@ -60,7 +60,8 @@ def tell(
     from jaxquant.decide.job import Job, digest
     from jaxquant.decide.run import Ladder
 
-    job = Job(Ladder(target, workload, bar), rungs)
+    ladder = Ladder(target, workload, bar)
+    job = Job(ladder, ladder.distinct(rungs))
     before = digest(target)
     _introduce(printer, target, workload)
     _climb(job, printer)

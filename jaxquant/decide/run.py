@@ -48,6 +48,14 @@ class Ladder:
         for rung in rungs:
             yield self._row(rung)
 
+    def distinct(self, rungs: Sequence[Rung]) -> list[Rung]:
+        """The rungs that differ on this model: where there are no embeddings, a scheme for them changes nothing."""
+        first: dict[object, Rung] = {}
+        for rung in rungs:
+            schemes = tuple(str(one.scheme) for one in self.plans(rung.parsed))
+            first.setdefault((schemes, str(rung.parsed.inputs)), rung)
+        return list(first.values())
+
     def plans(self, scheme: Scheme) -> tuple[Plan, ...]:
         """What the scheme makes of each tensor."""
         return plan(self.target.infos, scheme)
