@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import itertools
 
 import exact_requantize as exact
@@ -25,6 +26,7 @@ MULTIPLIERS = [
 ]  # fmt: skip
 
 
+HAVE_JAX = importlib.util.find_spec("jax") is not None
 COUNT = 220  # one length, so that each point compiles once
 
 
@@ -161,3 +163,22 @@ def test_requantize_property_errors_say_what_why(backend, call, kind, text):
 def test_rescale_property_refuses_points_without_meaning(options):
     with pytest.raises(ValueError, match=r"Rescale: .* need"):
         Rescale(**options)
+
+
+@pytest.mark.skipif(not HAVE_JAX, reason="JAX is not installed: the NumPy-only lane")
+@pytest.mark.parametrize("rescale", [Rescale(), Rescale("f64", ties="away", overflow="i32"), DOUBLE[1]], ids=id_of)
+def test_requantize_differential_same_bits_inside_jit_and_vmap(rescale):
+    import jax
+
+    from jaxquant import requantize as jaxed
+    from refquant import requantize as plain
+
+    multiplier = np.float32(0.25) if rescale.multiplier == "f32" else 0.25
+    acc = np.int32(corners(0.25)).reshape(20, 11)
+
+    def codes(a):
+        return jaxed.requantize(a * 1, multiplier, np.int32(3), fmt=INT8, rescale=rescale)
+
+    want = plain.requantize(acc, multiplier, np.int32(3), fmt=INT8, rescale=rescale)
+    assert_same(np.asarray(jax.jit(codes)(acc)), want)
+    assert_same(np.asarray(jax.vmap(codes, in_axes=1, out_axes=1)(acc)), want)
