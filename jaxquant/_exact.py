@@ -16,24 +16,24 @@ NEGATIVE_ZERO = -0x80000000
 
 
 def bits(x: jax.Array) -> jax.Array:
-    """The pattern of a binary32 array as int32.  Witness: test_bits_are_opaque."""
+    """The pattern of a binary32 array as int32.  Witness: test_bits_differential."""
     return lax.bitcast_convert_type(x, jnp.int32)
 
 
 def from_bits(pattern: jax.Array) -> jax.Array:
-    """The binary32 array of an int32 pattern.  Witness: test_bits_are_opaque."""
+    """The binary32 array of an int32 pattern.  Witness: test_bits_differential."""
     return lax.bitcast_convert_type(pattern, jnp.float32)
 
 
 def is_nan(x: jax.Array) -> jax.Array:
-    """Where x is NaN, from the bits; no compiler flag can assume it away.  Witness: test_nan_is_seen."""
+    """Where x is NaN, from the bits; no compiler flag can assume it away.  Witness: test_is_nan_differential."""
     return (bits(x) & MAGNITUDE) > INF
 
 
 def flush(x: jax.Array) -> jax.Array:
     """GEN-9: a subnormal counts as the zero of its sign, in eager, compiled and folded code alike.
 
-    Witness: test_flush_is_total.
+    Witness: test_flush_differential.
     """
     pattern = bits(x)
     return from_bits(jnp.where((pattern & MAGNITUDE) < MIN_NORMAL, pattern & NEGATIVE_ZERO, pattern))
@@ -44,7 +44,7 @@ def rounded(product: jax.Array) -> jax.Array:
 
     XLA:CPU contracts a*b + c into one FMA, and the simplifier merges (a*c1)*c2 and (a/b)/c; optimization_barrier and
     reduce_precision do not prevent the first, and a float select is folded away when the product comes from an
-    integer code.  A NaN select on the bits holds.  Witness: test_product_is_rounded.
+    integer code.  A NaN select on the bits holds.  Witness: test_rounded_differential.
     """
     pattern = bits(product)
     return from_bits(jnp.where((pattern & MAGNITUDE) > INF, (pattern & NEGATIVE_ZERO) | NAN, pattern))
@@ -55,37 +55,37 @@ def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
 
     XLA rewrites A / broadcast(s) and A / constant to A * (1/s), (A / B) / C to A / (B * C), 1 / sqrt to rsqrt.  Here
     the divisor is a select whose predicate reads x against a threshold that the simplifier cannot see (a scalar
-    behind a barrier, so nothing is materialised), and x is rounded by the same predicate.  A barrier on the divisor
-    fails under vmap, a plain select where x is constant.  Witness: test_division_is_division.
+    behind a barrier, so nothing is materialised), and the bits of x meet a zero that it cannot see.  A barrier on the
+    divisor fails under vmap, a plain select where x is constant.  Witness: test_div_differential.
     """
-    pattern = bits(x)
-    nan = (pattern & MAGNITUDE) > lax.optimization_barrier(jnp.int32(INF))
-    return from_bits(jnp.where(nan, NAN, pattern)) / jnp.where(nan, jnp.float32(jnp.nan), divisor)
+    pattern, hidden = bits(x), lax.optimization_barrier(jnp.int32(INF))
+    nan = (pattern & MAGNITUDE) > hidden
+    return from_bits(pattern ^ (hidden ^ INF)) / jnp.where(nan, jnp.float32(jnp.nan), divisor)
 
 
 def reciprocal(x: jax.Array) -> jax.Array:
-    """1 / x, correctly rounded once.  Witness: test_division_is_division."""
+    """1 / x, correctly rounded once.  Witness: test_div_differential."""
     return div(jnp.ones_like(x), x)
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """GEN-1: float16 or bfloat16 to binary32, exactly, of the *rounded* value; binary32 is only `rounded`.
+    """GEN-1: float16 or bfloat16 to binary32, exactly, of the *rounded* value; binary32 stays.
 
     XLA elides the rounding of a bfloat16 producer before a conversion back.  A step on the 16 bits in between holds,
-    and fuses where a barrier would materialise.  Witness: test_widen_sees_the_rounding.
+    and fuses where a barrier would materialise.  Witness: test_widen_differential.
     """
     if x.dtype == jnp.bfloat16:
         pattern = lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.int32)
         return from_bits(lax.shift_left(pattern, jnp.int32(16)))
     if x.dtype == jnp.float16:
         return _seal16(x).astype(jnp.float32)
-    return rounded(x)
+    return x
 
 
 def narrow(x: jax.Array, dtype: str) -> jax.Array:
     """DEQ-4: binary32 to `dtype`, ties to even, overflow to inf; the rounding stays whatever follows.
 
-    bfloat16 is rounded on the bits (some CPUs flush its subnormals).  Witness: test_narrow_keeps_the_rounding.
+    bfloat16 is rounded on the bits (some CPUs flush its subnormals).  Witness: test_narrow_differential.
     """
     if dtype == "float32":
         return rounded(x)
@@ -107,27 +107,30 @@ def _seal16(x: jax.Array) -> jax.Array:
 def tree_sum(x: jax.Array, axis: int) -> jax.Array:
     """SUM-1: the sum over one axis in the fixed order of adjacent pairs; a zero result is +0.
 
-    A library reduction has an order of its own; x + 0 is simplified to x, so the sign of zero is cleared on the bits.
-    Witness: test_tree_sum_has_one_order.
+    A library reduction has an order of its own, also one over pairs (the simplifier merges two such steps); x + 0 is
+    simplified to x, so the sign of zero is cleared on the bits.  The pairs are split off by a reshape in place, which
+    keeps sharded sums local; a barrier every four levels bounds what is fused into one loop.
+    Witness: test_tree_sum_differential.
     """
-    x = jnp.moveaxis(rounded(x), axis, -1)
-    count = x.shape[-1]
+    axis %= x.ndim
+    count = x.shape[axis]
     if count == 0:
-        return jnp.zeros(x.shape[:-1], jnp.float32)
-    size = 1 << (count - 1).bit_length()
-    padding = [(0, 0, 0)] * (x.ndim - 1) + [(0, size - count, 0)]
-    x = lax.pad(x, jnp.float32(-0.0), padding)
-    while x.shape[-1] > 1:
-        pairs = x.reshape(*x.shape[:-1], x.shape[-1] // 2, 2)
-        x = pairs[..., 0] + pairs[..., 1]
-    pattern = bits(x[..., 0])
+        return jnp.zeros((*x.shape[:axis], *x.shape[axis + 1 :]), jnp.float32)
+    levels = (count - 1).bit_length()
+    padding = [(0, (1 << levels) - count if i == axis else 0, 0) for i in range(x.ndim)]
+    x = lax.pad(rounded(x), jnp.float32(-0.0), padding)
+    for level in range(levels):
+        pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
+        x = lax.index_in_dim(pairs, 0, axis + 1, False) + lax.index_in_dim(pairs, 1, axis + 1, False)
+        x = lax.optimization_barrier(x) if level % 4 == 3 else x
+    pattern = bits(lax.index_in_dim(x, 0, axis, False))
     return from_bits(jnp.where(pattern == NEGATIVE_ZERO, 0, pattern))
 
 
 def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
     """BIT-2: x * 2**exponent on the bits, rounded once (ties to even) in the subnormals too.
 
-    A product with 2**-127 is flushed, and a split power is folded back.  Witness: test_scalb_reaches_subnormals.
+    A product with 2**-127 is flushed, and a split power is folded back.  Witness: test_scalb_differential.
     """
     pattern = bits(x)
     magnitude = pattern & MAGNITUDE
@@ -144,6 +147,14 @@ def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
     return from_bits(jnp.where(kept, pattern, scaled | (pattern & NEGATIVE_ZERO)))
 
 
+def small_integer(x: jax.Array) -> jax.Array:
+    """int32 of a binary32 value below 2**22 in magnitude, ties to even; a few times cheaper than rint and a cast.
+
+    Adding 1.5 * 2**23 leaves the integer in the low bits.  Witness: test_small_integer_differential.
+    """
+    return bits(rounded(x) + jnp.float32(12582912)) - 0x4B400000
+
+
 def significand_of(magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(exponent field, 24-bit significand) of a finite non-zero magnitude; the field of a subnormal goes below 1."""
     zeros = lax.clz(jnp.maximum(magnitude, 1)) - 8
@@ -154,14 +165,14 @@ def significand_of(magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(sum, error): a + b exactly, where nothing overflows.  Witness: test_fma_rounds_once."""
+    """(sum, error): a + b exactly, where nothing overflows.  Witness: test_fma_differential."""
     total = rounded(a + b)
     shadow = rounded(total - a)
     return total, rounded(rounded(a - rounded(total - shadow)) + rounded(b - shadow))
 
 
 def to_odd(total: jax.Array, error: jax.Array) -> jax.Array:
-    """A sum with its error, rounded to odd, so that a later rounding is the only one.  Witness: test_fma_rounds_once."""
+    """A sum with its error, rounded to odd: a later rounding is then the only one.  Witness: test_fma_differential."""
     pattern = bits(total)
     away = (bits(error) < 0) == (pattern < 0)
     inexact = (bits(error) & MAGNITUDE) != 0
@@ -170,10 +181,10 @@ def to_odd(total: jax.Array, error: jax.Array) -> jax.Array:
 
 
 def fma(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
-    """A * b + c rounded once, for a c that is zero or at least 2**-40 in magnitude.
+    """The fused product and sum a * b + c, rounded once, for a c that is zero or at least 2**-40 in magnitude.
 
     A product beyond 2**101 counts as 2**101, one below 2**-80 as 2**-80: enough to round to an integer.  By exact
-    products of halves and a sum rounded to odd, as no backend promises an FMA.  Witness: test_fma_rounds_once.
+    products of halves and a sum rounded to odd, as no backend promises an FMA.  Witness: test_fma_differential.
     """
     plain = rounded(a * b) + c
     high, low, negative = _exact_product(a, b)

@@ -14,7 +14,7 @@ from refquant.formats import Format
 
 
 def real(function: str, argument: str, x: Any) -> Any:
-    """X of a real dtype (float32, float16, bfloat16)."""
+    """The argument x, of a real dtype (float32, float16, bfloat16)."""
     x = _array(x, np.float32)
     checks.real_dtype(function, argument, x.dtype)
     return _strong(x)
@@ -38,6 +38,7 @@ def zero_point(function: str, value: Any, zero: str, fmt: Format) -> Any:
 
 def codes(function: str, value: Any, fmt: Format) -> Any:
     """Codes in the format's storage dtype."""
+    checks.known_format(function, fmt)
     value = value if hasattr(value, "dtype") else np.asarray(value)
     checks.codes_dtype(function, value.dtype, fmt)
     return _strong(value)

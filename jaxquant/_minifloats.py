@@ -93,7 +93,7 @@ def _magnitude_value(magnitude: jax.Array, fmt: FloatFormat) -> jax.Array:
 def _shift(
     value: jax.Array, shift: jax.Array, base: jax.Array | int, negative: jax.Array, fmt: FloatFormat, cast: Cast
 ) -> jax.Array:
-    """Value / 2**shift rounded to nearest; `base` is what is added after, so that "even" means an even code."""
+    """The value over 2**shift, rounded to nearest; `base` is what is added after, so that "even" means an even code."""
     ties = cast.ties or fmt.ties
     odd = (lax.shift_right_logical(value, shift) + base) & 1 if fmt.mantissa_bits == 0 else None
     tie = {

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxquant import _exact, _minifloats, bits, codec, rounding
 from jaxquant._plan import Plan
@@ -60,11 +61,13 @@ def _half(convention: Affine) -> Callable[[jax.Array], jax.Array]:
 def _operands(x: jax.Array, scale: jax.Array, convention: Affine) -> tuple[jax.Array, jax.Array]:
     half = _half(convention)
     x, scale = half(x), half(scale)
-    return x, half(_exact.reciprocal(scale)) if convention.op == "inv" else scale
+    return x, lax.optimization_barrier(half(_exact.reciprocal(scale))) if convention.op == "inv" else scale
 
 
 def _ratio(x: jax.Array, scale: jax.Array, convention: Affine) -> jax.Array:
     """AFF-2."""
+    if convention.op == "div" and convention.prec == "f32":
+        return _exact.div(x, scale)  # rounds x, and no rewrite reaches a quotient from outside
     x, factor = _operands(x, scale, convention)
     return _half(convention)(_exact.div(x, factor) if convention.op == "div" else x * factor)
 
@@ -81,8 +84,8 @@ def _integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
     zero = jnp.int32(0) if zero_point is None else zero_point
     before = convention.zero in ("add", "fma")
     real = _shifted(ratio, x, scale, zero, convention) if before and zero_point is not None else ratio
-    whole = _whole(real, convention)
-    after = zero_point is not None and not before
+    fast = not (after := zero_point is not None and not before) and _rounds_when_cast(convention)
+    whole = real if fast else _whole(real, convention)
     coarse, fine = _parts(zero) if after else (jnp.float32(0), jnp.int32(0))
     if convention.overflow == "magic":
         limited = _magic(real, zero if after else jnp.int32(0))
@@ -91,10 +94,19 @@ def _integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
         placed = whole + coarse if after else whole
     low, high = (fmt.qmin - fine).astype(jnp.float32), (fmt.qmax - fine).astype(jnp.float32)
     middle = zero.astype(jnp.float32) if before or convention.overflow == "magic" else coarse
-    codes = _clip(placed, low, high, convention, middle).astype(jnp.int32) + fine
+    codes = _exact.small_integer(_clip(placed, low, high, convention, middle)) + fine
     if plan.mask == "rounded":
-        return codes, lambda: (placed >= low) & (placed <= high)
+        return codes, lambda: _between(_whole(placed, convention) if fast else placed, low, high)
     return codes, lambda: _ratio_inside(flush(ratio), zero, fmt)
+
+
+def _rounds_when_cast(convention: Affine) -> bool:
+    """Clamping to integers first commutes with ties to even, and `small_integer` rounds so."""
+    return convention.ties == "even" and convention.overflow == "sat"
+
+
+def _between(value: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+    return (value >= low) & (value <= high)
 
 
 def _shifted(ratio: jax.Array, x: jax.Array, scale: jax.Array, zero: jax.Array, convention: Affine) -> jax.Array:

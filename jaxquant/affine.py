@@ -109,7 +109,13 @@ def fake_quantize(
     """dequantize(quantize(x)) in one pass, with the clip-STE gradient for x.
 
     Args:
-      x, scale, zero_point, fmt, granularity, convention, cast: as for `quantize`.
+      x: float32, float16 or bfloat16, any shape.
+      scale: as for `quantize`.
+      zero_point: as for `quantize`.
+      fmt: any format.
+      granularity: which elements share a scale.
+      convention: how the code is computed.
+      cast: what encode does, for float formats and codebooks.
       mask: which elements let the gradient pass, see `fake_quantize_vjp`.
     Returns:
       dtype and shape of x.  Reverse-mode gradients: x by STE, scale and zero point zero.
@@ -137,8 +143,13 @@ def fake_quantize_vjp(
     """The clip-STE gradient of `fake_quantize` for x: the cotangent inside the range, +0 outside.
 
     Args:
-      x, scale, zero_point, fmt, granularity, convention: as for `quantize`.
+      x: float32, float16 or bfloat16, any shape.
+      scale: as for `quantize`.
+      zero_point: as for `quantize`.
       cotangent: float32, float16 or bfloat16, shape of x.
+      fmt: any format.
+      granularity: which elements share a scale.
+      convention: how the code is computed.
       mask: "rounded": inside means the rounded value lies in the range; "ratio": the unrounded one does.
     Returns:
       dtype of the cotangent, shape of x.
@@ -159,6 +170,7 @@ def _prepare(
     name: str, x: Any, scale: Any, zero_point: Any, fmt: Format, granularity: Granularity, convention: Affine,
     cast: Cast, mask: str = "rounded",
 ) -> tuple[Plan, tuple[Any, Any, Any]]:  # fmt: skip
+    checks.known_format(name, fmt)
     x = _inputs.real(name, "x", x)
     scale = _inputs.scale(name, scale)
     zero_point = _inputs.zero_point(name, zero_point, convention.zero, fmt)

@@ -35,7 +35,7 @@ def from_key(key: jax.Array) -> jax.Array:
 
 
 def scalb(x: jax.Array, k: jax.Array | int) -> jax.Array:
-    """X * 2**k, correctly rounded once, also into and out of the subnormals.
+    """The product x * 2**k, correctly rounded once, also into and out of the subnormals.
 
     Args:
       x: float32 (or float16, bfloat16, widened), any shape.
@@ -51,7 +51,7 @@ def scalb(x: jax.Array, k: jax.Array | int) -> jax.Array:
 
 
 def flush(x: jax.Array) -> jax.Array:
-    """X with every subnormal as the zero of its sign.
+    """The value with every subnormal as the zero of its sign.
 
     Args:
       x: float32 (or float16, bfloat16, widened), any shape.
@@ -87,7 +87,7 @@ def key_of(x: jax.Array) -> jax.Array:
 
 
 def value_of(key: jax.Array) -> jax.Array:
-    """The inverse of `key_of` inside a trace; key 0 is +0."""
+    """BIT-1: the inverse of `key_of` inside a trace; key 0 is +0."""
     return _exact.from_bits(jnp.where(key < 0, -key | _exact.NEGATIVE_ZERO, key))
 
 

@@ -11,7 +11,7 @@ from refquant.granularity import Shape
 
 
 def split(x: jax.Array, tile: Shape) -> jax.Array:
-    """X with each evenly tiled axis as two axes, (tiles, tile)."""
+    """The array with each evenly tiled axis as two axes, (tiles, tile)."""
     return x.reshape(_split_shape(x.shape, tile))
 
 
@@ -28,7 +28,7 @@ def spread(scale: jax.Array, shape: Shape, tile: Shape) -> jax.Array:
 
 
 def tiled(x: jax.Array, tile: Shape, fill: jax.Array) -> tuple[jax.Array, tuple[int, ...]]:
-    """X with every tile on axes of its own, ragged tiles filled up, and which axes those are (the tiles' own)."""
+    """The array with every tile on axes of its own, ragged tiles filled up, and which axes lie inside a tile."""
     padding = [(0, -n % t if t < n else 0, 0) for n, t in zip(x.shape, tile, strict=True)]
     x = jax.lax.pad(x, fill, padding) if any(high for _, high, _ in padding) else x
     shape: list[int] = []

@@ -13,7 +13,7 @@ TIES = ("even", "away", "up", "down", "trunc", "zero")
 
 
 def round_to_integer(x: jax.Array, *, ties: str = "even") -> jax.Array:
-    """X rounded to an integer.
+    """Round to an integer.
 
     Args:
       x: float32 (or float16, bfloat16, widened), any shape.
@@ -30,7 +30,7 @@ def round_to_integer(x: jax.Array, *, ties: str = "even") -> jax.Array:
 
 
 def round_stochastic(x: jax.Array, bits: jax.Array) -> jax.Array:
-    """X rounded down or up by chance, unbiased to 2**-24.
+    """Round down or up by chance, unbiased to 2**-24.
 
     Args:
       x: float32 (or float16, bfloat16, widened), any shape.

@@ -1,0 +1,379 @@
+"""Witnesses of the guards in jaxquant/_exact.py: each in every context in which XLA might undo it.
+
+Expectations are plain NumPy.  A case is a function of arrays that share a leading axis and of scalars.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+pytest.importorskip("jax")
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxquant import _exact
+
+N = 4096
+RNG = np.random.default_rng(7)
+BF16 = ml_dtypes.bfloat16
+NEAR = RNG.integers(-2, 3, N).astype(np.int32)
+
+
+def f32(values: object) -> np.ndarray:
+    return np.asarray(values, np.float32)
+
+
+def near(values: np.ndarray) -> np.ndarray:
+    """Each value moved by at most 2 ulp."""
+    moved = (f32(values).view(np.int32) + NEAR[: values.size]).view(np.float32)
+    return np.where(values == 0, np.float32(0), moved)
+
+
+SCALE = np.float32(0.0371)
+HALVES = near(f32(RNG.integers(-128, 128, N) + 0.5) * SCALE)
+ANY = RNG.integers(0, 2**32, N, dtype=np.uint32).view(np.float32)
+SPECIAL = f32([0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754942e-38, -1.1754942e-38, 1.1754944e-38])
+ANY[: SPECIAL.size * 8] = np.tile(SPECIAL, 8)
+NORMAL, POSITIVE = f32(RNG.normal(size=N)), f32(RNG.uniform(1, 2, N))
+BYTES = np.arange(N).astype(np.uint8)
+CODES = RNG.integers(-128, 128, N).astype(np.int8)
+HALF = NORMAL.astype(BF16)
+OTHER = (f32(RNG.normal(size=N)) * np.float32(3)).astype(BF16)
+ROWS = f32(RNG.normal(size=(64, 13)))
+POWERS = RNG.integers(-300, 300, N).astype(np.int32)
+
+
+# --- contexts -------------------------------------------------------------------------------------------------------
+
+
+def contexts(f: Callable, args: tuple, want: np.ndarray, *, eager: bool = True) -> Iterator[tuple[str, object]]:
+    """(name, result) of f(*args) wherever a user may put it; several at once in one program, for compile time."""
+    dev = [jnp.asarray(a) for a in args]
+    axes = tuple(0 if np.ndim(a) else None for a in args)
+    rows = [d if a is None else jnp.reshape(d, (8, -1, *d.shape[1:])) for d, a in zip(dev, axes, strict=True)]
+    stacked = [jnp.stack([d] * 3) for d in dev]
+    if eager:  # one program a primitive, so a long function needs it least and pays for it most
+        yield "eager", f(*dev)
+        yield "vmap eager", jax.vmap(f, axes)(*dev)
+    yield "jit", jax.jit(f)(*dev)
+    yield from jax.jit(lambda: {"all constant": f(*_constants(args))})().items()
+    yield from jax.jit(lambda *d: dict(_partly_constant(f, args, d)))(*dev).items()
+    yield from jax.jit(lambda d, r, s: dict(_batched(f, args, axes, (d, r, s), want)))(dev, rows, stacked).items()
+    yield from jax.jit(lambda d, r, go: dict(_controlled(f, args, axes, (d, r), want, go)))(dev, rows, True).items()
+
+
+def _constants(args: tuple) -> list[jax.Array]:
+    return [jnp.asarray(a) for a in args]
+
+
+def _partly_constant(f: Callable, args: tuple, dev: tuple) -> Iterator[tuple[str, object]]:
+    for i in range(len(args)):
+        yield (
+            f"argument {i} constant",
+            f(*[c if j == i else d for j, (c, d) in enumerate(zip(_constants(args), dev, strict=True))]),
+        )
+        yield (
+            f"argument {i} alone",
+            f(*[d if j == i else c for j, (c, d) in enumerate(zip(_constants(args), dev, strict=True))]),
+        )
+
+
+def _batched(f: Callable, args: tuple, axes: tuple, arrays: tuple, want: np.ndarray) -> Iterator[tuple[str, object]]:
+    dev, rows, stacked = arrays
+    yield "vmap", jax.vmap(f, axes)(*dev)
+    yield "vmap of rows", jnp.reshape(jax.vmap(f, axes)(*rows), want.shape)
+    for i in range(len(args)):
+        one = tuple(0 if j == i else None for j in range(len(args)))
+        for name, rest in (("alone", dev), ("over constants", _constants(args))):
+            mixed = [stacked[i] if j == i else d for j, d in enumerate(rest)]
+            yield f"vmap of argument {i} {name}", jax.vmap(f, one)(*mixed)[1]
+
+
+def _controlled(
+    f: Callable, args: tuple, axes: tuple, arrays: tuple, want: np.ndarray, go: jax.Array
+) -> Iterator[tuple[str, object]]:
+    (dev, rows), mapped = arrays, [a is not None for a in axes]
+    zeros = jnp.zeros(want.shape, want.dtype)
+    yield (
+        "scan",
+        jnp.reshape(lax.scan(lambda c, xs: (c, f(*_merge(xs, c, mapped))), *_carry(rows, mapped))[1], want.shape),
+    )
+    yield "scan of constants", lax.scan(lambda c, _: (c, f(*_constants(args))), 0, None, length=2)[1][1]
+    yield "while", lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, f(*dev)), (0, zeros))[1]
+    yield "cond", lax.cond(go, lambda: f(*dev), lambda: zeros)
+    yield "remat", jax.checkpoint(f)(*dev)
+    yield "grad", jax.grad(lambda y, a: (y * 2, f(*a)), has_aux=True)(1.0, dev)[1]
+
+
+def _carry(rows: list, mapped: list[bool]) -> tuple[tuple, tuple]:
+    pairs = list(zip(rows, mapped, strict=True))
+    return tuple(r for r, m in pairs if not m), tuple(r for r, m in pairs if m)
+
+
+def _merge(xs: tuple, carry: tuple, mapped: list[bool]) -> list:
+    xs, carry = iter(xs), iter(carry)
+    return [next(xs) if m else next(carry) for m in mapped]
+
+
+def wrong(got: object, want: np.ndarray) -> int:
+    got = np.asarray(got)
+    assert (got.dtype, got.shape) == (want.dtype, want.shape)
+    unsigned = {1: np.uint8, 2: np.uint16, 4: np.uint32}[want.dtype.itemsize]
+    differs = got.view(unsigned) != want.view(unsigned)
+    if want.dtype.kind == "f" or want.dtype == BF16:
+        differs &= ~(np.isnan(f32(got)) & np.isnan(f32(want)))
+    return int(differs.sum())
+
+
+def check(f: Callable, args: tuple, want: np.ndarray, *, eager: bool = True) -> None:
+    failures = {name: count for name, got in contexts(f, args, want, eager=eager) if (count := wrong(got, want))}
+    assert not failures, f"elements that differ, of {want.size}, by context: {failures}"
+
+
+# --- cases ----------------------------------------------------------------------------------------------------------
+
+with np.errstate(all="ignore"):
+    QUOTIENT = f32(NORMAL / POSITIVE)
+    BF16_SUM = (f32(HALF) + f32(OTHER)).astype(BF16)
+    DIV = {
+        "by a scalar": (lambda x, s: _exact.div(x, s), (HALVES, SCALE), HALVES / SCALE),
+        "by a row": (lambda x, s: _exact.div(x, s), (HALVES, np.full(N, SCALE)), HALVES / SCALE),
+        "by a constant": (lambda x: _exact.div(x, jnp.float32(127)), (HALVES,), HALVES / np.float32(127)),
+        "by a quotient": (
+            lambda x, a, b: _exact.div(x, _exact.div(a, b)),
+            (HALVES, NORMAL, POSITIVE),
+            HALVES / QUOTIENT,
+        ),
+        "of a product with a constant": (
+            lambda x, s: _exact.div(x * jnp.float32(1.1), s),
+            (HALVES, SCALE),
+            (HALVES * np.float32(1.1)) / SCALE,
+        ),
+        "of bytes": (lambda u, s: _exact.div(u.astype(jnp.float32), s), (BYTES, SCALE), f32(BYTES) / SCALE),
+        "then a sum": (lambda x, s: _exact.div(x, s) + x, (HALVES, SCALE), HALVES / SCALE + HALVES),
+        "of groups": (
+            lambda x, s: _exact.div(x, s[..., None]),
+            (HALVES.reshape(-1, 8), np.full(N // 8, SCALE)),
+            HALVES.reshape(-1, 8) / SCALE,
+        ),
+        "one by a square root": (
+            lambda v: _exact.reciprocal(jnp.sqrt(v)),
+            (POSITIVE,),
+            np.float32(1) / np.sqrt(POSITIVE),
+        ),
+    }
+    PRODUCT = {
+        "and x": (lambda x, s: _exact.rounded(x * s) + x, (HALVES, SCALE), HALVES * SCALE + HALVES),
+        "and a row": (
+            lambda x, y, z: _exact.rounded(x * y) + z,
+            (NORMAL, POSITIVE, HALVES),
+            NORMAL * POSITIVE + HALVES,
+        ),
+        "from what it was subtracted": (
+            lambda x, y, z: z - _exact.rounded(x * y),
+            (NORMAL, POSITIVE, HALVES),
+            HALVES - NORMAL * POSITIVE,
+        ),
+        "of codes and a constant": (
+            lambda c, y: _exact.rounded(c.astype(jnp.float32) * jnp.float32(SCALE)) + y,
+            (CODES, NORMAL),
+            f32(CODES) * SCALE + NORMAL,
+        ),
+        "of codes and a scale": (
+            lambda c, y, s: _exact.rounded(c.astype(jnp.float32) * s) + y,
+            (CODES, NORMAL, SCALE),
+            f32(CODES) * SCALE + NORMAL,
+        ),
+        "of bytes and a scale": (
+            lambda c, y, s: _exact.rounded(c.astype(jnp.float32) * s) + y,
+            (BYTES, NORMAL, SCALE),
+            f32(BYTES) * SCALE + NORMAL,
+        ),
+        "with two constants": (
+            lambda x: _exact.rounded(x * jnp.float32(1.1)) * jnp.float32(1.3),
+            (NORMAL,),
+            NORMAL * np.float32(1.1) * np.float32(1.3),
+        ),
+    }
+
+
+def _tree(rows: np.ndarray) -> np.ndarray:
+    size = 1 << (rows.shape[-1] - 1).bit_length()
+    rows = np.pad(rows, ((0, 0), (0, size - rows.shape[-1])), constant_values=-0.0)
+    while rows.shape[-1] > 1:
+        rows = rows[:, ::2] + rows[:, 1::2]
+    return rows[:, 0] + np.float32(0)
+
+
+def _scaled(x: np.ndarray, k: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return np.ldexp(x.astype(np.float64), np.clip(k, -600, 600)).astype(np.float32)
+
+
+@pytest.mark.parametrize("case", DIV)
+def test_div_differential(case: str) -> None:
+    check(*DIV[case])
+
+
+def test_div_of_a_quotient_differential() -> None:
+    """(a / b) / s is not a / (b * s); with a constant b the inner quotient is not ours to keep."""
+    want = QUOTIENT / SCALE
+    done = jax.jit(lambda a, b, s: _exact.div(a / b, s))(NORMAL, POSITIVE, SCALE)
+    rows = [v.reshape(8, -1) for v in (NORMAL, POSITIVE)]
+    mapped = jax.jit(jax.vmap(lambda a, b, s: _exact.div(a / b, s), (0, 0, None)))(*rows, SCALE)
+    constant = jax.jit(lambda a, b: _exact.div(a / b, SCALE))(NORMAL, POSITIVE)
+    assert [wrong(v, want) for v in (done, jnp.ravel(mapped), constant)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("case", PRODUCT)
+def test_rounded_differential(case: str) -> None:
+    check(*PRODUCT[case])
+
+
+@pytest.mark.parametrize("case", ["sum", "product", "cast"])
+def test_widen_differential(case: str) -> None:
+    """A bfloat16 producer is rounded before it is widened."""
+    if case == "cast":
+        check(lambda a: _exact.widen(a.astype(jnp.bfloat16)), (NORMAL,), f32(NORMAL.astype(BF16)))
+        check(lambda a: _exact.widen(a.astype(jnp.float16)), (NORMAL,), f32(NORMAL.astype(np.float16)))
+        return
+    produce = jnp.add if case == "sum" else jnp.multiply
+    made = BF16_SUM if case == "sum" else (f32(HALF) * f32(OTHER)).astype(BF16)
+    check(lambda a, b: _exact.widen(produce(a, b)), (HALF, OTHER), f32(made))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_widen_exhaustive(dtype: str) -> None:
+    values = np.arange(65536, dtype=np.uint16).view(BF16 if dtype == "bfloat16" else np.float16)
+    assert wrong(jax.jit(_exact.widen)(values), f32(values)) == 0
+    assert wrong(_exact.widen(jnp.asarray(values)), f32(values)) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_narrow_differential(dtype: str) -> None:
+    """The rounding stays where the caller widens again, and subnormals are rounded, not flushed."""
+    target = BF16 if dtype == "bfloat16" else np.float16
+    with np.errstate(all="ignore"):
+        check(lambda x: _exact.narrow(x, dtype), (ANY,), ANY.astype(target))
+        again = f32((HALVES * SCALE).astype(target))
+    check(lambda x, s: _exact.narrow(x * s, dtype).astype(jnp.float32), (HALVES, SCALE), again)
+
+
+def test_flush_differential() -> None:
+    tiny = (ANY.view(np.uint32) & 0x7FFFFFFF) < 0x00800000
+    check(lambda x: _exact.flush(x), (ANY,), np.where(tiny, np.copysign(np.float32(0), ANY), ANY))
+
+
+def test_is_nan_differential() -> None:
+    check(lambda x: _exact.is_nan(x).astype(jnp.int8), (ANY,), np.isnan(ANY).astype(np.int8))
+
+
+def test_bits_differential() -> None:
+    """The bits are those of the rounded value, in and out."""
+    with np.errstate(all="ignore"):
+        want = (HALVES * SCALE).view(np.int32) + 1
+    check(lambda x, s: _exact.bits(x * s) + 1, (HALVES, SCALE), want)
+    check(lambda x: _exact.from_bits(_exact.bits(x) ^ 1), (ANY,), (ANY.view(np.int32) ^ 1).view(np.float32))
+
+
+def test_tree_sum_differential() -> None:
+    check(lambda x: _exact.tree_sum(x, -1), (ROWS,), _tree(ROWS))
+    check(lambda x, s: _exact.tree_sum(x * s, -1), (ROWS, SCALE), _tree(ROWS * SCALE), eager=False)
+    for shape in ((8, 4), (8, 1), (8, 0)):
+        assert wrong(_exact.tree_sum(jnp.full(shape, -0.0), -1), np.zeros(8, np.float32)) == 0
+    wide = f32(RNG.normal(size=(3, 1500)))
+    assert wrong(jax.jit(lambda x: _exact.tree_sum(x, 1))(wide), _tree(wide)) == 0
+
+
+def test_scalb_differential() -> None:
+    check(lambda x, k: _exact.scalb(x, k), (ANY, POWERS), _scaled(ANY, POWERS), eager=False)
+    near_one = f32(np.exp2(RNG.uniform(-3, 3, N)))
+    down = RNG.integers(-152, -120, N).astype(np.int32)
+    assert wrong(jax.jit(_exact.scalb)(near_one, down), _scaled(near_one, down)) == 0
+
+
+def test_small_integer_differential() -> None:
+    halves = near(f32(RNG.integers(-(2**17), 2**17, N) / 2))
+    check(lambda x: _exact.small_integer(x), (halves,), np.rint(halves).astype(np.int32))
+    products = HALVES * np.float32(1 / SCALE)
+    check(lambda x, r: _exact.small_integer(x * r), (HALVES, np.float32(1 / SCALE)), np.rint(products).astype(np.int32))
+
+
+def test_fma_differential() -> None:
+    """Against Fractions: products near an integer or a half, with cancellation."""
+    count = 512
+    c = f32(RNG.integers(-300, 300, count))
+    b = f32(np.exp2(RNG.uniform(-8, 8, count)))
+    a = near(f32((RNG.integers(-600, 600, count) / 2 - c) / b))
+    want = f32(
+        [
+            _nearest(Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z)))
+            for x, y, z in zip(a, b, c, strict=True)
+        ]
+    )
+    check(lambda a, b, c: _exact.fma(a, b, c), (a, b, c), want, eager=False)
+
+
+def _nearest(value: Fraction) -> float:
+    """The binary32 number nearest to a normal value, ties to even."""
+    if value == 0:
+        return 0.0
+    exponent = abs(value).numerator.bit_length() - abs(value).denominator.bit_length() - 25
+    while abs(value) / Fraction(2) ** exponent >= 2**24:
+        exponent += 1
+    return float(round(value / Fraction(2) ** exponent) * Fraction(2) ** exponent)
+
+
+@pytest.mark.parametrize("name", [n for n, f in vars(_exact).items() if inspect.isfunction(f) and n[0] != "_"])
+def test_every_guard_names_its_witness(name: str) -> None:
+    """By property of the file: the docstring's witness exists here."""
+    if name == "significand_of":
+        return
+    witness = (inspect.getdoc(getattr(_exact, name)) or "").split("Witness: ")
+    assert len(witness) == 2, f"{name} names no witness"
+    assert witness[1].split(".")[0].strip() in globals()
+
+
+def test_hazard_is_real() -> None:
+    """Without the guards the same cases differ here; a compiler that never errs makes this file vacuous."""
+    plain = {"div": lambda x, s: x / s, "sum": lambda x, s: x * s + x}
+    want = {"div": HALVES / SCALE, "sum": HALVES * SCALE + HALVES}
+    seen = {k: wrong(jax.jit(f)(HALVES, SCALE), want[k]) for k, f in plain.items()}
+    if not any(seen.values()):
+        pytest.skip(f"this device shows none of the hazards: {seen}")
+
+
+# --- eight devices --------------------------------------------------------------------------------------------------
+
+
+def sharded() -> None:
+    """Every case with its arrays split over eight devices; run in a process of its own."""
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    over, everywhere = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*p)) for p in (("rows",), ()))
+    cases = {**{f"div {k}": v for k, v in DIV.items()}, **{f"rounded {k}": v for k, v in PRODUCT.items()}}
+    cases["tree_sum of rows"] = (lambda x: _exact.tree_sum(x, -1), (ROWS,), _tree(ROWS))
+    cases["tree_sum of columns"] = (lambda x: _exact.tree_sum(x, 0), (ROWS,), _tree(np.ascontiguousarray(ROWS.T)))
+    cases["widen"] = (lambda a, b: _exact.widen(a + b), (HALF, OTHER), f32(BF16_SUM))
+    cases["scalb"] = (lambda x, k: _exact.scalb(x, k), (ANY, POWERS), _scaled(ANY, POWERS))
+    for name, (f, args, want) in cases.items():
+        placed = [jax.device_put(a, over if np.ndim(a) else everywhere) for a in args]
+        assert wrong(jax.jit(f)(*placed), want) == 0, name
+
+
+def test_sharded_differential() -> None:
+    root = Path(__file__).parent.parent
+    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    code = "import sys; sys.path[:0] = ['tests', '.']; import test_exact_seam; test_exact_seam.sharded()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
