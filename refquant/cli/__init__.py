@@ -1,0 +1,27 @@
+"""The `refquant` command: which bits are right?  NumPy and the standard library alone; one file a verb."""
+
+import os
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+      argv: the words after the command's name; None takes the process's own.
+    Returns:
+      the exit code: 0 pass or equal, 1 fail or differ, 2 usage, 3 unsure, 4 input unreadable, 5 bits differ.
+
+    Spec: CMD-1..CMD-4 (specs/80-commands.md).
+    """
+    from refquant.cli.run import run
+
+    try:
+        code = run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return code

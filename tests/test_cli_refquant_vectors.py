@@ -1,0 +1,129 @@
+"""`refquant vectors`: list, show, check, and files that cannot be read (specs/80-commands.md, CMD-6)."""
+
+import json
+import re
+
+import pytest
+from cli_support import runner, write_answers, write_vectors
+
+from refquant.cli import vector_files
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    return runner(capsys, monkeypatch)
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    return write_vectors(tmp_path / "vectors")
+
+
+@pytest.mark.parametrize("line", ["vectors list", "vectors check answers.jsonl --function encode"])
+def test_vectors_golden_are_found_in_the_working_directory(run, line, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(vector_files.refquant, "__file__", str(tmp_path / "a" / "b" / "__init__.py"))
+    (tmp_path / "specs").mkdir()
+    write_vectors(tmp_path / "specs" / "vectors")
+    write_answers(tmp_path / "answers.jsonl", {"id": "enc-1", "codes": [0, 2]}, {"id": "enc-2", "codes": [126]})
+    monkeypatch.chdir(tmp_path)
+    assert run(line)[0] == 0
+    monkeypatch.chdir(tmp_path.parent)
+    assert run("vectors list")[0] == 4
+
+
+def test_vectors_golden_list_and_show(run, vectors):
+    code, out, _ = run(f"vectors list --from {vectors}")
+    assert code == 0 and "10-formats/encode" in out and "2 files, 5 cases" in out
+    assert json.loads(run(f"vectors list --from {vectors} --json")[1])["files"][0]["cases"] == 3
+    for name in ("encode", "codec.encode", "10-formats/encode", "enc-1"):
+        out = run(f"vectors show {name} --from {vectors}")[1]
+        assert "3f000000=0.5" in out and "int8[2]" in out
+    assert "1 of 3 cases" in run(f"vectors show encode --limit 1 --from {vectors}")[1]
+    assert "3ff0000000000000=1" in run(f"vectors show deq-1 --from {vectors}")[1]
+    assert "bfloat16[1]  3f80=1" in run(f"vectors show two-1 --from {vectors}")[1]
+    assert run(f"vectors show enconde --from {vectors}")[0] == 2
+    assert run(f"vectors show --from {vectors}")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "code"),
+    [
+        ([{"id": "enc-1", "codes": [0, 2]}, {"id": "enc-2", "codes": 126}], 0),
+        ([{"id": "enc-1", "codes": [0, 2]}, {"id": "enc-2", "bits": ["0x7e"]}], 0),
+        ([{"id": "enc-1", "codes": [0, 2]}], 3),
+        ([], 3),
+        ([{"id": "enc-1", "codes": [1, 3]}, {"id": "enc-2", "codes": [126]}], 1),
+        ([{"id": "enc-1", "codes": [0]}, {"id": "enc-2", "codes": [126]}], 1),
+        ([{"id": "enc-1"}, {"id": "enc-2", "codes": [126]}], 1),
+        ([{"id": "enc-1", "codes": [0, 2.0]}, {"id": "enc-2", "codes": [126]}], 1),
+        ([{"id": "enc-1", "codes": [False, 2]}, {"id": "enc-2", "codes": [126]}], 1),
+        ([{"id": "enc-1", "codes": [0, 2]}, {"id": "enc-2", "codes": 126}, {"id": "nobody", "codes": 1}], 1),
+        ([{"id": "enc-1", "codes": [0, 2]}, {"id": "enc-2", "codes": 126}, {"id": "enc-3", "codes": 99}], 0),
+    ],
+)
+def test_vectors_golden_check(run, vectors, rows, code):
+    line = f"vectors check {write_answers(vectors.parent / 'answers.jsonl', *rows)} --function encode --from {vectors}"
+    assert run(line)[0] == code
+    assert json.loads(run(line + " --json")[1])["exit_code"] == code
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        ({"id": "deq-1", "bits": ["00000001", "7fc00001"]}, 0),
+        ({"id": "deq-1", "bits": ["0x00000000", "nan"]}, 0),
+        ({"id": "deq-1", "bits": [0, 0xFFC00000]}, 0),
+        ({"id": "deq-1", "results": {"values": {"bits": [1, "nan"]}}}, 0),
+        ({"id": "deq-1", "bits": ["00000002", "nan"]}, 1),
+        ({"id": "deq-1", "bits": ["00000001", "7f800000"]}, 1),
+        ({"id": "deq-1", "bits": ["zz", "nan"]}, 1),
+        ({"id": "two-1", "results": {"low": [1], "high": ["3f80"]}}, 0),
+        ({"id": "two-1", "results": {"low": [1]}}, 1),
+        ({"id": "two-1", "results": {"low": [1], "high": ["3f81"]}}, 1),
+        ({"id": "two-1", "codes": [1]}, 1),
+    ],
+)
+def test_vectors_golden_check_of_floats(run, vectors, row, code):
+    found = json.loads(
+        run(f"vectors check {write_answers(vectors.parent / 'answers.jsonl', row)} --from {vectors} --json")[1]
+    )
+    assert (found["exit_code"], found["differ"]) == (code or 3, code) and found["unanswered"] == 1
+
+
+def test_vectors_golden_check_names_cases_and_suspects(run, vectors):
+    path = write_answers(
+        vectors.parent / "answers.jsonl", {"id": "enc-1", "codes": [1, 3]}, {"id": "enc-2", "codes": [126]}
+    )
+    out = run(f"vectors check {path} --from {vectors}")[1]
+    assert "DIFFERENT: 1 of 2" in out and "enc-1 (ENC-1): element 0: expected 0, got 1" in out
+    assert re.search(r"half-away +1 of 1 +rounds ties away", out)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("vectors list --from {0}/none", "no folder"),
+        ("vectors check {0}/none --from {0}/vectors", "No such file"),
+        ("vectors check {0}/bad --from {0}/vectors", "line 2: no JSON"),
+        ("vectors check {0}/list --from {0}/vectors", "line 1: list"),
+        ("vectors check {0}/noid --from {0}/vectors", "line 1: no id"),
+        ("vectors check {0}/twice --from {0}/vectors", "second time"),
+        ("vectors check {0} --from {0}/vectors", "directory"),
+        ("vectors list --from {0}/empty", "holds no .jsonl"),
+        ("vectors list --from {0}/broken", "line 1: the case has no 'expect'"),
+    ],
+)
+def test_unreadable_golden_exit_4(run, vectors, line, told):
+    root = vectors.parent
+    for name, text in {
+        "bad": '{"id": "enc-1", "codes": 1}\n{',
+        "list": "[1]",
+        "noid": "{}",
+        "twice": '{"id": "a"}\n{"id": "a"}',
+    }.items():
+        (root / name).write_text(text)
+    (root / "empty").mkdir()
+    (root / "broken").mkdir()
+    (root / "broken" / "a.jsonl").write_text('{"id": "x"}')
+    code, out, err = run(line.format(root))
+    assert (code, out) == (4, "") and told in err
