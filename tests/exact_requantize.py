@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 
 from exact import F32, F64, clamp, mul, nearest, of, rounded
@@ -13,6 +14,7 @@ BITS = {"q31": 31, "q15": 15, "q8": 8}
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 
 
+@functools.cache
 def fixed_point(multiplier: float, rescale: Rescale) -> tuple[int, int]:
     """RSC-3."""
     real, bits = Fraction(multiplier), BITS[rescale.multiplier]
