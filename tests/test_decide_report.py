@@ -366,7 +366,7 @@ def browse(source, folder, width):
     [
         (360, "kind", "lost", "1 of 10"),
         (1400, "scheme", "int2:g32:sf16", "8 of 10"),
-        (720, "text", "b2 QUESTION", "1 of 10"),
+        (720, "text", "b2 QUESTION", "2 of 10"),
     ],
 )
 def test_in_a_browser_external(result, tmp_path, width, name, value, shown):

@@ -1,9 +1,11 @@
 """Bytes against loss: every row of the ladder as a numbered mark with its interval, and the bar as a line.
 
-Rows of one size would hide each other: they are drawn side by side, and a thin foot leads to the true size.  A broken
-row would flatten all others: what lies far below the bar stands in a strip of its own, with its value written.
+Sizes are logarithmic: half the size is the same step everywhere.  Rows of one size would hide each other: they are
+drawn side by side, and a thin foot leads to the true size.  A broken row would flatten all others: what lies far below
+the bar stands in a strip of its own, with its value written.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,14 +33,19 @@ class Point:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where values lie on the page; `floor` and `roof` are the ends of the drawn values."""
+    """Where values lie on the page; `sizes` are the ends of the axis of bytes, `floor` and `roof` of values."""
 
     width: int
     height: int
-    largest: float
+    sizes: tuple[float, float]
     floor: float
     roof: float
     strip: bool
+
+    @property
+    def mark(self) -> float:
+        """Half the width of a mark."""
+        return 9.0 if self.width > 500 else 8.0
 
     @property
     def base(self) -> float:
@@ -47,7 +54,8 @@ class Frame:
 
     def x(self, size: float) -> float:
         """Of a size."""
-        return LEFT + size / self.largest * (self.width - LEFT - RIGHT)
+        low, high = self.sizes
+        return LEFT + math.log(max(size, low) / low) / math.log(high / low) * (self.width - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         """Of a value; values below the floor lie on the axis."""
@@ -92,8 +100,8 @@ def loss_chart(
     """
     floor, roof = window(points, bar, reference)
     strip = any(p.value < floor for p in points)
-    largest = 1.04 * max([float_bytes, *(p.bytes for p in points), 1])
-    frame = Frame(width, height, largest, floor, roof, strip)
+    known = [max(size, 1) for size in (float_bytes, *(p.bytes for p in points))]
+    frame = Frame(width, height, (min(known) / 1.15, max(known) * 1.1), floor, roof, strip)
     parts = [*_axes(frame, axis, bytes_text), *_levels(frame, bar, reference)]
     sizes = [p.bytes for p in points] + [float_bytes]
     *xs, float_x = spread([frame.x(size) for size in sizes], GAP, LEFT + 12.0, width - RIGHT - 12.0)
@@ -102,10 +110,18 @@ def loss_chart(
     for point, x in zip(points, xs, strict=True):
         parts += _mark(frame, point, x, axis)
     if reference is not None:
-        parts += glyph("", "F", x=float_x, y=frame.y(reference))
+        parts += glyph("", "F", x=float_x, y=frame.y(reference), size=frame.mark)
     return picture(
         *parts, width=width, height=height, name="Bytes against loss", about=_told(points, axis), class_="chart"
     )
+
+
+def size_ticks(low: float, high: float, most: int) -> list[float]:
+    """At most so many round sizes on a logarithmic axis, or evenly spaced ones where hardly any fit."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [float(k * 10**power) for power in powers for k in (1, 2, 3, 5, 7) if low <= k * 10**power <= high]
+    found = found[:: -(-len(found) // most) or 1]
+    return found if len(found) > 1 else ticks(low, high, 3)
 
 
 def _axes(frame: Frame, axis: str, bytes_text: Callable[[float], str]) -> list[Markup]:
@@ -116,19 +132,19 @@ def _axes(frame: Frame, axis: str, bytes_text: Callable[[float], str]) -> list[M
         y = frame.y(value)
         parts.append(tag("line", class_="grid", x1=LEFT, x2=end, y1=y, y2=y))
         parts.append(tag("text", number(value), x=LEFT - 8, y=y + 4, class_="tick", text_anchor="end"))
-    sizes = ticks(0, frame.largest, 6 if frame.width > 500 else 3)
-    for size in sizes:
+    for size in size_ticks(*frame.sizes, 7 if frame.width > 500 else 3):
         x = frame.x(size)
         parts.append(tag("line", class_="axis", x1=x, x2=x, y1=foot, y2=foot + 5))
-        label = bytes_text(size) if size else "0"
-        parts.append(tag("text", label, x=x, y=foot + 19, class_="tick", text_anchor="middle"))
+        parts.append(tag("text", bytes_text(size), x=x, y=foot + 19, class_="tick", text_anchor="middle"))
     parts.append(tag("line", class_="axis", x1=LEFT, x2=end, y1=foot, y2=foot))
     if frame.strip:
         parts.append(tag("line", class_="break", x1=LEFT, x2=end, y1=base, y2=base))
         parts.append(tag("text", "far", x=LEFT - 8, y=base + 20, class_="tick", text_anchor="end"))
         parts.append(tag("text", "below", x=LEFT - 8, y=base + 33, class_="tick", text_anchor="end"))
     middle = (LEFT + end) / 2
-    parts.append(tag("text", "size of the file", x=middle, y=frame.height - 16, class_="tick", text_anchor="middle"))
+    parts.append(
+        tag("text", "size of the file, logarithmic", x=middle, y=frame.height - 16, class_="tick", text_anchor="middle")
+    )
     parts.append(tag("text", "↑ " + axis, x=4, y=14, class_="tick strong"))
     return parts
 
@@ -166,14 +182,17 @@ def _mark(frame: Frame, point: Point, x: float, axis: str) -> list[Markup]:
         y = frame.base + 17.0
         arrow = tag("path", class_=look, d=f"M{x:.1f} {y - 16:.1f}l-4 5m4-5l4 5", fill="none")
         value = tag("text", number(round(point.value, 1)), x=x, y=y + 20, class_="tick", text_anchor="middle")
-        return [tag("g", told, arrow, *glyph(point.result, point.label, x=x, y=y), value)]
+        return [tag("g", told, arrow, *glyph(point.result, point.label, x=x, y=y, size=frame.mark), value)]
     low, high, y = frame.y(point.low), frame.y(point.high), frame.y(point.value)
     ends = f"M{x - 4:.1f} {high:.1f}h8M{x:.1f} {high:.1f}V{low:.1f}"
     ends += f"M{x - 4:.1f} {low:.1f}h8" if point.low >= frame.floor else "m-4 -5l4 5l4 -5"
     parts = [told, tag("path", class_=look, d=ends, fill="none")]
     if point.winner:
-        parts.append(tag("circle", class_="ring", cx=x, cy=y, r=13))
-    return [tag("g", *parts, *glyph(point.result, point.label, x=x, y=y)), *_winner(frame, point, x, high)]
+        parts.append(tag("circle", class_="ring", cx=x, cy=y, r=frame.mark + 4))
+    return [
+        tag("g", *parts, *glyph(point.result, point.label, x=x, y=y, size=frame.mark)),
+        *_winner(frame, point, x, high),
+    ]
 
 
 def _winner(frame: Frame, point: Point, x: float, high: float) -> list[Markup]:

@@ -81,7 +81,7 @@ def times(ratio: Any) -> str:
 def prose(text: Any) -> str:
     """A sentence made elsewhere, with real minus signs, × and ≤, and numbers kept with their units."""
     text = re.sub(r"(?<![\w.)])-(?=\d)", MINUS, str(text or ""))
-    text = re.sub(r"(\d) x (?=float)", rf"\1{NBSP}× ", text)
+    text = re.sub(r"(\d) x (?=float|\()", rf"\1{NBSP}× ", text)
     text = re.sub(r"(?<=\w)<=(?=\d)", f"{NBSP}≤{NBSP}", text)
     text = re.sub(r"(?<=\w)>=(?=\d)", f"{NBSP}≥{NBSP}", text)
     return re.sub(r"(\d) (?=(%|MB|bytes|points)(\W|$))", rf"\1{NBSP}", text)

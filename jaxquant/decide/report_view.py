@@ -110,7 +110,7 @@ def _charts(result: Mapping[str, Any], measure: Measure) -> list[dict[str, Any]]
     points = [_point(row, k, measure, winner_of(result)) for k, row in enumerate(rows) if _drawable(row)]
     if not points or base is None:
         return []
-    reference = {"points": 0.0, "same": None, "score": base["score"]}[measure.kind]
+    reference = {"points": 0.0, "same": 100.0, "score": base["score"]}[measure.kind]
     common = {"bar": measure.threshold, "reference": reference, "float_bytes": base["bytes"], "axis": measure.axis}
     return [
         {"class": name, "svg": loss_chart(points, **common, bytes_text=text.size_tick, **shape)}
