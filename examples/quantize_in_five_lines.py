@@ -16,4 +16,5 @@ values = refquant.dequantize_tensor(reference)
 differing = int(np.count_nonzero(reference.codes != np.asarray(device.codes)))
 differing += int(np.count_nonzero(reference.scale != np.asarray(device.scale)))
 error = float(np.linalg.norm(weight - values) / np.linalg.norm(weight))
-print(f"{reference.codes.size:,} codes and {reference.scale.size:,} scales: {differing} differ; relative error {error:.4f}")
+sizes = f"{reference.codes.size:,} codes and {reference.scale.size:,} scales"
+print(f"{sizes}: {differing} differ; relative error {error:.4f}")

@@ -15,7 +15,8 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     """Tensors by name.
 
     Args:
-      a, b: name → array or QTensor, as `store.load` gives them.
+      a: name → array or QTensor, as `store.load` gives them.
+      b: likewise.
     Returns:
       dict with only_a, only_b (names) and tensors: dicts with name, equal, why, differing, elements, worst (largest
       |a − b|), error (‖a − b‖ / ‖a‖), worst first.
@@ -29,14 +30,28 @@ def _one(name: str, a: Any, b: Any) -> dict[str, Any]:
     x, y = _values(a), _values(b)
     row: dict[str, Any] = {"name": name, "elements": int(x.size), "kind_a": _kind(a), "kind_b": _kind(b)}
     if x.shape != y.shape:
-        return row | {"equal": False, "why": f"shape {x.shape} against {y.shape}", "differing": None, "worst": None, "error": None}
-    count = differing(x, y) if x.dtype == y.dtype else int(np.count_nonzero(x.astype(np.float64) != y.astype(np.float64)))
+        return row | {
+            "equal": False,
+            "why": f"shape {x.shape} against {y.shape}",
+            "differing": None,
+            "worst": None,
+            "error": None,
+        }
+    count = (
+        differing(x, y) if x.dtype == y.dtype else int(np.count_nonzero(x.astype(np.float64) != y.astype(np.float64)))
+    )
     x64, y64 = x.astype(np.float64), y.astype(np.float64)
     finite = np.isfinite(x64) & np.isfinite(y64)
     off, power = np.where(finite, x64 - y64, 0.0), np.where(finite, x64, 0.0)
     norm = float(np.linalg.norm(power))
     error = float(np.linalg.norm(off)) / norm if norm else float(np.any(off))
-    return row | {"equal": count == 0, "why": "", "differing": count, "worst": float(np.max(np.abs(off), initial=0)), "error": error}
+    return row | {
+        "equal": count == 0,
+        "why": "",
+        "differing": count,
+        "worst": float(np.max(np.abs(off), initial=0)),
+        "error": error,
+    }
 
 
 def _values(tensor: Any) -> np.ndarray:
@@ -100,9 +115,11 @@ def _print(a: Path, b: Path, found: dict[str, Any], equal: bool, top: int) -> No
         if row["why"]:
             print(f"  {row['name']}: {row['why']}")
             continue
-        print(f"  {row['error']:.6f} relative, worst {row['worst']:.3g}, {row['differing']:,} of {row['elements']:,}  {kinds}  {row['name']}")
+        count = f"{row['differing']:,} of {row['elements']:,}"
+        print(f"  {row['error']:.6f} relative, worst {row['worst']:.3g}, {count}  {kinds}  {row['name']}")
     if "answers" in found:
         told = found["answers"]
-        low, high = (100 * told["same"][k] for k in ("low", "high"))
-        print(f"answers: {told['changed']} of {told['n']} changed; same {100 * told['same']['estimate']:.1f} % [{low:.1f}, {high:.1f}]")
-        print(f"score: {100 * told['score_a']:.1f} against {100 * told['score_b']:.1f} (n = {told['n']}; {told['workload']})")
+        low, high, middle = (100 * told["same"][k] for k in ("low", "high", "estimate"))
+        print(f"answers: {told['changed']} of {told['n']} changed; same {middle:.1f} % [{low:.1f}, {high:.1f}]")
+        print(f"score: {100 * told['score_a']:.1f} against {100 * told['score_b']:.1f} (n = {told['n']})")
+        print(f"workload: {told['workload']}")

@@ -147,7 +147,9 @@ def probe(size: int) -> tuple[np.ndarray, np.float32]:
     count = max(size // 512 * 512, 512)
     steps = random.integers(-140, 140, count // 2) + 0.5
     near = (steps * np.float64(scale)).astype(np.float32).view(np.int32) + random.integers(-2, 3, count // 2, np.int32)
-    wide = random.normal(size=count - count // 2).astype(np.float32) * np.float32(2) ** random.integers(-6, 10, count - count // 2)
+    wide = random.normal(size=count - count // 2).astype(np.float32) * np.float32(2) ** random.integers(
+        -6, 10, count - count // 2
+    )
     return np.concatenate([near.view(np.float32), wide.astype(np.float32)]), scale
 
 
@@ -175,12 +177,28 @@ def doctor_command(size: int, *, as_json: bool) -> int:
     found = examine(size)
     healthy = all(row.guarded == 0 for row in found)
     if as_json:
-        print(json.dumps({"device": device.device_kind, "jax": jax.__version__, "healthy": healthy, "hazards": [vars(f) for f in found]}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "device": device.device_kind,
+                    "jax": jax.__version__,
+                    "healthy": healthy,
+                    "hazards": [vars(f) for f in found],
+                },
+                indent=1,
+            )
+        )
         return 0 if healthy else 5
     print(f"{device.platform} ({device.device_kind}), JAX {jax.__version__}, NumPy {np.__version__}")
-    print(f"\n{'expression':<24} {'elements':>9} {'plain JAX':>10} {'guarded':>8}  elements that differ from NumPy, and why")
+    print(
+        f"\n{'expression':<24} {'elements':>9} {'plain JAX':>10} {'guarded':>8}  differing from NumPy, and why"
+    )
     for row in found:
         print(f"{row.name:<24} {row.elements:>9,} {row.plain:>10,} {row.guarded:>8,}  {row.why}")
-    told = "every guard holds here" if healthy else "A GUARD DOES NOT HOLD HERE: please report this output; codes may differ from refquant's"
+    told = (
+        "every guard holds here"
+        if healthy
+        else "A GUARD DOES NOT HOLD HERE: please report this; codes may differ from refquant's"
+    )
     print(f"\n{told}")
     return 0 if healthy else 5

@@ -143,14 +143,16 @@ def _worst(row: dict[str, Any], scheme: Scheme, picture: Path | None) -> dict[st
 def _print(headers: list[files.Header], found: dict[str, Any], top: int, errors: str | None, picture: Any) -> None:
     weights = sum(info.size for header in headers for info in header.tensors)
     count = sum(len(header.tensors) for header in headers)
-    print(f"{found['path']}: {weights:,} elements in {count} tensors, {len(headers)} file(s); sizes from the header alone")
+    print(f"{found['path']}: {weights:,} elements in {count} tensors, {len(headers)} file(s), from the header alone")
     print()
     print(f"{'scheme':<38} {'linear':>9} {'embed':>9} {'other':>9} {'total':>9}  bits/el  fits in {GIGABYTES} GB")
     for size in found["sizes"]:
         part = {k: size["classes"].get(k, 0) for k in ("linear", "conv", "embedding", "other")}
         columns = (part["linear"] + part["conv"], part["embedding"], part["other"], size["total"])
         fits = " ".join(f"{'yes' if left >= 0 else 'no':>4}" for left in size["fits"].values())
-        print(f"{size['scheme']:<38} {' '.join(f'{_mega(c):>9}' for c in columns)}  {size['bits_per_weight']:>7.2f}  {fits}")
+        print(
+            f"{size['scheme']:<38} {' '.join(f'{_mega(c):>9}' for c in columns)}  {size['bits_per_weight']:>7.2f}  {fits}"
+        )
     print()
     print("'fits' counts the weights alone: activations and caches need room of their own.  Scales are counted.")
     if errors is None:

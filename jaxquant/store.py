@@ -6,7 +6,6 @@ The layout is refquant.files.quantized's (specs/65-files.md); codes and scales a
 import math
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -175,7 +174,9 @@ def _parts(q: QTensor, name: str) -> dict[str, np.ndarray]:
     if q.zero_point is not None:
         zero = np.asarray(q.zero_point)
         storage = q.spec.fmt.storage
-        parts[f"{name}.zero_point"] = zero if zero.dtype == np.float32 else zero.astype(storage).view(_ZERO_VIEW[storage])
+        parts[f"{name}.zero_point"] = (
+            zero if zero.dtype == np.float32 else zero.astype(storage).view(_ZERO_VIEW[storage])
+        )
     return parts
 
 

@@ -134,7 +134,7 @@ def _inputs(text: str, whole: str) -> TensorScheme:
     scheme = parse_tensor(text)
     if scheme.grain not in ("tensor", "token"):
         raise ValueError(
-            f"scheme {whole!r}: inputs have grain {scheme.grain!r}, need tensor or token (a scale that varies along the "
-            "contracted axis cannot leave the sum)"
+            f"scheme {whole!r}: inputs have grain {scheme.grain!r}, need tensor or token (a scale that varies along "
+            "the contracted axis cannot leave the sum)"
         )
     return scheme

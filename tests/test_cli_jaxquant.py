@@ -146,7 +146,13 @@ def test_decide_on_ones_own_model(capsys, tmp_path, monkeypatch):
     assert "DECISION" in err
     assert (tmp_path / "jaxquant-decide" / "model.safetensors").exists()
     code, _, err = run(
-        capsys, "decide", "small_models:build_linen", "--on", "small_models:labelled", "--score", "small_models:bad_score"
+        capsys,
+        "decide",
+        "small_models:build_linen",
+        "--on",
+        "small_models:labelled",
+        "--score",
+        "small_models:bad_score",
     )
     assert (code, "one finite number" in err) == (2, True)
 

@@ -21,7 +21,8 @@ from jaxquant.decide.run import Ladder  # noqa: E402
 from jaxquant.store import load  # noqa: E402
 from refquant.files import read_header, sha256_file  # noqa: E402
 
-RUNGS = ("int8:channel", "w=int8:channel,e=int8:channel", "w=int8:channel,a=int8:token", "int4:g32:sf16", "nf4:g64:sf16",
+RUNGS = ("int8:channel", "w=int8:channel,e=int8:channel", "w=int8:channel,a=int8:token", "int4:g32:sf16",
+         "nf4:g64:sf16",
          "w=int4:g32:sf16,a=int8:tensor", "uint4:g16:asym", "uint8:channel:fzero", "int2:g32:se4m3")  # fmt: skip
 
 
@@ -43,7 +44,9 @@ def test_decide_writes_the_winner_at_the_predicted_size(decided):
     result, out = decided
     assert result["decision"]["winner"] == "w=int8:channel,e=int8:channel"
     saved = out / "model.safetensors"
-    assert saved.stat().st_size == result["saved"]["bytes"] == result["saved"]["predicted"] == result["rows"][2]["bytes"]
+    assert (
+        saved.stat().st_size == result["saved"]["bytes"] == result["saved"]["predicted"] == result["rows"][2]["bytes"]
+    )
     assert json.loads((out / "result.json").read_text())["decision"] == result["decision"]
     assert (out / "report.html").stat().st_size > 10_000
 

@@ -8,13 +8,18 @@ import typer
 
 def command(
     model: Annotated[
-        str | None, typer.Argument(help="module:function giving a Flax model, or a folder of type bert; default: MiniLM.")
+        str | None,
+        typer.Argument(help="module:function giving a Flax model, or a folder of type bert; default: MiniLM."),
     ] = None,
     on: Annotated[str | None, typer.Option(help="module:function giving the examples.")] = None,
-    score: Annotated[str | None, typer.Option(help="module:function scoring (output, example); default: agreement.")] = None,
+    score: Annotated[
+        str | None, typer.Option(help="module:function scoring (output, example); default: agreement.")
+    ] = None,
     bar: Annotated[str, typer.Option(help="lose<=POINTS, score>=S or same>=P%.")] = "lose<=2",
     scheme: Annotated[list[str] | None, typer.Option(help="A rung instead of the default ladder; repeatable.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for report, JSON and model; default: jaxquant-decide.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report, JSON and model; default: jaxquant-decide.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")] = False,
 ) -> int:
     """Quantize a model every way, ask it real questions, and say which file is good enough.

@@ -48,7 +48,9 @@ def _report(source: Path, output: Path, plans: tuple, console: object, *, as_jso
     before, after = source.stat().st_size, output.stat().st_size
     done = [plan for plan in plans if plan.scheme]
     if as_json:
-        entries = [{"name": p.info.name, "kind": p.kind, "scheme": str(p.scheme or "float"), "why": p.why} for p in plans]
+        entries = [
+            {"name": p.info.name, "kind": p.kind, "scheme": str(p.scheme or "float"), "why": p.why} for p in plans
+        ]
         print(json_module.dumps({"bytes_before": before, "bytes_after": after, "tensors": entries}, indent=1))
         return
     print(f"{output}: {after / 1e6:.2f} MB from {before / 1e6:.2f} MB; {len(done)} of {len(plans)} tensors quantized")

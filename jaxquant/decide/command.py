@@ -86,7 +86,9 @@ def _introduce(printer: Any, target: Any, workload: Any) -> None:
     from jaxquant.decide.console import size_text
 
     weights = sum(info.size for info in target.infos)
-    printer.line(f"model     {target.source.name}: {weights:,} weights, {size_text(sum(i.nbytes for i in target.infos))}")
+    printer.line(
+        f"model     {target.source.name}: {weights:,} weights, {size_text(sum(i.nbytes for i in target.infos))}"
+    )
     for k, text in enumerate(workload.describe().splitlines()):
         printer.line(("workload  " if k == 0 else "          ") + text)
     printer.line()
@@ -103,7 +105,9 @@ def _climb(job: Any, printer: Any) -> None:
 
 def _bits(job: Any, printer: Any) -> None:
     compared, differ = sum(r.codes for r in job.rows), sum(r.differing for r in job.rows)
-    verdict = "0 differ" if not differ else f"{differ:,} DIFFER: a bug, please report it with the JSON beside the report"
+    verdict = (
+        "0 differ" if not differ else f"{differ:,} DIFFER: a bug, please report it with the JSON beside the report"
+    )
     printer.line(f"NumPy and JAX compared on all {compared:,} codes, scales and zero points of every row: {verdict}")
     printer.line()
 
@@ -123,7 +127,9 @@ def _write(job: Any, folder: Path, before: str | None, printer: Any) -> dict[str
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     write_report(result, folder / "report.html")
     if saved:
-        printer.line(f"model     {saved} ({saved.stat().st_size:,} bytes, predicted {job.found['saved']['predicted']:,})")
+        printer.line(
+            f"model     {saved} ({saved.stat().st_size:,} bytes, predicted {job.found['saved']['predicted']:,})"
+        )
     if before:
         printer.line(f"source    sha256 {before[:16]}... {'unchanged' if before == after else 'CHANGED'}")
     printer.line(f"report    {folder / 'report.html'}  (numbers: {folder / 'result.json'})")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from jaxquant.decide import anatomy, decision, speed
-from jaxquant.decide.bars import Bar
 from jaxquant.decide.decision import Decision
 from jaxquant.decide.ladder import Rung
 from jaxquant.decide.rows import Row
@@ -73,7 +72,7 @@ class Job:
             rows += [(scheme, int(i), float(drop[i])) for i in np.flatnonzero(~answers.same_as(base))]
         by_scheme: dict[str, int] = {}
         kept = []
-        for scheme, i, drop in sorted(rows, key=lambda row: -row[2]):
+        for scheme, i, drop in sorted(rows, key=lambda row: -np.nan_to_num(row[2], nan=np.inf)):
             by_scheme[scheme] = by_scheme.get(scheme, 0) + 1
             if by_scheme[scheme] <= max(CHANGED // max(len(self.rungs), 1), 12):
                 kept.append(_change(work, base, self.ladder.answers[scheme], scheme, i, drop))
@@ -83,7 +82,7 @@ class Job:
 
     def speed(self) -> list[speed.Timing]:
         """Float against the two ways of running quantized weights, at batch 1 and at the workload's batch."""
-        target, batch = self.ladder.target, self.ladder.workload.batches(1)[0]
+        batch = self.ladder.workload.batches(1)[0]
         ways = self._ways()
         single = tuple(np.asarray(a)[:1] for a in batch)
         timings = speed.measure(ways, single) + speed.measure(ways, batch, rounds=3)
@@ -93,7 +92,10 @@ class Job:
     def _ways(self) -> dict[str, Any]:
         target, ladder = self.ladder.target, self.ladder
         ways: dict[str, Any] = {"float": (target.forward({}), sum(i.nbytes for i in target.infos))}
-        for label, text in (("int4, dequantized at each call", "int4:g32:sf16"), ("int8 inputs and weights", "w8a8:token")):
+        for label, text in (
+            ("int4, dequantized at each call", "int4:g32:sf16"),
+            ("int8 inputs and weights", "w8a8:token"),
+        ):
             scheme = parse(text)
             plans = ladder.plans(scheme)
             quantized = {name: entry.q for name, entry in ladder.quantizer(plans).items()}
@@ -180,7 +182,9 @@ def _model(target: Target) -> dict[str, Any]:
 
     classes: dict[str, dict[str, int]] = {}
     for info in target.infos:
-        entry = classes.setdefault(classify(info.name, info.shape, info.dtype), {"weights": 0, "bytes": 0, "tensors": 0})
+        entry = classes.setdefault(
+            classify(info.name, info.shape, info.dtype), {"weights": 0, "bytes": 0, "tensors": 0}
+        )
         entry["weights"] += info.size
         entry["bytes"] += info.nbytes
         entry["tensors"] += 1

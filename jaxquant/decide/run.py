@@ -67,7 +67,9 @@ class Ladder:
         plans = self.plans(Scheme())
         size = predicted_bytes(plans, self.target.source.metadata)
         seconds = time.perf_counter() - started
-        return Row("float", "as it is", size, bits_per_weight(plans), _mean(answers), len(answers.score), seconds=seconds)
+        return Row(
+            "float", "as it is", size, bits_per_weight(plans), _mean(answers), len(answers.score), seconds=seconds
+        )
 
     def _row(self, rung: Rung) -> Row:
         started = time.perf_counter()

@@ -62,8 +62,10 @@ def summary(timings: list[Timing]) -> str:
     base = timings[0].what
     quantized = [t for t in timings if t.what != base]
     best, worst = (pick(quantized, key=lambda t: t.ratio) for pick in (min, max))
-    spread = f"{best.ratio:.2f} x ({best.what}, batch {best.batch}) to {worst.ratio:.2f} x ({worst.what}, batch {worst.batch})"
+    spread = " to ".join(f"{t.ratio:.2f} x ({t.what}, batch {t.batch})" for t in (best, worst))
     if best.ratio > 0.95:
-        return f"No speed-up on this device: {spread} {base}'s time. Smaller is not faster without a fused native kernel."
+        return (
+            f"No speed-up on this device: {spread} {base}'s time. Smaller is not faster without a fused native kernel."
+        )
     slow = " Elsewhere smaller is slower." if worst.ratio > 1.05 else ""
     return f"From {spread} {base}'s time on this device.{slow}"

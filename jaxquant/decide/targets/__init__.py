@@ -43,8 +43,10 @@ class Target(Protocol):
         """The float forward pass with some weights replaced by other float arrays; compiled once for all."""
         ...
 
-    def forward_quantized(self, quantized: Mapping[str, Any], plans: tuple[Plan, ...], inputs: Any) -> Callable[..., Any]:
-        """The forward pass with codes in its dense layers (name → QTensor): on integer inputs, or dequantized (None)."""
+    def forward_quantized(
+        self, quantized: Mapping[str, Any], plans: tuple[Plan, ...], inputs: Any
+    ) -> Callable[..., Any]:
+        """The forward pass with codes in its dense layers: on integer inputs, or dequantized (inputs None)."""
         ...
 
     def input_magnitudes(self) -> Callable[..., dict[str, Any]]:

@@ -91,7 +91,9 @@ class NnxTarget:
             return QuantizedLinear(self._as_kernel(name, quantized[name]), bias, spec)
 
         model = replaced(self.model, make)
-        floats = {name: dequantize_tensor(q) for name, q in quantized.items() if name in self._names and name not in used}
+        floats = {
+            name: dequantize_tensor(q) for name, q in quantized.items() if name in self._names and name not in used
+        }
         graph, state = nnx.split(model)
         nnx.update(state, nnx.from_flat_state({self._names[n][0]: self._param(n, v) for n, v in floats.items()}))
         run = jax.jit(lambda state, *args: nnx.merge(graph, state)(*args))

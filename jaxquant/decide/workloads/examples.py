@@ -137,6 +137,7 @@ def _hashes(picked: list[np.ndarray]) -> np.ndarray:
 
 def _margins(outputs: list[np.ndarray]) -> np.ndarray:
     """How far the first choice is ahead of the second (0 where there is none)."""
+
     def one(output: np.ndarray) -> float:
         if output.ndim == 0 or output.shape[-1] < 2:
             return 0.0
