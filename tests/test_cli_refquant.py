@@ -4,7 +4,6 @@ import io
 import json
 import re
 import sys
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from cli_support import runner, write_answers, write_vectors
 
 from refquant import decode, encode, quantize
 from refquant.cli import reach
-from refquant.cli.numbers import nearest_float32, parse_code, parse_real, pattern, short
+from refquant.cli.numbers import parse_code, pattern, short
 from refquant.cli.verbs import EXIT_CODES, JAXQUANT, VERBS
 from refquant.conventions.presets import PRESETS
 from refquant.formats import ALL, FloatFormat, IntFormat
@@ -41,6 +40,7 @@ def test_examples_golden_run(run, line, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
 def test_help_golden_sentence_examples_options_exit_codes(run, verb):
+    """CMD-3."""
     code, out, err = run(f"{verb.name} --help")
     flat = " ".join(out.split())
     assert code == 0 and not err
@@ -192,36 +192,41 @@ def test_numbers_from_stdin(run, monkeypatch):
     assert run("encode - --fmt int8")[0] == 2
 
 
-def test_parse_real_property_rounds_once():
-    """Midway between two binary32 numbers and a hair beside it: through binary64 the hair is lost."""
-    hair = Fraction(1, 1 << 200)
-    for bits in (0x3F800000, 0x3F800001, 0x00000000, 0x007FFFFF, 0x7F7FFFFE):
-        low, high = (Fraction(float(np.uint32(b).view(np.float32))) for b in (bits, bits + 1))
-        middle = (low + high) / 2
-        assert nearest_float32(middle - hair).view(np.uint32) == bits
-        assert nearest_float32(middle + hair).view(np.uint32) == bits + 1
-        assert nearest_float32(middle).view(np.uint32) == bits + bits % 2
-    edge = Fraction(2) ** 128 - Fraction(2) ** 103
-    assert np.isinf(nearest_float32(edge)) and nearest_float32(edge - hair).view(np.uint32) == 0x7F7FFFFF
+def test_colour_golden_in_this_process(run, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\033[" in run("show conventions")[1]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\033[" not in run("show conventions")[1]
 
 
-@pytest.mark.parametrize(
-    ("text", "bits"),
-    [
-        ("0.1", 0x3DCCCCCD),
-        ("-0", 0x80000000),
-        ("0x80000001", 0x80000001),
-        ("0x1.8p-3", 0x3E400000),
-        ("-inf", 0xFF800000),
-        ("1e-9999", 0),
-        ("-1e-9999", 0x80000000),
-        ("1e9999", 0x7F800000),
-        ("-1E39", 0xFF800000),
-        ("Nan", 0x7FC00000),
-    ],
-)
-def test_parse_real_golden(text, bits):
-    assert int(parse_real(text).view(np.uint32)) == bits
+def test_interrupted_golden_exit_130(run, monkeypatch):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("refquant.cli.run.run", interrupted)
+    assert run("show")[0] == 130
+
+
+def test_stdin_that_is_no_text_golden_exit_4(run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe\xff"), encoding="utf-8"))
+    code, _, err = run("encode - --fmt int8")
+    assert code == 4 and "no text" in err
+
+
+def test_encode_golden_words_for_the_edges(run):
+    out = run("encode inf -inf 1e9 nan 0.25 -- --fmt e5m2 --overflow special".replace("-- ", ""))[1]
+    assert "kept" in out and "overflows" in out
+    assert "becomes NaN" in run("encode 1e9 --fmt e4m3fn --overflow special")[1]
+    assert "NaN has no code here" in run("encode nan --fmt int8")[1]
+    assert "saturates" in run("encode inf --fmt int8")[1]
+    assert "0x7 = 1 takes x from" not in run("encode 1 --fmt nf4")[1]
+
+
+def test_decode_golden_scaled(run):
+    assert "(code - 128) * 0.5" in run("decode 130 --fmt uint8 --scale 0.5 --zero-point 128")[1]
+    assert "(code - -8) * 0.5 + -1.5" in run("decode 1 --fmt int4 --scale 0.5 --zero-point -1.5")[1]
+    assert "code * 3" in run("decode 1 --fmt e2m1fn --scale 3")[1]
+    assert "beyond" not in run("decode 255 --fmt dynamic8")[1]
 
 
 def test_decode_golden(run):
@@ -266,5 +271,6 @@ def test_decode_golden(run):
     ],
 )
 def test_bad_input_golden_one_line_and_exit_2(run, line, told):
+    """CMD-1, CMD-2."""
     code, out, err = run(line)
     assert (code, out) == (2, "") and told in err and len(err.splitlines()) == 1

@@ -3,10 +3,14 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from cli_support import runner, write_answers, write_vectors
 
+from refquant import encode
 from refquant.cli import vector_files
+from refquant.conventions import Cast
+from refquant.formats import ALL
 
 
 @pytest.fixture
@@ -90,6 +94,28 @@ def test_vectors_golden_check_of_floats(run, vectors, row, code):
     assert (found["exit_code"], found["differ"]) == (code or 3, code) and found["unanswered"] == 1
 
 
+def test_vectors_golden_long_arrays_are_cut_and_json_is_whole(run, tmp_path):
+    bits = [0] * 20
+    case = {"id": "long", "fn": "f.g", "args": {"n": 3, "x": {"dtype": "int8", "shape": [20], "bits": bits}}}
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "g.jsonl").write_text(
+        json.dumps(case | {"expect": {"y": {"dtype": "int8", "bits": bits}}}) + "\n\n"
+    )
+    assert "... 4 more" in " ".join(run(f"vectors show g --from {tmp_path / 'v'}")[1].split())
+    assert (
+        len(json.loads(run(f"vectors show g --json --from {tmp_path / 'v'}")[1])["cases"][0]["args"]["x"]["bits"]) == 20
+    )
+    (tmp_path / "v" / "h.jsonl").write_text('{"schema": 1}\n{"schema": 1}')
+    assert "line 2: the case has no 'id'" in run(f"vectors list --from {tmp_path / 'v'}")[2]
+
+
+def test_vectors_golden_check_limits_what_it_prints(run, vectors):
+    rows = [{"id": "enc-1", "codes": [1, 3]}, {"id": "enc-2", "codes": [1]}]
+    path = write_answers(vectors.parent / "answers.jsonl", *rows)
+    assert "and 1 more" in run(f"vectors check {path} --limit 1 --from {vectors}")[1]
+    assert run(f"vectors check {path} {path} --from {vectors}")[0] == 2
+
+
 def test_vectors_golden_check_names_cases_and_suspects(run, vectors):
     path = write_answers(
         vectors.parent / "answers.jsonl", {"id": "enc-1", "codes": [1, 3]}, {"id": "enc-2", "codes": [126]}
@@ -127,3 +153,26 @@ def test_unreadable_golden_exit_4(run, vectors, line, told):
     (root / "broken" / "a.jsonl").write_text('{"id": "x"}')
     code, out, err = run(line.format(root))
     assert (code, out) == (4, "") and told in err
+
+
+def encoded(case, spoil):
+    x = np.array([int(word, 16) for word in case["args"]["x"]["bits"]], np.uint32).view(np.float32)
+    fmt = ALL[case["options"]["fmt"]]
+    codes = encode(x, fmt=fmt, cast=Cast(**case["options"].get("cast", {}))).astype(int)
+    away = np.where(np.abs(x) == 0.5, np.copysign(1, x), codes).astype(int)  # a tie away from zero
+    return {"id": case["id"], "codes": (away if spoil and fmt.name == "int8" else codes).tolist()}
+
+
+@pytest.mark.parametrize("spoil", [False, True])
+def test_vectors_golden_of_this_checkout_judge_encode(run, tmp_path, spoil):
+    """The files of specs/vectors in the form they have: right answers are EQUAL, a planted bug is named."""
+    files = vector_files.about(vector_files.read_all(vector_files.folder(None)), "codec.encode")
+    cases = [case for file in files for case in file.cases if case["args"]["x"]["dtype"] == "float32"]
+    path = write_answers(tmp_path / "answers.jsonl", *(encoded(case, spoil) for case in cases))
+    found = json.loads(run(f"vectors check {path} --json")[1])
+    assert found["checked"] == len(cases) > 50 and found["unknown"] == []
+    assert {one["id"] for one in found["differences"]} == {
+        c["id"] for c in cases if spoil and encoded(c, True) != encoded(c, False)
+    }
+    assert found["exit_code"] == (1 if spoil else 3 if found["unanswered"] else 0)
+    assert bool(found["differences"]) == spoil

@@ -46,7 +46,11 @@ class Choice:
         return np.where(place < self.affine.body_size(size), body, tail)
 
     def _quantized(self, x: np.ndarray, affine: Affine) -> np.ndarray:
-        return quantize(x, self.scale, self.zero_point, fmt=self.fmt, convention=affine, cast=self.cast)
+        scale, zero_point = np.asarray(self.scale), self._zero_point()
+        return quantize(x, scale, zero_point, fmt=self.fmt, convention=affine, cast=self.cast)
+
+    def _zero_point(self) -> np.ndarray | None:
+        return None if self.zero_point is None else np.asarray(self.zero_point)
 
     @np.errstate(all="ignore")
     def values(self, codes: np.ndarray) -> np.ndarray:
@@ -55,7 +59,7 @@ class Choice:
             return decode(codes, fmt=self.fmt)
         given = isinstance(self.affine, Affine) and self.affine.op == "given"
         scale = np.float32(1) / self.scale if given else self.scale
-        return dequantize(codes, scale, self.zero_point, fmt=self.fmt)
+        return dequantize(codes, np.asarray(scale), self._zero_point(), fmt=self.fmt)
 
     def named(self) -> dict[str, Any]:
         """The choice for JSON."""

@@ -25,7 +25,7 @@ def run(arguments: Namespace, screen: Screen) -> int:
         named = {key: value for key, value in choice.named().items() if key in ("fmt", "scale_bits", "zero_point")}
         screen.json(named | {"results": [_entry(c, v, choice.fmt) for c, v in zip(codes, values, strict=True)]})
         return 0
-    scaled = "" if choice.scale is None else f"  (value = {_formula(choice)})"
+    scaled = f"  (value = {_formula(choice)})" if choice.scale is not None else ""
     screen.line(screen.paint(f"decode {choice.fmt.name}{scaled}", "bold"))
     wide = max(choice.fmt.bits + 3, 6)
     screen.line(screen.paint(f"{'code':<6} {'int':>6}  {_head(choice.fmt, wide)} {'value':>15}  its bits", "dim"))
@@ -48,8 +48,8 @@ def _entry(code: int, value: np.float32, fmt: Format) -> dict[str, object]:
 
 
 def _formula(choice: Choice) -> str:
-    zero, scale = choice.zero_point, choice.scale
-    if isinstance(zero, np.float32) and isinstance(choice.fmt, IntFormat):
+    zero, scale = choice.zero_point, np.float32(1) if choice.scale is None else choice.scale
+    if zero is not None and zero.dtype == np.float32 and isinstance(choice.fmt, IntFormat):
         return f"(code - {choice.fmt.qmin}) * {short(scale)} + {short(zero)}"
     return f"code * {short(scale)}" if not zero else f"(code - {zero}) * {short(scale)}"
 

@@ -78,7 +78,7 @@ def limits(fmt: Format) -> Limits:
 
 def _at(codes: np.ndarray, values: np.ndarray, among: np.ndarray, *, last: bool = False) -> tuple[int, np.float32]:
     place = np.flatnonzero(among)[np.argsort(values[among], kind="stable")][-1 if last else 0]
-    return int(codes[place]), values[place]
+    return int(codes[place]), np.float32(values[place])
 
 
 def fields(code: int, fmt: Format) -> str:
@@ -109,9 +109,10 @@ def as_json(fmt: Format, *, codes: bool) -> dict[str, Any]:
         found |= {key: getattr(fmt, key) for key in keys}
     for name in ("max", "min", "min_normal", "min_positive"):
         end = getattr(ends, name)
-        found[name] = code_entry(*end, fmt) if end else None
+        found[name] = code_entry(end[0], end[1], fmt) if end else None
     found |= {"inf_codes": list(ends.inf), "nan_codes": list(ends.nan), "negative_zero_code": ends.negative_zero}
     found["source"] = fmt.source
     if codes:
-        found["codes"] = [code_entry(c, v, fmt) for c, v in zip(*codes_and_values(fmt), strict=True)]
+        every, values = codes_and_values(fmt)
+        found["codes"] = [code_entry(c, v, fmt) for c, v in zip(every, values, strict=True)]
     return found

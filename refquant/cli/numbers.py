@@ -37,7 +37,7 @@ def _stdin() -> list[str]:
 
 
 def parse_real(text: str) -> np.float32:
-    """A decimal, C99 hexadecimal, inf, nan or 0x + 8 digits (the bits) as binary32, rounded once.
+    """A decimal, C99 hexadecimal, inf, nan or 0x + 8 digits (the bits) as binary32, rounded once (CMD-5).
 
     Raises:
       ValueError: anything else.
@@ -118,7 +118,7 @@ def pattern(code: int, fmt: Format) -> str:
     return f"0x{code & ((1 << fmt.bits) - 1):0{(fmt.bits + 3) // 4}X}"
 
 
-def short(value: float | np.floating) -> str:
+def short(value: float | np.number) -> str:
     """The shortest decimal that reads back as the same number."""
     if np.isnan(value):
         return "NaN"

@@ -12,7 +12,7 @@ def run(words: list[str]) -> int:
     """Runs the verb that the words name; returns the exit code."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
-        return 0 if words else 2
+        return 0 if words else 2  # CMD-1
     if words[0] == "--version":
         return _version()
     if words[0] not in VERBS:
@@ -39,8 +39,9 @@ def _verb(words: list[str]) -> int:
 
 
 def _fail(verb: str, error: Exception, code: int) -> int:
-    strerror = getattr(error, "strerror", None)
-    text = f"{error.filename}: {strerror}" if strerror and getattr(error, "filename", None) else str(error)
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"  # CMD-2: without the error's number
     print(f"refquant {verb}: {text}".encode("ascii", "backslashreplace").decode(), file=sys.stderr)
     return code
 

@@ -39,7 +39,7 @@ def table(screen: Screen, *, as_json: bool) -> int:
     for row in PRESETS.values():
         points = (row.affine.body, row.affine.tail) if isinstance(row.affine, Lanes) else (row.affine,)
         for k, point in enumerate(points):
-            name = f"{row.name if k == 0 else f'  the last n % {row.affine.n}':<{wide}}"
+            name = f"{row.name if k == 0 else '  the rest':<{wide}}"
             words = "".join(f"{getattr(point, key):<{room}}" for key, room in heads[1:])
             known = _known(row, screen.width - wide - 37) if k == 0 else ""
             screen.line(f"{screen.paint(name, 'bold') if k == 0 else name}{words} {known}")

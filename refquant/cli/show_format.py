@@ -123,9 +123,9 @@ def _lines(fmt: Format, codes: np.ndarray, values: np.ndarray, screen: Screen) -
 
 def _table(fmt: Format, codes: np.ndarray, values: np.ndarray, screen: Screen) -> None:
     """Codes from left to right; the left edge names the row's first code, the head what to add."""
-    mirrored = isinstance(fmt, FloatFormat) and fmt.signed
+    mirrored = fmt if isinstance(fmt, FloatFormat) and fmt.signed else None
     if mirrored:
-        codes, values = codes[: fmt.sign_bit], values[: fmt.sign_bit]
+        codes, values = codes[: mirrored.sign_bit], values[: mirrored.sign_bit]
     exponents = isinstance(fmt, FloatFormat) and not fmt.zero
     cells = [(power(float(value)) if exponents else "") or short(value) for value in values]
     wide = max(map(len, cells)) + 2
@@ -138,7 +138,7 @@ def _table(fmt: Format, codes: np.ndarray, values: np.ndarray, screen: Screen) -
         row = "".join(f"{cells[k] if 0 <= k < len(cells) else '':>{wide}}" for k in inside)
         screen.line(f"  {screen.paint(pattern(start, fmt), 'dim')} {row}")
     if mirrored:
-        screen.line(f"  {_mirror(fmt)}")
+        screen.line(f"  {_mirror(mirrored)}")
 
 
 def _mirror(fmt: FloatFormat) -> str:

@@ -42,7 +42,11 @@ def _list(files: list[VectorFile], arguments: Namespace, screen: Screen) -> int:
         screen.line(line[: screen.width])
     cases = sum(len(file.cases) for file in chosen)
     screen.line()
-    screen.line(f"{len(chosen)} files, {cases:,} cases, in {folder(arguments.folder)}")
+    where = folder(arguments.folder)
+    screen.line(f"{len(chosen)} files, {cases:,} cases, in {where}")
+    tables = sum(1 for _ in where.rglob("*.json"))
+    if tables:
+        screen.line(f"Beside them {tables} tables of thresholds (.json), the whole function of a convention each")
     screen.line(f"Cases of one:       refquant vectors show {chosen[0].name}")
     screen.line("Yours against them: refquant vectors check FILE")
     return 0

@@ -1,4 +1,4 @@
-"""The verbs of the command.  DATA: what each is for, its two examples, and its options (at most eight)."""
+"""The verbs of the command.  DATA: what each is for, its two examples, and its options (at most eight; CMD-3)."""
 
 from dataclasses import dataclass
 from typing import Any
