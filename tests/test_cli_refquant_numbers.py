@@ -38,3 +38,12 @@ def test_parse_real_property_rounds_once():
 )
 def test_parse_real_golden(text, bits):
     assert int(parse_real(text).view(np.uint32)) == bits
+
+
+def test_parse_real_property_of_decimals_beside_a_midpoint():
+    """The decimal of 1 + 2^-24 and a digit more: binary64 would round both to the tie."""
+    middle = "1.000000059604644775390625"
+    assert int(parse_real(middle).view(np.uint32)) == 0x3F800000
+    assert int(parse_real(middle + "0000000001").view(np.uint32)) == 0x3F800001
+    assert int(parse_real("-" + middle + "0000000001").view(np.uint32)) == 0xBF800001
+    assert int(parse_real(middle[:-1] + "4999999999").view(np.uint32)) == 0x3F800000

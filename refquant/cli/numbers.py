@@ -2,6 +2,7 @@
 
 import math
 import re
+import struct
 import sys
 from fractions import Fraction
 
@@ -49,6 +50,8 @@ def parse_real(text: str) -> np.float32:
             return np.float32(float(text))
         if "0x" in text.lower() and "p" not in text.lower():
             raise ValueError
+        if "0x" not in text.lower() and _is_plain(text):
+            return np.float32(float(text))
         exact = _hexadecimal(text) if "0x" in text.lower() else _decimal(text)
     except (ValueError, OverflowError, ZeroDivisionError):
         raise ValueError(
@@ -56,6 +59,15 @@ def parse_real(text: str) -> np.float32:
             "(0x + 8 digits)"
         ) from None
     return nearest_float32(exact, negative=text.startswith("-"))
+
+
+def _is_plain(text: str) -> bool:
+    """Whether binary64 on the way does no harm: it is not midway between two normal binary32 numbers."""
+    if "/" in text or "_" in text:
+        return False
+    value = float(text)
+    low = struct.unpack("<Q", struct.pack("<d", value))[0] & 0x1FFFFFFF
+    return 2.0**-126 <= abs(value) < 2.0**127 and low != 0x10000000
 
 
 def _decimal(text: str) -> Fraction:
