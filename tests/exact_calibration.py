@@ -11,8 +11,24 @@ from collections import Counter
 from fractions import Fraction
 
 import exact_affine
-from exact import FLT_MAX, Real, add, div, flushed, from_bits, is_nan, log2_floor, mul, negated, of, ordered_key
-from exact import rounded, scalb, to_bits, tree_sum
+from exact import (
+    FLT_MAX,
+    Real,
+    add,
+    div,
+    flushed,
+    from_bits,
+    is_nan,
+    log2_floor,
+    mul,
+    negated,
+    of,
+    ordered_key,
+    rounded,
+    scalb,
+    to_bits,
+    tree_sum,
+)
 
 from refquant.spec import ScaleRule
 

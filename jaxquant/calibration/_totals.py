@@ -1,4 +1,4 @@
-"""Running sums of 64-bit numbers in pieces (`_wide.Pair`), in integer steps only."""
+"""Sums of 64-bit numbers in pieces (`_wide.Pair`), in integer steps only, of at most 2**16 numbers of the last axis."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -7,14 +7,13 @@ from jaxquant._wide import Pair
 
 
 def running(values: Pair) -> Pair:
-    """The running sum mod 2**64 over the last axis, of at most 2**16 numbers."""
-    high, low = values[0].astype(jnp.uint32), values[1]
-    pieces = (low & 0xFFFF, low >> 16, high & 0xFFFF, high >> 16)
-    sums = [lax.cumsum(piece, axis=piece.ndim - 1) for piece in pieces]
-    for i in range(3):
-        sums[i + 1] = sums[i + 1] + (sums[i] >> 16)  # below 2**32: 2**16 numbers of 16 bits, and a carry
-    high = (sums[3] << 16) | (sums[2] & 0xFFFF)
-    return high.astype(jnp.int32), (sums[1] << 16) | (sums[0] & 0xFFFF)
+    """The running sum mod 2**64."""
+    return _joined([lax.cumsum(piece, axis=piece.ndim - 1) for piece in _pieces(values)])
+
+
+def total(values: Pair) -> Pair:
+    """The sum mod 2**64."""
+    return _joined([lax.reduce(piece, jnp.uint32(0), lax.add, (piece.ndim - 1,)) for piece in _pieces(values)])
 
 
 def last(values: Pair) -> Pair:
@@ -25,3 +24,15 @@ def last(values: Pair) -> Pair:
 def counted(counts: Array) -> Pair:
     """Non-negative int32 as pairs."""
     return jnp.zeros_like(counts), counts.astype(jnp.uint32)
+
+
+def _pieces(values: Pair) -> list[Array]:
+    high, low = values[0].astype(jnp.uint32), values[1]
+    return [low & 0xFFFF, low >> 16, high & 0xFFFF, high >> 16]
+
+
+def _joined(sums: list[Array]) -> Pair:
+    for i in range(3):
+        sums[i + 1] = sums[i + 1] + (sums[i] >> 16)  # below 2**32: 2**16 numbers of 16 bits, and a carry
+    high = (sums[3] << 16) | (sums[2] & 0xFFFF)
+    return high.astype(jnp.int32), (sums[1] << 16) | (sums[0] & 0xFFFF)

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxquant import _wide
@@ -15,7 +16,6 @@ from jaxquant.calibration.minmax import cut
 MILLION = 1_000_000
 
 
-@partial(jax.jit, static_argnames=("millionths", "two_sided"))
 def finalize(state: HistogramState, *, millionths: int = 999_900, two_sided: bool = False) -> tuple[Array, Array]:
     """The range that covers `millionths` of the data, no wider than what was seen.
 
@@ -36,6 +36,11 @@ def finalize(state: HistogramState, *, millionths: int = 999_900, two_sided: boo
       [0.0, 1.008]
     """
     within("finalize", "millionths", millionths, 1, MILLION, "a share of the data, CAL-4")
+    return _finalize(state, np.uint32(millionths), two_sided)
+
+
+@partial(jax.jit, static_argnums=2)
+def _finalize(state: HistogramState, millionths: Array, two_sided: bool) -> tuple[Array, Array]:
     sides = _totals.running(_totals.counted(state.counts.reshape(2, -1)))
     positive, negative = [(sides[0][i], sides[1][i]) for i in range(2)]
     above, below = _totals.last(positive), _totals.last(negative)
@@ -60,7 +65,7 @@ def _end(cumulative: _wide.Pair, need: _wide.Limbs, other_side: _wide.Pair | Non
     return jnp.where(_less(_times(other_side, MILLION), need), end, 0.0)
 
 
-def _times(pair: _wide.Pair, factor: int) -> _wide.Limbs:
+def _times(pair: _wide.Pair, factor: Array | int) -> _wide.Limbs:
     return _wide.multiply_limbs(jnp.uint32(factor), pair[0].astype(jnp.uint32), pair[1])
 
 

@@ -33,9 +33,9 @@ def finalize(state: LinearState, *, fmt: Format) -> tuple[np.ndarray, np.ndarray
     Differs from: ModelOpt (binary64; bins of the first batch's width).
     Example:
       >>> from refquant.formats import ALL
-      >>> state = update(init(), np.float32([*np.linspace(-1, 1, 999), 40.0]))
-      >>> [round(float(v), 4) for v in finalize(state, fmt=ALL["int8"])]
-      [-1.0, 4.0]
+      >>> state = update(init(), np.float32(np.tan(np.linspace(-1.55, 1.55, 9999))))
+      >>> [float(v) for v in finalize(state, fmt=ALL["int4"])]
+      [-16.4375, 16.4375]
     """
     levels = level_count(fmt)
     h = _folded(state.counts)

@@ -1,17 +1,16 @@
 """Counts on bins whose edges are the bfloat16 numbers (specs/40-calibration.md, CAL-3, CAL-9)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from refquant.arguments import as_real
-from refquant.blocks import CHUNK
 from refquant.calibration import minmax
 from refquant.calibration.minmax import MinMaxState, add_counts
 
 BINS = 1 << 16
-LARGEST = np.int32(0x7F7FFFFF)
-PART = 8 * CHUNK  # a histogram of 65,536 bins costs as much as that many elements
+LARGEST = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True)
@@ -85,17 +84,17 @@ def finalize(state: HistogramState) -> tuple[np.ndarray, np.ndarray]:
 
 
 @np.errstate(all="ignore")
-def tally(x: np.ndarray, index: object, bins: int) -> np.ndarray:
-    """How many elements of x fall in each bin, int32; `index` gives a bin from the bits of non-NaN values."""
+def tally(x: np.ndarray, index: Callable[[np.ndarray], np.ndarray], bins: int) -> np.ndarray:
+    """How many elements of x fall in each bin, int32; `index` gives the bins of finite values."""
     flat, counts = np.ascontiguousarray(x).reshape(-1), np.zeros(bins, np.int64)
-    for start in range(0, flat.size, PART):
-        bits = flat[start : start + PART].astype(np.float32).view(np.int32)
-        sizes = bits & 0x7FFFFFFF
-        at = index(np.minimum(sizes, LARGEST), bits < 0)  # CAL-3 ±inf counts as ±FLT_MAX
-        at = np.where(sizes > 0x7F800000, bins, at)  # CAL-3 NaN is left out
-        counts += np.bincount(at, minlength=bins + 1)[:bins]
+    step = 8 * bins  # clearing a histogram must cost less than filling it
+    for start in range(0, flat.size, step):
+        part = flat[start : start + step].astype(np.float32)
+        if not np.max(np.abs(part)) <= LARGEST:
+            part = np.clip(part[~np.isnan(part)], -LARGEST, LARGEST)  # CAL-3 NaN is left out, ±inf is ±FLT_MAX
+        counts += np.bincount(index(part), minlength=bins)
     return np.minimum(counts, minmax.LARGEST_COUNT).astype(np.int32)  # CAL-9
 
 
-def _index(sizes: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    return (sizes >> 16) + np.where(negative, 1 << 15, 0)  # CAL-3
+def _index(x: np.ndarray) -> np.ndarray:
+    return x.view(np.uint32) >> 16  # CAL-3

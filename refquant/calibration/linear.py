@@ -99,12 +99,10 @@ def midpoints(state: LinearState) -> np.ndarray:
     return np.stack([middle, -middle])
 
 
-def _index(sizes: np.ndarray, negative: np.ndarray, *, exponent: np.ndarray) -> np.ndarray:
-    """CAL-8 on the bits: a 24-bit significand, shifted to 12 bits at the exponent E and further below it."""
-    field = sizes >> 23
-    significand = (sizes & 0x7FFFFF) | np.where(field > 0, 1 << 23, 0)
-    below = exponent + 127 - np.maximum(field, 1)
-    return (significand >> np.minimum(12 + below, 31)) + np.where(negative, BINS, 0)
+def _index(x: np.ndarray, *, exponent: np.ndarray) -> np.ndarray:
+    """CAL-8: |x| / w, exact in binary64, rounded down; the negative side follows the positive one."""
+    steps = np.abs(x.astype(np.float64)) * 2.0 ** (11 - int(exponent))
+    return steps.astype(np.int64) + BINS * np.signbit(x)
 
 
 def _joined(state: LinearState, exponent_: np.ndarray) -> np.ndarray:
