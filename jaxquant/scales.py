@@ -64,6 +64,7 @@ def _range_of(x: jax.Array, *, tile: Shape, shape: Shape) -> tuple[jax.Array, ja
         return jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32)  # SCL-1, GRA-2
     keys, inside = blocks.tiled(_keys(x), tile, jnp.int32(0))
     low, high = _extremes(keys, inside)
+    low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)  # tiles of one element reduce no axis: SCL-1's zero is due
     return bits.value_of(low.reshape(shape)), bits.value_of(high.reshape(shape))
 
 
