@@ -33,7 +33,7 @@ def quantize_file(
     resume: bool = True,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> tuple[Plan, ...]:
-    """Writes the quantized form of a safetensors file; the source is only read.
+    """Writes the quantized form of a safetensors file; the source is only read (FIL-5).
 
     Args:
       source: a safetensors file.

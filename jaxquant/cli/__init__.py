@@ -5,7 +5,7 @@ import sys
 EXIT_CODES = (
     "Exit codes: 0 pass or equal, 1 fail or differ, 2 usage, 3 unsure, 4 input unreadable, 5 bits differ (a bug)."
 )
-ELSEWHERE = ("show", "encode", "decode", "vectors", "conform")
+ELSEWHERE = ("show", "encode", "decode", "vectors")
 
 
 def main(argv: list[str] | None = None) -> int:

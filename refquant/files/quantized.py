@@ -147,7 +147,7 @@ def file_metadata(plans: Iterable[Plan], source: Mapping[str, str] | None = None
 
 
 def predicted_bytes(plans: Iterable[Plan], source: Mapping[str, str] | None = None) -> int:
-    """Exact bytes of the file that `jaxquant quantize` would write."""
+    """Exact bytes of the file that `jaxquant quantize` would write (FIL-4)."""
     plans = tuple(plans)
     return predicted_size([part for entry in plans for part in entry.stored()], file_metadata(plans, source))
 
