@@ -18,7 +18,6 @@ from refquant.conventions import CAST, Cast
 from refquant.formats import CodebookFormat, FloatFormat, Format, IntFormat
 
 INF, NAN = "inf", "nan"
-HALF = Fraction(1, 2)
 FLT_MAX = 0x7F7FFFFF
 
 
@@ -51,6 +50,7 @@ def pow2(exponent: int) -> Fraction:
     return Fraction(1 << exponent) if exponent >= 0 else Fraction(1, 1 << -exponent)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def from_bits(bits: int) -> Real:
     """The value of a binary32 pattern."""
     exponent, mantissa = divmod(bits & 0x7FFFFFFF, 1 << 23)
@@ -76,26 +76,33 @@ def of(value: float | int | Fraction) -> Real:
 
 def nearest(value: Fraction, ties: str) -> int:
     """RND-1 on a finite value (and "zero": ties toward zero)."""
+    return nearest_quotient(value.numerator, value.denominator, ties)
+
+
+def nearest_quotient(a: int, b: int, ties: str) -> int:
+    """RND-1 of a / b, b > 0."""
+    low, rest = divmod(a, b)
     if ties == "trunc":
-        return int(value)
-    low = math.floor(value)
-    if value - low != HALF:
-        return low + (value - low > HALF)
+        return low + (a < 0 and rest > 0)
+    if 2 * rest != b:
+        return low + (2 * rest > b)
     return {"even": low + low % 2, "up": low + 1, "down": low, "away": low + (low >= 0), "zero": low + (low < 0)}[ties]
 
 
 def log2_floor(size: Fraction) -> int:
     """The exponent e with 2^e <= size < 2^(e+1)."""
-    e = size.numerator.bit_length() - size.denominator.bit_length()
-    return e if pow2(e) <= size else e - 1
+    a, b = size.numerator, size.denominator
+    e = a.bit_length() - b.bit_length()
+    return e if a << max(-e, 0) >= b << max(e, 0) else e - 1
 
 
 def rounded(real: Real, binary: Binary = F32) -> Real:
     """One rounding to a binary precision, ties to even, gradual underflow, overflow to infinity."""
-    if isinstance(real.size, str) or real.size == 0:
+    if isinstance(real.size, str) or not real.size:
         return real
-    unit = pow2(max(log2_floor(real.size) - binary.digits + 1, binary.lowest))
-    size = nearest(real.size / unit, "even") * unit
+    unit = max(log2_floor(real.size) - binary.digits + 1, binary.lowest)
+    whole = nearest_quotient(real.size.numerator << max(-unit, 0), real.size.denominator << max(unit, 0), "even")
+    size = Fraction(whole << unit) if unit >= 0 else Fraction(whole, 1 << -unit)
     return Real(real.negative, INF if size >= pow2(binary.top) else size)
 
 
