@@ -42,7 +42,7 @@ def from_key(key: np.ndarray) -> np.ndarray:
 
 
 @np.errstate(all="ignore")
-def scalb(x: np.ndarray, k: np.ndarray | int) -> np.ndarray:
+def scalb(x: np.ndarray | np.float32, k: np.ndarray | int) -> np.ndarray:
     """x * 2**k, rounded once, ties to even, also in the subnormals.
 
     Args:

@@ -3,10 +3,55 @@
 Both packages raise these texts (GEN-5).  Arrays appear only as owners of a shape and a dtype.
 """
 
+from typing import Protocol, cast
+
 from refquant import checks
 from refquant.formats import IntFormat
 from refquant.granularity import Granularity, PerAxis, PerBlock, PerGroup, PerTensor, PerToken, Shape
 from refquant.spec import QuantSpec
+
+
+class Shaped(Protocol):
+    """An array of either package, as the owner of a shape and a dtype."""
+
+    @property
+    def shape(self) -> Shape:
+        """A tuple of ints."""
+        ...
+
+    @property
+    def dtype(self) -> object:
+        """Known by its name."""
+        ...
+
+
+class Quantized(Protocol):
+    """A QTensor of either package."""
+
+    @property
+    def codes(self) -> Shaped:
+        """Of the storage dtype of the format."""
+        ...
+
+    @property
+    def scale(self) -> Shaped:
+        """One element a tile."""
+        ...
+
+    @property
+    def zero_point(self) -> Shaped | None:
+        """As scale, or none."""
+        ...
+
+    @property
+    def spec(self) -> QuantSpec:
+        """What decides the bits."""
+        ...
+
+
+def integers(spec: QuantSpec) -> IntFormat:
+    """The format of a side of a sum, which `check_layer` has made sure is an integer one (LAY-3)."""
+    return cast(IntFormat, spec.fmt)
 
 
 def magnitude(fmt: IntFormat, centred: bool) -> int:
@@ -81,10 +126,11 @@ def check_sums(function: str, products: int, spec: QuantSpec, inputs: QuantSpec,
     """
     if isinstance(spec.granularity, PerGroup):
         products = min(products, spec.granularity.size)
-    checks.accumulator(function, products, magnitude(inputs.fmt, centred[0]), magnitude(spec.fmt, centred[1]))
+    largest = (magnitude(integers(side), own) for side, own in zip((inputs, spec), centred, strict=True))
+    checks.accumulator(function, products, *largest)
 
 
-def check_weight(function: str, weight: object) -> None:
+def check_weight(function: str, weight: Quantized) -> None:
     """A QTensor's codes, scale and zero point are those of its spec.
 
     Args:
@@ -142,7 +188,7 @@ def check_bias(
         )
 
 
-def check_embed(function: str, ids: object, table: object) -> None:
+def check_embed(function: str, ids: object, table: Quantized) -> None:
     """Integers pick rows of a table of rank 2 (LAY-6).
 
     Raises:

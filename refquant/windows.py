@@ -103,10 +103,10 @@ def _pairs(
             raise ValueError(f"{function}: padding is {padding!r}, need {need} or numbers (LAY-5)")
         return tuple(_named(padding, n, r, s) for n, r, s in zip(space, reach, steps, strict=True))
     each = (padding,) * len(space) if isinstance(padding, int) else tuple(padding)
-    pairs = tuple((one, one) if isinstance(one, int) else tuple(one) for one in each)
+    pairs = [(one, one) if isinstance(one, int) else tuple(one) for one in each]
     if len(pairs) != len(space) or not all(len(p) == 2 and all(isinstance(n, int) for n in p) for p in pairs):
         raise ValueError(f"{function}: padding is {padding!r}, need a number or {len(space)} numbers or pairs (LAY-5)")
-    return pairs
+    return tuple((low, high) for low, high in pairs)
 
 
 def _named(padding: str, size: int, reach: int, step: int) -> tuple[int, int]:

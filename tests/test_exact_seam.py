@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 pytest.importorskip("jax")
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 from jax import lax
 
 from jaxquant import _exact

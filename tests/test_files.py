@@ -5,11 +5,8 @@ import os
 import time
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
-import safetensors
-import safetensors.numpy
 
 from refquant import files, formats
 from refquant.files import _tensors
@@ -31,13 +28,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_golden_a_file_of_the_library_reads_the_same(file):
+    library = pytest.importorskip("safetensors.numpy")
     rng = np.random.default_rng(0)
     arrays = {
         f"t_{dtype}": rng.integers(0, 2 if dtype == "?" else 100, (5, 3)).astype(dtype)
         for dtype in ("?", "u1", "i1", "u2", "i2", "f2", "u4", "i4", "f4", "u8", "i8", "f8", "c8")
     }
     arrays |= {"scalar": np.array(2.5, np.float32), "empty": np.zeros((0, 7), np.int8)}
-    safetensors.numpy.save_file(arrays, file, {"made": "by a test"})
+    library.save_file(arrays, file, {"made": "by a test"})
     header = files.read_header(file)
     assert header.metadata == {"made": "by a test"}
     assert set(header.by_name) == set(arrays)
@@ -53,10 +51,11 @@ def test_golden_a_file_of_the_library_reads_the_same(file):
 
 def test_external_every_dtype_of_the_library_is_known(file):
     """A tensor of 24 elements of each type: the library accepts the same sizes."""
+    library = pytest.importorskip("safetensors")
     for dtype, bits in files.ITEM_BITS.items():
         size = 24 * bits // 8
         make(file, {"x": {"dtype": dtype, "shape": [2, 12], "data_offsets": [0, size]}}, bytes(range(size)))
-        with safetensors.safe_open(file, "numpy") as opened:
+        with library.safe_open(file, "numpy") as opened:
             assert opened.get_slice("x").get_dtype() == dtype
         array = files.read_tensor(files.read_header(file), "x")
         assert array.nbytes == size
@@ -70,6 +69,7 @@ def test_exhaustive_format_names_are_formats():
 
 
 def test_golden_bfloat16_and_float8_come_as_codes(file):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
     values = np.float32([1, -2.5, 0.5, 3]).reshape(2, 2)
     for dtype, kind in (("BF16", ml_dtypes.bfloat16), ("F8_E4M3", ml_dtypes.float8_e4m3fn)):
         data = values.astype(kind).tobytes()
@@ -88,12 +88,13 @@ def test_golden_bools_that_are_no_bools_become_bools(file):
 
 @pytest.mark.parametrize("piece", [1, 16, 33, 10**9])
 def test_property_rows_in_pieces_are_the_tensor(file, piece):
+    library = pytest.importorskip("safetensors.numpy")
     arrays = {
         "a": np.arange(77, dtype=np.float32).reshape(7, 11),
         "s": np.array(3.0),
         "e": np.zeros((0, 3)),
     }
-    safetensors.numpy.save_file(arrays, file)
+    library.save_file(arrays, file)
     header = files.read_header(file)
     for name in ("a", "s"):
         pieces = list(files.iter_rows(header, name, piece_bytes=piece))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 pytest.importorskip("jax")
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 from jax import lax
 
 import jaxquant

@@ -46,6 +46,8 @@ DENSE = [
 
 @pytest.mark.parametrize(("grain", "fmt", "asym", "dtype"), DENSE, ids=str)
 def test_dense_differential_third_opinion(backend: object, grain: object, fmt: str, asym: bool, dtype: str) -> None:
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
     rng = np.random.default_rng(DENSE.index((grain, fmt, asym, dtype)))
     weight = qtensor.quantize_tensor(rng.standard_normal((10, 3)).astype(np.float32), spec("int4", grain, asym))
     x, how = inputs(rng, (4, 10), np.float32(0.21), special=False), spec(fmt, PerToken())

@@ -55,9 +55,10 @@ def level_count(fmt: Format) -> int:
     Raises:
       ValueError: no integer format, or too many.
     """
-    names = (fmt.name,) if isinstance(fmt, IntFormat) and fmt.qmax < MOST_LEVELS else ()
+    levels = fmt.qmax + 1 if isinstance(fmt, IntFormat) else MOST_LEVELS + 1
+    names = (fmt.name,) if levels <= MOST_LEVELS else ()
     checks.option("finalize", "fmt", fmt.name, names, "an integer format of at most 1,024 magnitudes, CAL-6")
-    return fmt.qmax + 1
+    return levels
 
 
 def lg(v: np.ndarray) -> np.ndarray:

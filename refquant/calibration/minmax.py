@@ -75,7 +75,8 @@ def seen(x: np.ndarray, like: MinMaxState) -> MinMaxState:
     checks.same_shape("update", "scale of x", like.granularity.scale_shape(x.shape), like.low.shape, "state.low")
     low, high = scales.range_of(x, granularity=like.granularity)  # SCL-1
     nan, inf = np.count_nonzero(np.isnan(x)), np.count_nonzero(np.isinf(x))
-    return MinMaxState(low, high, *(np.array(n, np.int32) for n in (x.size - nan, nan, inf)), like.granularity)
+    count, nan, inf = (np.array(n, np.int32) for n in (x.size - nan, nan, inf))
+    return MinMaxState(low, high, count, nan, inf, like.granularity)
 
 
 def merge(a: MinMaxState, b: MinMaxState) -> MinMaxState:
@@ -97,8 +98,8 @@ def merge(a: MinMaxState, b: MinMaxState) -> MinMaxState:
     checks.same_shape("merge", "b.low", b.low.shape, a.low.shape, "a.low")
     low = from_key(np.minimum(ordered_key(a.low), ordered_key(b.low)))  # CAL-1
     high = from_key(np.maximum(ordered_key(a.high), ordered_key(b.high)))  # CAL-1
-    counts = (add_counts(getattr(a, name), getattr(b, name)) for name in ("count", "nan", "inf"))
-    return MinMaxState(low, high, *counts, a.granularity)
+    count, nan, inf = add_counts(a.count, b.count), add_counts(a.nan, b.nan), add_counts(a.inf, b.inf)
+    return MinMaxState(low, high, count, nan, inf, a.granularity)
 
 
 def finalize(state: MinMaxState) -> tuple[np.ndarray, np.ndarray]:

@@ -48,9 +48,9 @@ def finalize(
 def _end(cumulative: np.ndarray, need: int, other_side: int) -> np.ndarray:
     """The largest number of the first bin at which `need` elements lie at or below it; 0 on the other side."""
     if other_side >= need:
-        return np.float32(0)
+        return np.zeros((), np.float32)
     first = int(np.searchsorted(cumulative, need))
-    return np.uint32(first << 16 | 0xFFFF).view(np.float32)  # CAL-4
+    return np.array(first << 16 | 0xFFFF, np.uint32).view(np.float32)  # CAL-4
 
 
 __all__ = ["finalize", "init", "merge", "update"]

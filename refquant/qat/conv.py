@@ -32,7 +32,7 @@ def conv(
     inputs: QuantSpec | None = None,
     input_scale: np.ndarray | None = None,
     input_zero_point: np.ndarray | None = None,
-    dtype: object = "float32",
+    dtype: np.dtype | type | str = "float32",
 ) -> np.ndarray:
     """The convolution (the kernel is not flipped) of x with a quantized kernel, plus bias.
 

@@ -17,7 +17,7 @@ def dense(
     inputs: QuantSpec | None = None,
     input_scale: np.ndarray | None = None,
     input_zero_point: np.ndarray | None = None,
-    dtype: object = "float32",
+    dtype: np.dtype | type | str = "float32",
 ) -> np.ndarray:
     """The product x · weight + bias, on integer codes where both sides have them.
 

@@ -34,7 +34,7 @@ def einsum(
     inputs: QuantSpec | None = None,
     input_scale: np.ndarray | None = None,
     input_zero_point: np.ndarray | None = None,
-    dtype: object = "float32",
+    dtype: np.dtype | type | str = "float32",
 ) -> np.ndarray:
     """The einsum of x and a quantized weight, on integer codes where both sides have them.
 
@@ -76,7 +76,7 @@ def contract(
     bias: np.ndarray | None,
     inputs: QuantSpec | None,
     static: tuple | None,
-    dtype: object,
+    dtype: np.dtype | type | str,
     *,
     broadcast: bool = False,
 ) -> np.ndarray:

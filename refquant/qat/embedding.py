@@ -12,7 +12,7 @@ from refquant.qtensor import QTensor
 from refquant.spec import QuantSpec
 
 
-def embed(ids: np.ndarray, table: QTensor, *, dtype: object = "float32") -> np.ndarray:
+def embed(ids: np.ndarray, table: QTensor, *, dtype: np.dtype | type | str = "float32") -> np.ndarray:
     """The rows of a quantized table.
 
     Args:
@@ -69,7 +69,7 @@ def attend(
     inputs: QuantSpec | None = None,
     input_scale: np.ndarray | None = None,
     input_zero_point: np.ndarray | None = None,
-    dtype: object = "float32",
+    dtype: np.dtype | type | str = "float32",
 ) -> np.ndarray:
     """The product x · transposed table + bias: the dense layer of a tied embedding.
 

@@ -9,9 +9,11 @@ from refquant.affine import quantize
 from refquant.arguments import as_real, real_result
 from refquant.contractions import Contraction
 from refquant.formats import IntFormat
-from refquant.layer_checks import check_static, magnitude
+from refquant.layer_checks import check_static, integers, magnitude
 from refquant.qtensor import QTensor, quantize_tensor, spec_convention
 from refquant.spec import QuantSpec
+
+Number = np.ndarray | np.generic | float
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +36,14 @@ def real_input(function: str, x: object) -> np.ndarray:
     return as_real(function, "x", x)
 
 
-def result_dtype(function: str, dtype: object) -> np.dtype:
+def result_dtype(function: str, dtype: np.dtype | type | str) -> np.dtype:
     """The dtype of a layer's result."""
     return real_result(function, dtype)
 
 
-def given(function: str, x: np.ndarray, inputs: QuantSpec | None, scale: object, zero_point: object) -> tuple | None:
+def given(
+    function: str, x: np.ndarray, inputs: QuantSpec | None, scale: Number | None, zero_point: Number | None
+) -> tuple | None:
     """The static scale and zero point as arrays, None for a dynamic layer (LAY-4).
 
     Raises:
@@ -48,9 +52,9 @@ def given(function: str, x: np.ndarray, inputs: QuantSpec | None, scale: object,
     """
     scale = np.float32(scale) if type(scale) in (int, float) else scale
     zero_point = np.int32(zero_point) if type(zero_point) is int else zero_point
-    shapes = [None if v is None else np.shape(v) for v in (scale, zero_point)]
-    check_static(function, inputs, x.shape, *shapes)
-    if scale is None:
+    shape, zero_shape = (None if v is None else np.shape(v) for v in (scale, zero_point))
+    check_static(function, inputs, x.shape, shape, zero_shape)
+    if scale is None or inputs is None:
         return None
     scale, zero_point = np.asarray(scale), None if zero_point is None else np.asarray(zero_point)
     checks.scale_dtype(function, scale.dtype)
@@ -63,12 +67,12 @@ def input_operand(x: np.ndarray, inputs: QuantSpec, static: tuple | None) -> Ope
     """The inputs' codes, by the static scale or by one from their own range (LAY-4)."""
     if static is None:
         q = quantize_tensor(x, inputs)  # LAY-4
-        return centred(q.codes, q.zero_point, q.scale, inputs.fmt)
+        return centred(q.codes, q.zero_point, q.scale, integers(inputs))
     scale, zero_point = static
     convention = spec_convention(inputs)
     step = np.float32(1) / scale if convention.op == "given" else scale  # QTN-2
     codes = quantize(x, step, zero_point, fmt=inputs.fmt, granularity=inputs.granularity, convention=convention)
-    return centred(codes, zero_point, scale, inputs.fmt)
+    return centred(codes, zero_point, scale, integers(inputs))
 
 
 def centred(codes: np.ndarray, zero_point: np.ndarray | None, scale: np.ndarray, fmt: IntFormat) -> Operand:
@@ -86,7 +90,7 @@ def weight_operand(weight: QTensor) -> Operand:
         tile = weight.spec.granularity.tile(weight.codes.shape)
         for axis, size in enumerate(tile):
             zero = np.repeat(zero, size, axis).take(range(weight.codes.shape[axis]), axis)
-    return centred(weight.codes, zero, weight.scale, weight.spec.fmt)
+    return centred(weight.codes, zero, weight.scale, integers(weight.spec))
 
 
 @np.errstate(all="ignore")
