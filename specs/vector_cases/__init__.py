@@ -1,0 +1,1 @@
+"""The golden vectors: which cases exist, what refquant gives for them, and what the third opinion says."""
