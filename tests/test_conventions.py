@@ -31,6 +31,7 @@ def test_tables_property_every_row_says_who_and_which_version(rows):
 
 
 def test_tables_property_points_are_hashable_and_read_as_words():
+    """CNV-1, CNV-7."""
     points = [row.affine for row in PRESETS.values()] + [row.point for row in (*CASTS.values(), *RESCALES.values())]
     assert len({hash(p) for p in points}) > 20
     assert str(DEFAULT) == "div f32 int even sat qmin"
@@ -43,6 +44,7 @@ def test_presets_golden_the_library_default_is_the_onnx_formula():
 
 
 def test_lanes_golden_body_and_tail():
+    """CNV-6."""
     lanes = PRESETS["litert_builtin"].affine
     assert isinstance(lanes, Lanes) and lanes.n == 8
     assert [lanes.body_size(n) for n in (0, 7, 8, 17)] == [0, 0, 8, 16]

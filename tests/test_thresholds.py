@@ -62,6 +62,7 @@ def id_of(value: object) -> str:
 
 @pytest.mark.parametrize(("name", "point", "scale", "zero"), AFFINE, ids=id_of)
 def test_thresholds_property_table_equals_quantize(name, point, scale, zero):
+    """CNV-2, CNV-3: the table is the function."""
     fmt = ALL[name]
     steps = ref.thresholds(point, fmt, scale, zero)
     zero_point = (
@@ -149,6 +150,7 @@ def test_apply_property_shapes_and_dtypes(backend):
 
 
 def test_distance_property_counts_patterns(backend):
+    """CNV-4."""
     div, inv = (ref.thresholds(Affine(op), ALL["int8"], 0.1) for op in ("div", "inv"))
     qmax = ref.thresholds(Affine(nan="qmax"), ALL["int8"], 0.1)
     distance = backend.thresholds.distance
