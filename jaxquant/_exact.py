@@ -55,12 +55,14 @@ def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
 
     XLA rewrites A / broadcast(s) and A / constant to A * (1/s), (A / B) / C to A / (B * C), 1 / sqrt to rsqrt.  Here
     the divisor is a select whose predicate reads x against a threshold that the simplifier cannot see (a scalar
-    behind a barrier, so nothing is materialised), and the bits of x meet a zero that it cannot see.  A barrier on the
-    divisor fails under vmap, a plain select where x is constant.  Witness: test_div_differential.
+    behind a barrier, so nothing is materialised), and the bits of x and of the quotient meet a zero that it cannot
+    see.  A barrier on the divisor fails under vmap, a plain select where x is constant.  The quotient has one reader
+    only, or XLA:CPU would write it to memory before it is used.  Witness: test_div_differential.
     """
     pattern, hidden = bits(x), lax.optimization_barrier(jnp.int32(INF))
-    nan = (pattern & MAGNITUDE) > hidden
-    return from_bits(pattern ^ (hidden ^ INF)) / jnp.where(nan, jnp.float32(jnp.nan), divisor)
+    nan, zero = (pattern & MAGNITUDE) > hidden, hidden ^ INF
+    quotient = from_bits(pattern ^ zero) / jnp.where(nan, jnp.float32(jnp.nan), divisor)
+    return from_bits(bits(quotient) ^ zero)
 
 
 def reciprocal(x: jax.Array) -> jax.Array:

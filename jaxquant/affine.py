@@ -187,33 +187,30 @@ def _check_shapes(name: str, shape: tuple[int, ...], scale: Any, zero_point: Any
         checks.scale_shape(name, "zero_point", zero_point.shape, shape, granularity)
 
 
-def _laid_out(plan: Plan, x: jax.Array, *per_tile: Any) -> tuple[Any, ...]:
-    spread = [None if v is None else blocks.spread(jnp.asarray(v), x.shape, plan.tile) for v in per_tile]
-    return blocks.split(x, plan.tile), *spread
+def _spread(plan: Plan, shape: tuple[int, ...], *per_tile: Any) -> list[Any]:
+    return [None if v is None else blocks.spread(jnp.asarray(v), shape, plan.tile) for v in per_tile]
 
 
 @partial(jax.jit, static_argnums=0)
 def _quantize(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:
-    blocked, scale, zero_point = _laid_out(plan, x, scale, zero_point)
-    codes, _ = _steps.quantized(plan, _exact.widen(blocked), scale, zero_point)
-    return codes.astype(plan.fmt.storage).reshape(x.shape)
+    scale, zero_point = _spread(plan, x.shape, scale, zero_point)
+    codes, _ = _steps.quantized(plan, _exact.widen(x), scale, zero_point)
+    return codes.astype(plan.fmt.storage)
 
 
 @partial(jax.jit, static_argnums=0)
 def _dequantize(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:
-    blocked, scale, zero_point = _laid_out(plan, codes, scale, zero_point)
-    values = _steps.dequantized(plan, blocked.astype(jnp.int32), scale, zero_point)
-    return _exact.narrow(values, plan.dtype).reshape(codes.shape)
+    scale, zero_point = _spread(plan, codes.shape, scale, zero_point)
+    return _exact.narrow(_steps.dequantized(plan, codes.astype(jnp.int32), scale, zero_point), plan.dtype)
 
 
 def _forward(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> tuple[jax.Array, jax.Array]:
-    """(fake-quantized x, STE mask), both in the shape of x."""
+    """(fake-quantized x, STE mask)."""
     if plan.convention.zero == "bias" and zero_point is None:
         zero_point = jnp.zeros_like(scale)  # AFF-7, told to dequantize too
-    blocked, scale, zero_point = _laid_out(plan, x, scale, zero_point)
-    codes, inside = _steps.quantized(plan, _exact.widen(blocked), scale, zero_point)
-    values = _exact.narrow(_steps.dequantized(plan, codes, scale, zero_point), str(x.dtype))
-    return values.reshape(x.shape), inside().reshape(x.shape)
+    scale, zero_point = _spread(plan, x.shape, scale, zero_point)
+    codes, inside = _steps.quantized(plan, _exact.widen(x), scale, zero_point)
+    return _exact.narrow(_steps.dequantized(plan, codes, scale, zero_point), str(x.dtype)), inside()
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -1,8 +1,4 @@
-"""Arrays laid out so that one scale broadcasts over its tile (specs/20-affine.md, GRA-1..GRA-3).
-
-An axis whose tile divides it becomes two axes (tiles, tile); one whose tile is 1 or the whole axis stays.  Only a
-ragged axis costs an expanded scale.
-"""
+"""One scale a tile, against the array it belongs to (specs/20-affine.md, GRA-1..GRA-3)."""
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +6,18 @@ import jax.numpy as jnp
 from refquant.granularity import Shape
 
 
-def split(x: jax.Array, tile: Shape) -> jax.Array:
-    """The array with each evenly tiled axis as two axes, (tiles, tile)."""
-    return x.reshape(_split_shape(x.shape, tile))
-
-
 def spread(scale: jax.Array, shape: Shape, tile: Shape) -> jax.Array:
-    """One value a tile, shaped to broadcast against `split(x, tile)` of an x with that shape."""
+    """One value a tile, shaped to broadcast against an x of that shape.
+
+    The array keeps its own shape: reshaping x into groups would hide from XLA that a result may take x's buffer.  A
+    repeated scale is an index computation inside the loop that reads it and is never written to memory.
+    """
     if scale.ndim == 0:
         return scale
-    axes: list[int] = []
     for axis, (n, t) in enumerate(zip(shape, tile, strict=True)):
-        if _is_ragged(n, t):
+        if 1 < t < n:
             scale = _repeat(scale, axis, t, n)
-        axes += (scale.shape[axis], 1) if _is_split(n, t) else (scale.shape[axis],)
-    return scale.reshape(axes)
+    return scale
 
 
 def tiled(x: jax.Array, tile: Shape, fill: jax.Array) -> tuple[jax.Array, tuple[int, ...]]:
@@ -40,18 +33,6 @@ def tiled(x: jax.Array, tile: Shape, fill: jax.Array) -> tuple[jax.Array, tuple[
         shape += (n // t, t) if t < n else (n,)
         inside.append(len(shape) - 1)
     return x.reshape(shape), tuple(inside)
-
-
-def _split_shape(shape: Shape, tile: Shape) -> Shape:
-    return tuple(v for n, t in zip(shape, tile, strict=True) for v in ((n // t, t) if _is_split(n, t) else (n,)))
-
-
-def _is_split(n: int, t: int) -> bool:
-    return 1 < t < n and n % t == 0
-
-
-def _is_ragged(n: int, t: int) -> bool:
-    return 1 < t < n and n % t != 0
 
 
 def _repeat(scale: jax.Array, axis: int, times: int, size: int) -> jax.Array:

@@ -122,7 +122,7 @@ def _search_data(
 
     def loss(scale: Array, zero_point: Array | None) -> Array:
         fake = affine.fake_quantize(x, scale, zero_point, fmt=fmt, granularity=granularity, convention=convention)
-        losses = _power(_error(blocks.split(x, tile), blocks.split(fake, tile), unit), power)
+        losses = _power(_error(x, fake, unit), power)
         losses, inside = blocks.tiled(losses.reshape(x.shape), tile, jnp.float32(0))
         return _total(losses, inside[::-1]).reshape(low.shape)  # CAL-12
 
