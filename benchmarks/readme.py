@@ -1,8 +1,8 @@
 """The generated parts of README.md, from the recorded runs in benchmarks/results/.
 
-  python benchmarks/readme.py write                          README.md anew
-  python benchmarks/readme.py check                          exit code 1 where it is stale (a test runs this)
-  python benchmarks/readme.py record jaxquant-decide/result.json    a fresh run of `jaxquant decide` becomes the record
+python benchmarks/readme.py write                          README.md anew
+python benchmarks/readme.py check                          exit code 1 where it is stale (a test runs this)
+python benchmarks/readme.py record jaxquant-decide/result.json    a fresh run of `jaxquant decide` becomes the record
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def ladder() -> str:
     lines += [f"{row_text(_namespace(row))}  {_verdict(row)}".rstrip() for row in found["rows"]]
     bits = found["bits"]
     lines += ["", *_folded("DECISION  " + found["decision"]["sentence"]), ""]
-    lines.append(f"NumPy and JAX compared on all {bits['compared']:,} codes, scales and zero points: {bits['differing']} differ")
+    lines.append(
+        f"NumPy and JAX compared on all {bits['compared']:,} codes, scales and zero points: {bits['differing']} differ"
+    )
     lines += _folded(found["speed"]["sentence"])
     versions = found["provenance"]["versions"]
     about = f"(n = {found['workload']['n']}, {found['workload']['metric']}; {found['provenance']['cores']} cores, "

@@ -190,9 +190,7 @@ def doctor_command(size: int, *, as_json: bool) -> int:
         )
         return 0 if healthy else 5
     print(f"{device.platform} ({device.device_kind}), JAX {jax.__version__}, NumPy {np.__version__}")
-    print(
-        f"\n{'expression':<24} {'elements':>9} {'plain JAX':>10} {'guarded':>8}  differing from NumPy, and why"
-    )
+    print(f"\n{'expression':<24} {'elements':>9} {'plain JAX':>10} {'guarded':>8}  differing from NumPy, and why")
     for row in found:
         print(f"{row.name:<24} {row.elements:>9,} {row.plain:>10,} {row.guarded:>8,}  {row.why}")
     told = (

@@ -19,7 +19,7 @@ ASYM = ScaleRule(zero="int")
 SUBSCRIPTS = {"dense": "...k,kn->...n", "attend": "...f,vf->...v"}
 
 
-def spec(name: str, granularity: object = PerTensor(), asym: bool = False) -> QuantSpec:  # noqa: B008
+def spec(name: str, granularity: object = PerTensor(), asym: bool = False) -> QuantSpec:
     return QuantSpec(ALL[name], granularity, ASYM if asym or name.startswith("uint") else ScaleRule())
 
 

@@ -118,7 +118,7 @@ INT8, TOKEN = spec("int8"), spec("int8", PerToken())
 X = np.ones((2, 4), np.float32)
 
 
-def weight(shape: tuple, granularity: object = PerTensor(), fmt: str = "int8") -> qtensor.QTensor:  # noqa: B008
+def weight(shape: tuple, granularity: object = PerTensor(), fmt: str = "int8") -> qtensor.QTensor:
     return qtensor.quantize_tensor(np.ones(shape, np.float32), spec(fmt, granularity))
 
 

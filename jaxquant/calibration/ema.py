@@ -56,7 +56,7 @@ class EmaState:
 def init(
     shape: Shape = (),
     *,
-    granularity: Granularity = PerTensor(),  # noqa: B008
+    granularity: Granularity = PerTensor(),
     averaging_constant: float = 0.01,
     capacity: int = 128,
 ) -> EmaState:

@@ -33,7 +33,7 @@ class MinMaxState:
     granularity: Granularity = field(default_factory=PerTensor)
 
 
-def init(shape: Shape = (), *, granularity: Granularity = PerTensor()) -> MinMaxState:  # noqa: B008
+def init(shape: Shape = (), *, granularity: Granularity = PerTensor()) -> MinMaxState:
     """A state that has seen nothing.
 
     Args:

@@ -26,7 +26,7 @@ def finalize(
     state: LinearState,
     *,
     fmt: Format,
-    rule: ScaleRule = ScaleRule(),  # noqa: B008
+    rule: ScaleRule = ScaleRule(),
     convention: Affine = DEFAULT,
     power: int = 2,
     smallest: int = 20,
@@ -68,8 +68,8 @@ def search(
     x: np.ndarray,
     *,
     fmt: Format,
-    granularity: Granularity = PerTensor(),  # noqa: B008
-    rule: ScaleRule = ScaleRule(),  # noqa: B008
+    granularity: Granularity = PerTensor(),
+    rule: ScaleRule = ScaleRule(),
     convention: Affine = DEFAULT,
     power: int = 2,
     smallest: int = 20,
