@@ -1,4 +1,4 @@
-"""The golden vectors: `python specs/vectors.py write` makes them, `python specs/vectors.py check` says whether they are stale.
+"""The golden vectors: `python specs/vectors.py write` makes them, `check` says whether they are stale.
 
 refquant computes what a case expects; a case is written only where the third opinion in tests/exact*.py agrees.
 A released case never changes: `write` refuses to change or drop an id unless told that it was never released.
@@ -28,14 +28,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vectors.py", description="Write or check the golden vectors in specs/vectors.")
+    parser = argparse.ArgumentParser(
+        prog="vectors.py", description="Write or check the golden vectors in specs/vectors."
+    )
     parser.epilog = "exit codes: 0 done or up to date, 1 stale or refused, 2 usage"
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("write", "compute all files; refuse where the third opinion disagrees"), ("check", "exit 1 where a file is not what the code gives")):
+    for name, text in (
+        ("write", "compute all files; refuse where the third opinion disagrees"),
+        ("check", "exit 1 where a file is not what the code gives"),
+    ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--at", type=Path, default=AT, help="another folder than specs/vectors")
         if name == "write":
-            command.add_argument("--unreleased", action="store_true", help="let ids change or go: they were in no release")
+            command.add_argument(
+                "--unreleased", action="store_true", help="let ids change or go: they were in no release"
+            )
     return parser
 
 
@@ -89,12 +96,18 @@ def write(at: Path, *, unreleased: bool) -> int:
         (at / path).unlink()
     for path, text in files.items():
         _replace(at / path, text)
-    print(f"{len(files)} files, {sum(len(file.cases) for file in cases)} cases, {sum(map(len, files.values())):,} bytes in {at}")
+    print(
+        f"{len(files)} files, {sum(len(f.cases) for f in cases)} cases, {sum(map(len, files.values())):,} bytes in {at}"
+    )
     return 0
 
 
 def _sizes(files: dict[str, str]) -> list[str]:
-    return [f"{path}: {len(text.encode()):,} bytes, need at most {LIMIT:,}" for path, text in files.items() if len(text.encode()) > LIMIT]
+    return [
+        f"{path}: {len(text.encode()):,} bytes, need at most {LIMIT:,}"
+        for path, text in files.items()
+        if len(text.encode()) > LIMIT
+    ]
 
 
 def changed(files: dict[str, str], at: Path) -> list[str]:
@@ -105,7 +118,9 @@ def changed(files: dict[str, str], at: Path) -> list[str]:
         for name, row in by_id((at / path).read_text("utf-8")).items():
             if name not in new or (new[name] != row and "withdrawn" not in new[name]):
                 what = "would change" if name in new else "would go"
-                found.append(f"{path}: {name} {what}: give the case a new id and withdraw this one (withdrawn.py), or --unreleased")
+                found.append(
+                    f"{path}: {name} {what}: need a new id and this one withdrawn (withdrawn.py), or --unreleased"
+                )
     return found
 
 

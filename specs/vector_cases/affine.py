@@ -1,13 +1,12 @@
-"""Cases of specs/20-affine.md: formats, conventions, granularities, gradients."""
+"""Cases of specs/20-affine.md: quantize in every format, granularity and at odd scales."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 
-from refquant.conventions import DEFAULT, PRESETS, Affine, Cast, Lanes
+from refquant.conventions import DEFAULT, Affine, Cast
 from refquant.formats import ALL, Format, IntFormat
 from refquant.granularity import Granularity, PerAxis, PerBlock, PerGroup, PerTensor, PerToken, Shape
 from specs.vector_cases.arrays import Array, array, scalar
@@ -37,10 +36,6 @@ MISTAKES = {
 def files() -> list[VectorFile]:
     return [
         vector_file(CHAPTER, "quantize", "AFF-1..AFF-8, GRA-1..GRA-3", [*_formats(), *_layouts(), *_edges()]),
-        vector_file(CHAPTER, "quantize_conventions", "AFF-2..AFF-7, CNV-1", [*_presets(), *_points()]),
-        vector_file(CHAPTER, "dequantize", "DEQ-1..DEQ-4", _dequantize()),
-        vector_file(CHAPTER, "fake_quantize", "FQ-1", _fake_quantize()),
-        vector_file(CHAPTER, "fake_quantize_vjp", "STE-1..STE-4", _vjp()),
     ]
 
 
@@ -65,7 +60,9 @@ def seen(case: Case) -> Case:
     return dataclasses.replace(case, flags=tuple(dict.fromkeys(found)))
 
 
-def _quantize(name: str, x: Array, scale: Array, zero: dict[str, Array], rule: str, *flags: str, **options: object) -> Case:
+def quantize_case(
+    name: str, x: Array, scale: Array, zero: dict[str, Array], rule: str, *flags: str, **options: object
+) -> Case:
     args = {"x": x, "scale": scale} | zero
     case = Case(f"quantize-{name}", "affine.quantize", args, rule, flags, options)
     real = not zero and not isinstance(options["fmt"], IntFormat)
@@ -77,11 +74,21 @@ def _formats() -> Iterator[Case]:
         flags = () if isinstance(fmt, IntFormat) else ("kept-subnormal", "overflow")
         scale = SCALES[i % len(SCALES)]
         x = around(scale, fmt, count=N, seed=i)
-        yield _quantize(fmt.name, array("float32", x), scalar("float32", scale), {}, "AFF-2" if isinstance(fmt, IntFormat) else "AFF-6", *flags, fmt=fmt)
+        yield quantize_case(
+            fmt.name,
+            array("float32", x),
+            scalar("float32", scale),
+            {},
+            "AFF-2" if isinstance(fmt, IntFormat) else "AFF-6",
+            *flags,
+            fmt=fmt,
+        )
         if isinstance(fmt, IntFormat) and "narrow" not in fmt.name:
             zero = zero_of(fmt)
             x = around(SCALE, fmt, zero["zero_point"].bits[0], N, i)
-            yield _quantize(f"{fmt.name}-zero", array("float32", x), scalar("float32", SCALE), zero, "AFF-3", "zero-point", fmt=fmt)
+            yield quantize_case(
+                f"{fmt.name}-zero", array("float32", x), scalar("float32", SCALE), zero, "AFF-3", "zero-point", fmt=fmt
+            )
 
 
 LAYOUTS: tuple[tuple[Shape, Granularity], ...] = (
@@ -116,7 +123,7 @@ def grain_name(shape: Shape, grain: Granularity) -> str:
     return "x".join(map(str, shape)) + "-" + "_".join(part for part in text.split("_") if part)
 
 
-def _grain_flags(shape: Shape, grain: Granularity) -> tuple[str, ...]:
+def grain_flags(shape: Shape, grain: Granularity) -> tuple[str, ...]:
     ragged = any(n % t for n, t in zip(shape, grain.tile(shape), strict=True))
     return ("empty",) if 0 in shape or shape == () else ("ragged",) if ragged else ("axis",)
 
@@ -126,155 +133,60 @@ def _layouts() -> Iterator[Case]:
         for name in ("uint4", "e2m1fn"):
             x, scale, zero = layout(shape, grain, ALL[name], seed)
             zeros = {"zero_point": zero} if name == "uint4" else {}
-            yield _quantize(f"{name}-{grain_name(shape, grain)}", x, scale, zeros, "GRA-3", *_grain_flags(shape, grain), fmt=ALL[name], granularity=grain)
+            yield quantize_case(
+                f"{name}-{grain_name(shape, grain)}",
+                x,
+                scale,
+                zeros,
+                "GRA-3",
+                *grain_flags(shape, grain),
+                fmt=ALL[name],
+                granularity=grain,
+            )
 
 
 def _edges() -> Iterator[Case]:
     """Scales that are no error (AFF-8), the ends of the exact domain, narrow inputs."""
     x = array("float32", around(SCALE, ALL["int8"], count=N, seed=77))
-    for name, scale in (("zero", 0), ("minus_zero", 0x80000000), ("negative", 0xBDCCCCCD), ("inf", 0x7F800000), ("nan", 0x7FC00000)):
-        normal = array("float32", (b if b & 0x7F800000 or not b & 0x7FFFFF else b | 0x00800000 for b in x.bits))  # GEN-9
-        yield _quantize(f"int8-scale-{name}", normal, scalar("float32", scale), {}, "AFF-8", "nan", fmt=ALL["int8"])
+    for name, scale in (
+        ("zero", 0),
+        ("minus_zero", 0x80000000),
+        ("negative", 0xBDCCCCCD),
+        ("inf", 0x7F800000),
+        ("nan", 0x7FC00000),
+    ):
+        normal = array(
+            "float32", (b if b & 0x7F800000 or not b & 0x7FFFFF else b | 0x00800000 for b in x.bits)
+        )  # GEN-9
+        yield quantize_case(f"int8-scale-{name}", normal, scalar("float32", scale), {}, "AFF-8", "nan", fmt=ALL["int8"])
     for name, power in (("2m100", -100), ("2p60", 60), ("2p126", 126)):
         scale = f32(Fraction(2) ** power)
         near_it = array("float32", around(scale, ALL["int8"], count=N, seed=power))
-        yield _quantize(f"int8-scale-{name}", near_it, scalar("float32", scale), {}, "GEN-8", fmt=ALL["int8"])
+        yield quantize_case(f"int8-scale-{name}", near_it, scalar("float32", scale), {}, "GEN-8", fmt=ALL["int8"])
     args = {"x": x, "scale": scalar("float32", 0x00000400)}
-    yield Case("quantize-int8-scale-subnormal", "affine.quantize", args, "GEN-8", (), {"fmt": ALL["int8"]}, unspecified="GEN-8")
-    for dtype, special in (("float16", [0, 0x8000, 1, 0x7C00, 0xFC00, 0x7E00, 0x7BFF]), ("bfloat16", [0, 0x8000, 1, 0x7F80, 0xFF80, 0x7FC0, 0x7F7F])):
+    yield Case(
+        "quantize-int8-scale-subnormal", "affine.quantize", args, "GEN-8", (), {"fmt": ALL["int8"]}, unspecified="GEN-8"
+    )
+    for dtype, special in (
+        ("float16", [0, 0x8000, 1, 0x7C00, 0xFC00, 0x7E00, 0x7BFF]),
+        ("bfloat16", [0, 0x8000, 1, 0x7F80, 0xFF80, 0x7FC0, 0x7F7F]),
+    ):
         bits = special + [w >> 17 for w in Ints(9).words(57)]
-        yield _quantize(f"int8-{dtype}", array(dtype, bits), scalar("float32", SCALE), {}, "AFF-1", "precision", fmt=ALL["int8"])
+        yield quantize_case(
+            f"int8-{dtype}", array(dtype, bits), scalar("float32", SCALE), {}, "AFF-1", "precision", fmt=ALL["int8"]
+        )
     for cast in (Cast("special"), Cast("finite", ties="away"), Cast(nan="zero", zero="positive")):
         text = "_".join(map(str, dataclasses.astuple(cast)))
         x = array("float32", around(SCALE, ALL["e4m3fn"], count=N, seed=8))
-        yield _quantize(f"e4m3fn-{text}", x, scalar("float32", SCALE), {}, "AFF-6", "ties", "nan", "infinity", fmt=ALL["e4m3fn"], cast=cast)
-
-
-def points_of(name: str) -> list[tuple[str, Affine]]:
-    affine = PRESETS[name].affine
-    return [(f"{name}-body", affine.body), (f"{name}-tail", affine.tail)] if isinstance(affine, Lanes) else [(name, affine)]
-
-
-def argument(convention: Affine, scale: int) -> int:
-    """Under op "given" the caller passes the reciprocal."""
-    return f32(1 / value(scale)) if convention.op == "given" else scale
-
-
-def _presets() -> Iterator[Case]:
-    for seed, preset in enumerate(PRESETS):
-        for name, convention in points_of(preset):
-            yield _convention(name, convention, seed)
-
-
-def _convention(name: str, convention: Affine, seed: int) -> Case:
-    fmt = ALL["uint8"] if convention.zero == "bias" else ALL["int8"]
-    zero = zero_of(fmt, convention, 37)
-    x = around(SCALE, fmt, 37 if convention.zero != "bias" else 0, N, seed)
-    scale = scalar("float32", argument(convention, SCALE))
-    return seen_bias(f"convention-{name}", array("float32", x), scale, zero, fmt, convention)
-
-
-def seen_bias(name: str, x: Array, scale: Array, zero: dict[str, Array], fmt: Format, convention: Affine) -> Case:
-    """Mistakes about an integer zero point have no meaning for a real one."""
-    case = _quantize(name, x, scale, zero, "AFF-3", fmt=fmt, convention=convention)
-    return dataclasses.replace(case, flags=("zero-point", "reciprocal")) if convention.zero == "bias" else case
-
-
-FIELDS = {
-    "op": ("div", "inv", "given"),
-    "prec": ("f32", "f64", "f16"),
-    "zero": ("int", "add", "fma", "bias"),
-    "ties": ("even", "away", "up", "down", "trunc"),
-    "overflow": ("sat", "i32", "i64", "magic"),
-    "nan": ("qmin", "qmax", "zero"),
-}
-
-
-def _points() -> Iterator[Case]:
-    """Every pair of values of every two fields of the space at least once."""
-    for seed, point in enumerate(pairwise(FIELDS)):
-        convention = Affine(*point)
-        yield _convention("_".join(point), convention, seed + 100)
-
-
-def pairwise(fields: dict[str, tuple]) -> list[tuple]:
-    """Greedy and deterministic: of the points left, the first that holds most pairs not held yet."""
-    points = list(itertools.product(*fields.values()))
-    left = {pair for point in points for pair in _pairs(fields, point)}
-    chosen = []
-    while left:
-        best = max(points, key=lambda point: len(_pairs(fields, point) & left))
-        chosen.append(best)
-        left -= _pairs(fields, best)
-    return chosen
-
-
-def _pairs(fields: dict[str, tuple], point: tuple) -> set:
-    return set(itertools.combinations(zip(fields, point, strict=True), 2))
-
-
-def _dequantize() -> Iterator[Case]:
-    from specs.vector_cases.codecs import codes_of_width
-
-    for seed, fmt in enumerate(ALL.values()):
-        codes, draw = codes_of_width(fmt), Ints(seed + 40)
-        row = array(fmt.storage, list(codes) if len(codes) <= 16 else [codes[0], codes[-1], *(codes[draw.below(len(codes))] for _ in range(30))])
-        scale = scalar("float32", SCALES[seed % 4])
-        yield _values(fmt.name, row, scale, zero_of(fmt), "DEQ-1" if isinstance(fmt, IntFormat) else "DEQ-3", "zero-point" if isinstance(fmt, IntFormat) else "nan", fmt=fmt)
-    codes, bias = array("uint8", range(0, 256, 5)), {"zero_point": scalar("float32", 0xBF59999A)}
-    yield _values("uint8-offset", codes, scalar("float32", SCALE), bias, "DEQ-2", "fma", fmt=ALL["uint8"])
-    for dtype in ("float16", "bfloat16"):
-        for name in ("int8", "e5m2"):
-            row = array(ALL[name].storage, range(-128, 128, 5) if name == "int8" else range(0, 256, 5))
-            yield _values(f"{name}-{dtype}", row, scalar("float32", 0x44CCCCCD), {}, "DEQ-4", "double-rounding", "overflow", fmt=ALL[name], dtype=dtype)
-    for seed, (shape, grain) in enumerate(LAYOUTS):
-        x, scale, zero = layout(shape, grain, ALL["int4"], seed)
-        row = array("int8", [b % 16 - 8 for b in x.bits], shape)
-        yield _values(f"int4-{grain_name(shape, grain)}", row, scale, {"zero_point": zero}, "GRA-3", *_grain_flags(shape, grain), fmt=ALL["int4"], granularity=grain)
-    case = _values("int8-subnormal", array("int8", [0, 1, -1, 127, -128]), scalar("float32", 0x00000400), {}, "GEN-8", "flushed-subnormal", fmt=ALL["int8"])
-    yield dataclasses.replace(case, flushed=True)
-
-
-def _values(name: str, codes: Array, scale: Array, zero: dict[str, Array], rule: str, *flags: str, **options: object) -> Case:
-    return Case(f"dequantize-{name}", "affine.dequantize", {"codes": codes, "scale": scale} | zero, rule, flags, options)
-
-
-REAL_AND_WHOLE = ("int2", "int4", "int8", "int16", "uint4", "uint8", "ternary", "e4m3fn", "e5m2", "e2m1fn", "e8m0fnu", "nf4", "dynamic8_unsigned", "float16")
-
-
-def _fake_quantize() -> Iterator[Case]:
-    for seed, name in enumerate(REAL_AND_WHOLE):
-        fmt = ALL[name]
-        zero = zero_of(fmt) if name.startswith("uint") else {}
-        x = array("float32", around(SCALE, fmt, zero["zero_point"].bits[0] if zero else 0, 64, seed + 200))
-        yield Case(f"fake_quantize-{name}", "affine.fake_quantize", {"x": x, "scale": scalar("float32", SCALE)} | zero, "FQ-1", ("reciprocal", "nan"), {"fmt": fmt})
-    for dtype in ("float16", "bfloat16"):
-        x = array(dtype, [w >> 17 | (w & 1) << 15 for w in Ints(11).words(64)])
-        yield Case(f"fake_quantize-int8-{dtype}", "affine.fake_quantize", {"x": x, "scale": scalar("float32", SCALE)}, "FQ-1", ("double-rounding",), {"fmt": ALL["int8"]})
-    for name in ("torch_per_tensor", "mlx", "openvino"):
-        case = _convention(name, PRESETS[name].affine, 7)
-        yield Case(f"fake_quantize-{name}", "affine.fake_quantize", case.args, "FQ-1", ("reciprocal", "zero-point"), case.options)
-    x, scale, zero = layout((5, 7), PerGroup(1, 3), ALL["uint4"], 4)
-    yield Case("fake_quantize-uint4-ragged", "affine.fake_quantize", {"x": x, "scale": scale, "zero_point": zero}, "GRA-3", ("ragged",), {"fmt": ALL["uint4"], "granularity": PerGroup(1, 3)})
-
-
-def _vjp() -> Iterator[Case]:
-    draw = Ints(12)
-    for seed, (name, mask) in enumerate(itertools.product(REAL_AND_WHOLE, ("rounded", "ratio"))):
-        fmt = ALL[name]
-        zero = zero_of(fmt) if name.startswith("uint") else {}
-        x = array("float32", around(SCALE, fmt, zero["zero_point"].bits[0] if zero else 0, 64, seed + 300))
-        yield _gradient(f"{name}-{mask}", x, scalar("float32", SCALE), zero, draw, fmt=fmt, mask=mask)
-    for name, mask in itertools.product(("torch_per_channel", "litert_reference", "mlx"), ("rounded", "ratio")):
-        case = _convention(name, PRESETS[name].affine, 9)
-        zero = {"zero_point": case.args["zero_point"]}
-        yield _gradient(f"{name}-{mask}", case.args["x"], case.args["scale"], zero, draw, mask=mask, **case.options)
-    x, scale, zero = layout((5, 7), PerGroup(1, 3), ALL["uint4"], 5)
-    yield _gradient("uint4-ragged", x, scale, {"zero_point": zero}, draw, fmt=ALL["uint4"], granularity=PerGroup(1, 3))
-
-
-def _gradient(name: str, x: Array, scale: Array, zero: dict[str, Array], draw: Ints, **options: object) -> Case:
-    """Cotangents with -0, NaN and an infinity: bits pass, and what is stopped is +0."""
-    flowing = [draw.pick((0x80000000, 0x7FC00000, 0xFF800000, 1)) if draw.below(8) == 0 else draw.word() & 0xBFFFFFFF for _ in x.bits]
-    args = {"x": x, "scale": scale} | zero | {"cotangent": array("float32", flowing, x.shape)}
-    return Case(f"fake_quantize_vjp-{name}", "affine.fake_quantize_vjp", args, "STE-2", ("gradient-edge", "nan", "negative-zero"), options)
+        yield quantize_case(
+            f"e4m3fn-{text}",
+            x,
+            scalar("float32", SCALE),
+            {},
+            "AFF-6",
+            "ties",
+            "nan",
+            "infinity",
+            fmt=ALL["e4m3fn"],
+            cast=cast,
+        )

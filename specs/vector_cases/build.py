@@ -5,7 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from specs.vector_cases import affine, arithmetic, codecs, layers, observers, requantizing, scales, tables
+from specs.vector_cases import (
+    affine,
+    arithmetic,
+    codecs,
+    conventions,
+    layers,
+    observers,
+    requantizing,
+    scales,
+    tables,
+    values,
+)
 from specs.vector_cases.arrays import Array
 from specs.vector_cases.call import call
 from specs.vector_cases.case import Case, VectorFile
@@ -14,7 +25,7 @@ from specs.vector_cases.withdrawn import WITHDRAWN
 
 
 def case_files() -> list[VectorFile]:
-    modules = (arithmetic, codecs, affine, scales, observers, requantizing, layers)
+    modules = (arithmetic, codecs, affine, conventions, values, scales, observers, requantizing, layers)
     return [file for module in modules for file in module.files()]
 
 
@@ -62,7 +73,7 @@ def refusals(files: list[VectorFile]) -> Iterator[str]:
 def _refusal(file: VectorFile, case: Case) -> Iterator[str]:
     third, ours = opinion(case), expected(case)
     if (third is not None) != file.opinion:
-        yield f"{file.path}: {case.id}: the header says opinion {file.opinion}, but there is {'one' if third else 'none'}"
+        yield f"{file.path}: {case.id}: the header says opinion {file.opinion}, there is {'one' if third else 'none'}"
     elif third is not None and case.json(third)["expect"] != case.json(ours)["expect"]:
         yield f"{file.path}: {case.id}: {_first_difference(ours, third)}"
 

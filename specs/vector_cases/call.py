@@ -55,7 +55,9 @@ def call(package: str, fn: str, options: dict, args: dict[str, Array]) -> dict[s
 def _special(fn: str) -> Callable:
     module = fn.split(".")[1]
     if fn in ("qtensor.quantize_tensor", "qtensor.dequantize_tensor", "qat.embed", "conventions.fixed_point"):
-        return {"quantize_tensor": _quantize, "dequantize_tensor": _dequantize, "embed": _embed, "fixed_point": _fixed}[module]
+        return {"quantize_tensor": _quantize, "dequantize_tensor": _dequantize, "embed": _embed, "fixed_point": _fixed}[
+            module
+        ]
     if fn in LAYERS:
         return _layer
     return _observer if fn not in PARAMETERS and module in OBSERVERS else _plain

@@ -52,7 +52,11 @@ class Case:
         if self.unspecified:
             return {"unspecified": self.unspecified}
         exact = {k: v.json(any_nan=self.fn not in NAN_IS_EXACT) for k, v in expect.items()}
-        return {"any_of": [exact, {k: _zeroed(v).json(any_nan=True) for k, v in expect.items()}]} if self.flushed else exact
+        return (
+            {"any_of": [exact, {k: _zeroed(v).json(any_nan=True) for k, v in expect.items()}]}
+            if self.flushed
+            else exact
+        )
 
 
 NAN_IS_EXACT = ("codec.decode",)  # DCD-1 names the pattern

@@ -42,6 +42,6 @@ FLAGS = {
     "upper-bits": "lets bits beyond the code's width count",
     "wrap": "wraps where the rule saturates, or saturates where it wraps",
     "zero-point": "leaves the zero point out or adds it with the wrong sign",
-    "zero-point-before-rounding": "adds the zero point before rounding where the rule adds it after, or the other way round",
+    "zero-point-before-rounding": "adds the zero point before rounding where the rule adds it after, or the reverse",
     "zero-range": "divides by a zero range",
 }

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from refquant.formats import CodebookFormat, FloatFormat, Format, IntFormat
 
-#: ±0, ±inf, NaNs of both kinds and signs, subnormals, smallest normals, ±FLT_MAX, ties of small integers, 2^23, 2^31, 2^63.
+#: ±0, ±inf, NaNs of both kinds and signs, subnormals, smallest normals, ±FLT_MAX, ties of small integers, 2^23 .. 2^63.
 SPECIALS = (
     0x00000000, 0x80000000, 0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFFFFFFF,
     0x00000001, 0x80000001, 0x00400000, 0x807FFFFF, 0x00800000, 0x80800000, 0x7F7FFFFF, 0xFF7FFFFF,
@@ -80,7 +80,7 @@ def filled(patterns: Iterable[int], count: int, seed: int) -> list[int]:
 
 
 def around(scale: int, fmt: Format, zero: int = 0, count: int = 128, seed: int = 1) -> list[int]:
-    """For quantize: specials, the boundaries of the format's ends, of zero and of random codes times the scale, ±1 ulp."""
+    """Specials, then the boundaries of the format's ends, of zero and of random codes times the scale, ±1 ulp."""
     step = value(scale)
     points = boundaries(fmt, zero, seed)
     edges = [b for point in points for b in near(f32(point * step))]
@@ -96,7 +96,10 @@ def boundaries(fmt: Format, zero: int, seed: int) -> list[Fraction]:
         return [Fraction(2 * k + 1, 2) for k in [*ends, *rest]]
     middles = midpoints(fmt)
     top = [values_of(fmt)[-1]] if isinstance(fmt, CodebookFormat) else [beyond(fmt), Fraction(fmt.max_value)]
-    signed = [m * (-1 if isinstance(fmt, FloatFormat) and draw.below(2) else 1) for m in (draw.pick(middles) for _ in range(28))]
+    signed = [
+        m * (-1 if isinstance(fmt, FloatFormat) and draw.below(2) else 1)
+        for m in (draw.pick(middles) for _ in range(28))
+    ]
     return [*top, -top[0], middles[0], -middles[0], *signed]  # type: ignore[list-item]
 
 

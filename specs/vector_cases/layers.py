@@ -30,7 +30,7 @@ def files() -> list[VectorFile]:
     ]
 
 
-def spec(name: str, grain: Granularity = PerTensor(), asym: bool = False) -> QuantSpec:  # noqa: B008
+def spec(name: str, grain: Granularity = PerTensor(), asym: bool = False) -> QuantSpec:
     return QuantSpec(ALL[name], grain, INT if asym or name.startswith("uint") else ScaleRule())
 
 
@@ -56,7 +56,8 @@ def weight(draw: Ints, shape: tuple[int, ...], how: QuantSpec) -> dict[str, Arra
 
 def _layer(
     fn: str, name: str, seed: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], how: QuantSpec, x_how: QuantSpec,
-    rule: str, *flags: str, static: bool = False, bias: str = "float", channels: int = 0, x_dtype: str = "float32", **options: object,
+    rule: str, *flags: str, static: bool = False, bias: str = "float", channels: int = 0, x_dtype: str = "float32",
+    **options: object,
 ) -> Case:  # fmt: skip
     draw = Ints(seed)
     args = {"x": inputs(draw, x_shape, static, x_dtype)} | weight(draw, w_shape, how)
@@ -79,9 +80,35 @@ def _dense() -> Iterator[Case]:
         name = f"{x_how.fmt.name}-{mode}-{'asym' if asym else 'sym'}-{grain}".replace("PerTensor()", "tensor")
         bias = "int" if mode == "static" and not isinstance(grain, PerGroup) else ("float", "none")[seed % 2]
         rule = "LAY-3" if isinstance(grain, PerGroup) else "LAY-9" if bias == "int" else "LAY-1"
-        yield _layer("dense", name, seed + 800, (3, 10), (10, 4), spec("int4", grain, asym), x_how, rule, *flags, static=mode == "static", bias=bias, channels=4)
+        yield _layer(
+            "dense",
+            name,
+            seed + 800,
+            (3, 10),
+            (10, 4),
+            spec("int4", grain, asym),
+            x_how,
+            rule,
+            *flags,
+            static=mode == "static",
+            bias=bias,
+            channels=4,
+        )
     for dtype in ("float16", "bfloat16"):
-        yield _layer("dense", dtype, 850, (3, 10), (10, 4), spec("int8", PerAxis(1)), spec("int8", PerToken()), "LAY-1", "double-rounding", channels=4, dtype=dtype, x_dtype=dtype)
+        yield _layer(
+            "dense",
+            dtype,
+            850,
+            (3, 10),
+            (10, 4),
+            spec("int8", PerAxis(1)),
+            spec("int8", PerToken()),
+            "LAY-1",
+            "double-rounding",
+            channels=4,
+            dtype=dtype,
+            x_dtype=dtype,
+        )
 
 
 def _ties() -> Iterator[Case]:
@@ -90,10 +117,21 @@ def _ties() -> Iterator[Case]:
     for grain in (PerAxis(1), PerTensor()):
         columns = [_column(t, depth) for t in targets]
         codes = array("int8", [column[k] for k in range(depth) for column in columns], (depth, len(targets)))
-        scale = array("float32", [0x3F333333] * len(targets), (1, len(targets))) if isinstance(grain, PerAxis) else scalar("float32", 0x3F333333)
+        scale = (
+            array("float32", [0x3F333333] * len(targets), (1, len(targets)))
+            if isinstance(grain, PerAxis)
+            else scalar("float32", 0x3F333333)
+        )
         x = array("float32", [0x42FE0000] * (depth - 1) + [0x3F800000], (1, depth))
         args = {"x": x, "weight.codes": codes, "weight.scale": scale, "input_scale": scalar("float32", 0x3F800000)}
-        yield Case(f"dense-beyond-2p24-{grain}", "qat.dense", args, "LAY-1", ("precision", "double-rounding"), {"weight": spec("int8", grain), "inputs": spec("int8")})
+        yield Case(
+            f"dense-beyond-2p24-{grain}",
+            "qat.dense",
+            args,
+            "LAY-1",
+            ("precision", "double-rounding"),
+            {"weight": spec("int8", grain), "inputs": spec("int8")},
+        )
 
 
 def _column(target: int, depth: int) -> list[int]:
@@ -104,10 +142,25 @@ def _column(target: int, depth: int) -> list[int]:
 
 
 def _attend() -> Iterator[Case]:
-    for seed, (grain, mode) in enumerate(itertools.product((PerTensor(), PerAxis(0), PerGroup(1, 4)), ("token", "static"))):
+    for seed, (grain, mode) in enumerate(
+        itertools.product((PerTensor(), PerAxis(0), PerGroup(1, 4)), ("token", "static"))
+    ):
         x_how = spec("int8", PerToken() if mode == "token" else PerTensor())
         flags = ("axis", "sum-order") if isinstance(grain, PerGroup) else ("axis",)
-        yield _layer("attend", f"{mode}-{grain}", seed + 860, (3, 10), (5, 10), spec("int4", grain), x_how, "LAY-6", *flags, static=mode == "static", bias="float", channels=5)
+        yield _layer(
+            "attend",
+            f"{mode}-{grain}",
+            seed + 860,
+            (3, 10),
+            (5, 10),
+            spec("int4", grain),
+            x_how,
+            "LAY-6",
+            *flags,
+            static=mode == "static",
+            bias="float",
+            channels=5,
+        )
 
 
 def _einsum() -> Iterator[Case]:
@@ -120,7 +173,19 @@ def _einsum() -> Iterator[Case]:
     )
     for seed, (text, x, w, grain, x_grain) in enumerate(rows):
         name = text.replace(",", "_").replace("->", "_to_")
-        yield _layer("einsum", name, seed + 870, x, w, spec("int8", grain, seed % 2 == 1), spec("uint8" if seed == 0 else "int8", x_grain), "LAY-1", "axis", bias="none", subscripts=text)
+        yield _layer(
+            "einsum",
+            name,
+            seed + 870,
+            x,
+            w,
+            spec("int8", grain, seed % 2 == 1),
+            spec("uint8" if seed == 0 else "int8", x_grain),
+            "LAY-1",
+            "axis",
+            bias="none",
+            subscripts=text,
+        )
 
 
 CONVS = {
@@ -138,30 +203,83 @@ def _conv() -> Iterator[Case]:
         for mode in ("static", "example"):
             x_how = spec("uint8" if mode == "static" else "int8", PerTensor() if mode == "static" else PerAxis(0))
             how = spec("int8", PerAxis(len(w) - 1), seed % 2 == 1)
-            yield _layer("conv", f"{name}-{mode}", seed + 880, x, w, how, x_how, "LAY-5", "padding", "dilation", static=mode == "static", bias="int" if mode == "static" else "float", channels=w[-1], **options)
+            yield _layer(
+                "conv",
+                f"{name}-{mode}",
+                seed + 880,
+                x,
+                w,
+                how,
+                x_how,
+                "LAY-5",
+                "padding",
+                "dilation",
+                static=mode == "static",
+                bias="int" if mode == "static" else "float",
+                channels=w[-1],
+                **options,
+            )
 
 
 def _embed() -> Iterator[Case]:
     ids = array("int32", [0, 4, -1, -5, 5, -6, 2, 2**31 - 1], (2, 4))
-    hows = (spec("int8", PerAxis(0)), spec("int4", PerGroup(1, 4)), spec("uint4", PerTensor()), spec("e4m3fn", PerAxis(0)), spec("nf4", PerGroup(1, 3)))
+    hows = (
+        spec("int8", PerAxis(0)),
+        spec("int4", PerGroup(1, 4)),
+        spec("uint4", PerTensor()),
+        spec("e4m3fn", PerAxis(0)),
+        spec("nf4", PerGroup(1, 3)),
+    )
     for seed, how in enumerate(hows):
         for dtype in ("float32", "bfloat16")[: 2 if seed < 2 else 1]:
             args = {"ids": ids} | weight(Ints(seed + 890), (5, 6), how)
-            yield Case(f"embed-{how.fmt.name}-{dtype}", "qat.embed", args, "LAY-6", ("ragged", "nan", "off-by-one"), {"weight": how, "dtype": dtype})
+            yield Case(
+                f"embed-{how.fmt.name}-{dtype}",
+                "qat.embed",
+                args,
+                "LAY-6",
+                ("ragged", "nan", "off-by-one"),
+                {"weight": how, "dtype": dtype},
+            )
 
 
 def _matmul() -> Iterator[Case]:
     draw = Ints(895)
-    for name, dtype, low, high, k in (("int8", "int8", -128, 127, 9), ("wide", "int16", -32768, 32767, 1), ("uint8", "uint8", 0, 255, 40)):
-        a = array(dtype, [draw.pick((low, high)) if draw.below(2) else draw.between(low, high) for _ in range(3 * k)], (3, k))
-        b = array(dtype, [draw.pick((low, high)) if draw.below(2) else draw.between(low, high) for _ in range(k * 4)], (k, 4))
+    for name, dtype, low, high, k in (
+        ("int8", "int8", -128, 127, 9),
+        ("wide", "int16", -32768, 32767, 1),
+        ("uint8", "uint8", 0, 255, 40),
+    ):
+        a = array(
+            dtype, [draw.pick((low, high)) if draw.below(2) else draw.between(low, high) for _ in range(3 * k)], (3, k)
+        )
+        b = array(
+            dtype, [draw.pick((low, high)) if draw.below(2) else draw.between(low, high) for _ in range(k * 4)], (k, 4)
+        )
         most = max(-low, high)
-        yield Case(f"matmul-{name}", "qat.matmul", {"a": a, "b": b}, "SUM-2", ("wrap", "sign-extend"), {"max_a": most, "max_b": most})
+        yield Case(
+            f"matmul-{name}",
+            "qat.matmul",
+            {"a": a, "b": b},
+            "SUM-2",
+            ("wrap", "sign-extend"),
+            {"max_a": most, "max_b": most},
+        )
 
 
 def _bias() -> Iterator[Case]:
     draw, s_w = Ints(896), 0x3B23D70A
     step = value(S_X) * value(s_w)
-    edges = [b for k in (0, 1, -1, 900, -900, *(draw.between(-5000, 5000) for _ in range(12))) for b in near(f32((2 * k + 1) * step / 2))]
-    args = {"bias": array("float32", [*SPECIALS, *edges]), "input_scale": scalar("float32", S_X), "weight_scale": scalar("float32", s_w)}
-    yield Case("integer_bias", "qat.integer_bias", args, "LAY-11", ("half-away", "cast-before-clip", "nan", "reciprocal"))
+    edges = [
+        b
+        for k in (0, 1, -1, 900, -900, *(draw.between(-5000, 5000) for _ in range(12)))
+        for b in near(f32((2 * k + 1) * step / 2))
+    ]
+    args = {
+        "bias": array("float32", [*SPECIALS, *edges]),
+        "input_scale": scalar("float32", S_X),
+        "weight_scale": scalar("float32", s_w),
+    }
+    yield Case(
+        "integer_bias", "qat.integer_bias", args, "LAY-11", ("half-away", "cast-before-clip", "nan", "reciprocal")
+    )

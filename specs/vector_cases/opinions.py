@@ -93,8 +93,11 @@ def _tree_sum(case: Case) -> Found:
     bits, shape = x.widened(), list(x.shape)
     for at in sorted((a % len(shape) for a in ((axis,) if isinstance(axis, int) else axis)), reverse=True):
         inner = math.prod(shape[at + 1 :])
-        rows = [[bits[(o * shape[at] + i) * inner + k] for i in range(shape[at])]
-                for o in range(math.prod(shape[:at])) for k in range(inner)]  # fmt: skip
+        rows = [
+            [bits[(o * shape[at] + i) * inner + k] for i in range(shape[at])]
+            for o in range(math.prod(shape[:at]))
+            for k in range(inner)
+        ]
         bits, shape = [exact.tree_sum(row) for row in rows], shape[:at] + shape[at + 1 :]
     return {"result": array("float32", bits, tuple(shape))}
 
@@ -174,7 +177,10 @@ def ranges(x: Array, grain: object) -> list[tuple[int, int]]:
 def _range_of(case: Case) -> Found:
     x, grain = case.args["x"], _grain(case)
     found = ranges(x, grain)
-    return {name: array("float32", (row[i] for row in found), grain.scale_shape(x.shape)) for i, name in enumerate(("low", "high"))}
+    return {
+        name: array("float32", (row[i] for row in found), grain.scale_shape(x.shape))
+        for i, name in enumerate(("low", "high"))
+    }
 
 
 def chosen(pairs: list[tuple[int, int]], shape: tuple[int, ...], fmt: object, rule: object) -> Found:
@@ -188,8 +194,10 @@ def chosen(pairs: list[tuple[int, int]], shape: tuple[int, ...], fmt: object, ru
 
 def _choose_scale(case: Case) -> Found:
     low, high = case.args["low"], case.args["high"]
-    pairs = [(a if exact.ordered_key(a) < 0 else 0, b if exact.ordered_key(b) > 0 else 0)
-             for a, b in zip(low.bits, high.bits, strict=True)]  # fmt: skip
+    pairs = [
+        (a if exact.ordered_key(a) < 0 else 0, b if exact.ordered_key(b) > 0 else 0)
+        for a, b in zip(low.bits, high.bits, strict=True)
+    ]
     return chosen(pairs, low.shape, case.options["fmt"], case.options["rule"])
 
 
@@ -264,7 +272,9 @@ TABLE = {
     "bits.ordered_key": lambda case: each("int32", exact.ordered_key, case.args["x"]),
     "bits.from_key": lambda case: each("float32", _from_key, case.args["key"]),
     "bits.scalb": lambda case: each("float32", _scalb, case.args["x"], case.args["k"]),
-    "bits.flush": lambda case: each("float32", lambda b: b if exact.is_nan(b) else exact.to_bits(exact.flushed(exact.from_bits(b))), case.args["x"]),
+    "bits.flush": lambda case: each(
+        "float32", lambda b: b if exact.is_nan(b) else exact.to_bits(exact.flushed(exact.from_bits(b))), case.args["x"]
+    ),
     "sums.tree_sum": _tree_sum,
     "codec.encode": _encode,
     "codec.decode": _decode,
@@ -281,4 +291,4 @@ TABLE = {
     "requantize.requantize": _requantize,
     "requantize.requantize_fixed": _requantize_fixed,
     "conventions.fixed_point": _fixed_point,
-}  # fmt: skip
+}

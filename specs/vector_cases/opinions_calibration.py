@@ -62,7 +62,9 @@ def _histogram(case: Case) -> Found:
 
 
 def _linear(case: Case) -> Found:
-    return _ends(*exact_affine.range_of(_data(case))) | _counts(case) | _bins(exact_calibration.linear(_data(case)), 4096)
+    return (
+        _ends(*exact_affine.range_of(_data(case))) | _counts(case) | _bins(exact_calibration.linear(_data(case)), 4096)
+    )
 
 
 def _percentile(case: Case) -> Found:
@@ -116,8 +118,9 @@ def _search(case: Case) -> Found:
     def cell(i: int, j: int) -> int | None:
         return bits[i * columns + j] if i < rows and j < columns else None
 
-    found = [exact_calibration.mse_of_tile([[cell(i + a, j + b) for b in range(width)] for a in range(height)], **options)
-             for i in range(0, rows, height) for j in range(0, columns, width)]  # fmt: skip
+    corners = [(i, j) for i in range(0, rows, height) for j in range(0, columns, width)]
+    tiles = [[[cell(i + a, j + b) for b in range(width)] for a in range(height)] for i, j in corners]
+    found = [exact_calibration.mse_of_tile(tile, **options) for tile in tiles]
     shape = grain.scale_shape(x.shape)
     return {name: array("float32", (row[i] for row in found), shape) for i, name in enumerate(("low", "high"))}
 

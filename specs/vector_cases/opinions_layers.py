@@ -87,7 +87,11 @@ def _term(a: Operand, w: Operand, left: str, right: str, at: dict[str, int]) -> 
 
 def _finish(case: Case, terms: list, a: Operand, w: Operand, place: tuple, shape: tuple, grouped: bool) -> int:
     bias, dtype = case.args.get("bias"), case.options.get("dtype", "float32")
-    b = None if bias is None else bias.bits[_flat(place[len(place) - len(bias.shape) :], shape[len(place) - len(bias.shape) :])]
+    b = (
+        None
+        if bias is None
+        else bias.bits[_flat(place[len(place) - len(bias.shape) :], shape[len(place) - len(bias.shape) :])]
+    )
     s_x, integer = a.scales[terms[0][1]], bias is not None and bias.dtype == "int32"
     groups: dict[int, int] = {}
     for product, _, tile in terms:
@@ -161,4 +165,3 @@ TABLE = {
     "qat.matmul": _matmul,
     "qat.integer_bias": _integer_bias,
 }
-

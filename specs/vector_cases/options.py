@@ -19,7 +19,12 @@ def to_json(value: object) -> object:
     if isinstance(value, Cast | ScaleRule):
         return dataclasses.asdict(value)
     if isinstance(value, QuantSpec):
-        fields = {"fmt": value.fmt, "granularity": value.granularity, "scale": value.scale, "convention": value.convention}
+        fields = {
+            "fmt": value.fmt,
+            "granularity": value.granularity,
+            "scale": value.scale,
+            "convention": value.convention,
+        }
         return {name: to_json(field) for name, field in fields.items()}
     if isinstance(value, Granularity):
         return {"kind": type(value).__name__} | {k: to_json(v) for k, v in dataclasses.asdict(value).items()}
@@ -47,7 +52,9 @@ def _parsed(name: str, value: object) -> object:
         return GRAINS[value["kind"]](*(_tuples(v) for k, v in value.items() if k != "kind"))
     if name in NAMES:
         rule = ScaleRule(**value["scale"])
-        return QuantSpec(*(_parsed(k, value[k]) for k in ("fmt", "granularity")), rule, _parsed("convention", value["convention"]))
+        return QuantSpec(
+            *(_parsed(k, value[k]) for k in ("fmt", "granularity")), rule, _parsed("convention", value["convention"])
+        )
     return _tuples(value)
 
 

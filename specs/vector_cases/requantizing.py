@@ -14,7 +14,15 @@ from specs.vector_cases.inputs import Ints, unique
 CHAPTER = "50-requantize"
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 FIXED = ("q31", "q15", "q8")
-MULTIPLIERS = {"half": 0.5, "small": 0.0012345678, "third": 1 / 3, "above": 1.7, "tiny": 2.0**-30 * 1.1, "negative": -0.01, "near1": 1 - 2.0**-33}
+MULTIPLIERS = {
+    "half": 0.5,
+    "small": 0.0012345678,
+    "third": 1 / 3,
+    "above": 1.7,
+    "tiny": 2.0**-30 * 1.1,
+    "negative": -0.01,
+    "near1": 1 - 2.0**-33,
+}
 N = 96
 
 
@@ -28,13 +36,18 @@ def files() -> list[VectorFile]:
 
 def points() -> dict[str, Rescale]:
     """The presets' points and what they leave out, once each."""
-    more = [Rescale("f32", ties="away"), Rescale("f32", ties="up", overflow="i32"), Rescale("f64"), Rescale("q31", "single", "away")]
+    more = [
+        Rescale("f32", ties="away"),
+        Rescale("f32", ties="up", overflow="i32"),
+        Rescale("f64"),
+        Rescale("q31", "single", "away"),
+    ]
     found = {**{name: row.point for name, row in RESCALES.items()}, **{str(r).replace(" ", "_"): r for r in more}}
     return {name: r for i, (name, r) in enumerate(found.items()) if r not in list(found.values())[:i]}
 
 
 def accumulators(multiplier: float, fmt: IntFormat, zero: int, seed: int) -> Array:
-    """The ends of int32, and the integers around (k + 1/2) / multiplier for the ends of the format, zero and random k."""
+    """The ends of int32, and the integers around (k + 1/2) / multiplier: k at the format's ends, at zero, random."""
     draw = Ints(seed)
     steps = [fmt.qmin - zero - 1, fmt.qmin - zero, fmt.qmax - zero - 1, fmt.qmax - zero, -2, -1, 0, 1]
     steps += [draw.between(fmt.qmin - zero, fmt.qmax - zero) for _ in range(12)]
@@ -60,10 +73,20 @@ def _requantize() -> Iterator[Case]:
     for i, (name, rescale) in enumerate(points().items()):
         for j, (text, multiplier) in enumerate(MULTIPLIERS.items()):
             fmt, zero = (ALL["int8"], 0) if (i + j) % 2 else (ALL["uint8"], 117)
-            args = {"acc": accumulators(multiplier, fmt, zero, i * 10 + j), "multiplier": _multiplier(multiplier, rescale)}
+            args = {
+                "acc": accumulators(multiplier, fmt, zero, i * 10 + j),
+                "multiplier": _multiplier(multiplier, rescale),
+            }
             args |= {"zero_point": scalar("int32", zero)} if zero else {}
             rule = "RSC-2" if rescale.multiplier not in FIXED else "RSC-4" if rescale.steps == "double" else "RSC-5"
-            yield Case(f"requantize-{name}-{text}", "requantize.requantize", args, rule, _flags(rescale), {"fmt": fmt, "rescale": rescale})
+            yield Case(
+                f"requantize-{name}-{text}",
+                "requantize.requantize",
+                args,
+                rule,
+                _flags(rescale),
+                {"fmt": fmt, "rescale": rescale},
+            )
 
 
 def _fixed() -> Iterator[Case]:
@@ -72,15 +95,48 @@ def _fixed() -> Iterator[Case]:
             continue
         for text, multiplier in MULTIPLIERS.items():
             q, shift = fixed_point(multiplier, rescale)
-            args = {"acc": accumulators(multiplier, ALL["int16"], 5, i), "q": scalar("int32", q), "shift": scalar("int32", shift), "zero_point": scalar("int32", 5)}
-            yield Case(f"requantize_fixed-{name}-{text}", "requantize.requantize_fixed", args, "RSC-4" if rescale.steps == "double" else "RSC-5", _flags(rescale), {"fmt": ALL["int16"], "rescale": rescale})
+            args = {
+                "acc": accumulators(multiplier, ALL["int16"], 5, i),
+                "q": scalar("int32", q),
+                "shift": scalar("int32", shift),
+                "zero_point": scalar("int32", 5),
+            }
+            yield Case(
+                f"requantize_fixed-{name}-{text}",
+                "requantize.requantize_fixed",
+                args,
+                "RSC-4" if rescale.steps == "double" else "RSC-5",
+                _flags(rescale),
+                {"fmt": ALL["int16"], "rescale": rescale},
+            )
 
 
 def _points() -> Iterator[Case]:
     draw = Ints(70)
-    numbers = [0.0, -0.0, *MULTIPLIERS.values(), 1.0, 2.0, 0.5 - 2.0**-34, 2.0**-31, 2.0**-32, 2.0**-33, 2.0**30, 2.0**31 * 0.999, 1e9, 5e-324]
+    numbers = [
+        0.0,
+        -0.0,
+        *MULTIPLIERS.values(),
+        1.0,
+        2.0,
+        0.5 - 2.0**-34,
+        2.0**-31,
+        2.0**-32,
+        2.0**-33,
+        2.0**30,
+        2.0**31 * 0.999,
+        1e9,
+        5e-324,
+    ]
     numbers += [draw.word() / 2**32 * 2.0 ** draw.between(-20, 4) for _ in range(20)]
     bits = [struct.unpack("<Q", struct.pack("<d", number))[0] for number in numbers]
     for name, rescale in points().items():
         if rescale.multiplier in FIXED:
-            yield Case(f"fixed_point-{name}", "conventions.fixed_point", {"multiplier": array("float64", bits)}, "RSC-3", ("shift", "half-even"), {"rescale": rescale})
+            yield Case(
+                f"fixed_point-{name}",
+                "conventions.fixed_point",
+                {"multiplier": array("float64", bits)},
+                "RSC-3",
+                ("shift", "half-even"),
+                {"rescale": rescale},
+            )

@@ -13,8 +13,9 @@ from refquant.conventions import PRESETS, RESCALES, Affine, Lanes, Rescale
 from refquant.conventions.steps import key_bits
 from refquant.formats import ALL, IntFormat
 from refquant.thresholds import StepFunction, thresholds
-from specs.vector_cases.affine import SCALE, argument
+from specs.vector_cases.affine import SCALE
 from specs.vector_cases.case import LICENSE, SCHEMA
+from specs.vector_cases.conventions import argument
 from specs.vector_cases.inputs import f32, value
 
 CHAPTER = "25-conventions"
@@ -36,7 +37,11 @@ class Table:
         return thresholds(self.point, self.fmt, self.scale, self.zero_point)
 
     def json(self) -> dict:
-        scale = {"float32": f"{f32(self.scale):08x}"} if isinstance(self.point, Affine) or self.point.multiplier == "f32" else {"float64": struct.pack(">d", self.scale).hex()}
+        scale = (
+            {"float32": f"{f32(self.scale):08x}"}
+            if isinstance(self.point, Affine) or self.point.multiplier == "f32"
+            else {"float64": struct.pack(">d", self.scale).hex()}
+        )
         real = isinstance(self.point, Affine) and self.point.zero == "bias"
         found = self.steps
         return {
@@ -70,7 +75,11 @@ def files() -> Iterator[tuple[str, str, tuple[Table, ...]]]:
     for name, preset in PRESETS.items():
         lanes = preset.affine
         points = {"body": lanes.body, "tail": lanes.tail} if isinstance(lanes, Lanes) else {"": lanes}
-        yield f"{CHAPTER}/{name}.json", name, tuple(t for part, point in points.items() for t in _affine(name, part, point))
+        yield (
+            f"{CHAPTER}/{name}.json",
+            name,
+            tuple(t for part, point in points.items() for t in _affine(name, part, point)),
+        )
     for name, row in RESCALES.items():
         yield f"{CHAPTER}/rescale_{name}.json", name, tuple(_rescale(name, row.point))
 
@@ -90,4 +99,11 @@ def _rescale(name: str, point: Rescale) -> Iterator[Table]:
 
 
 def render(preset: str, tables: tuple[Table, ...]) -> dict:
-    return {"schema": SCHEMA, "chapter": CHAPTER, "license": LICENSE, "rules": "CNV-1..CNV-3", "preset": preset, "tables": [t.json() for t in tables]}
+    return {
+        "schema": SCHEMA,
+        "chapter": CHAPTER,
+        "license": LICENSE,
+        "rules": "CNV-1..CNV-3",
+        "preset": preset,
+        "tables": [t.json() for t in tables],
+    }
