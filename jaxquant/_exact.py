@@ -44,24 +44,25 @@ def rounded(product: jax.Array) -> jax.Array:
 
     XLA:CPU contracts a*b + c into one FMA, and the simplifier merges (a*c1)*c2 and (a/b)/c; optimization_barrier and
     reduce_precision do not prevent the first, and a float select is folded away when the product comes from an
-    integer code.  A NaN select on the bits holds.  Witness: test_rounded_differential.
+    integer code.  An integer minimum on the bits, which changes nothing but the payload of a positive NaN, holds and
+    is one instruction.  Witness: test_rounded_differential.
     """
-    pattern = bits(product)
-    return from_bits(jnp.where((pattern & MAGNITUDE) > INF, (pattern & NEGATIVE_ZERO) | NAN, pattern))
+    return from_bits(jnp.minimum(bits(product), NAN))
 
 
 def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
     """GEN-2: x / divisor, correctly rounded once.
 
     XLA rewrites A / broadcast(s) and A / constant to A * (1/s), (A / B) / C to A / (B * C), 1 / sqrt to rsqrt.  Here
-    the divisor is a select whose predicate reads x against a threshold that the simplifier cannot see (a scalar
-    behind a barrier, so nothing is materialised), and the bits of x and of the quotient meet a zero that it cannot
-    see.  A barrier on the divisor fails under vmap, a plain select where x is constant.  The quotient has one reader
-    only, or XLA:CPU would write it to memory before it is used.  Witness: test_div_differential.
+    the divisor's bits depend on x: max(bits of x, INF) is INF unless x is NaN, when the quotient is NaN whatever the
+    divisor.  INF comes from a scalar behind a barrier (nothing is materialised), or a constant x would be folded; so
+    does a zero that covers x and the quotient.  A barrier on the divisor fails under vmap, a select on x != x where x
+    is constant or a quotient.  The quotient has one reader only, or XLA:CPU would write it to memory before its use.
+    Witness: test_div_differential.
     """
     pattern, hidden = bits(x), lax.optimization_barrier(jnp.int32(INF))
-    nan, zero = (pattern & MAGNITUDE) > hidden, hidden ^ INF
-    quotient = from_bits(pattern ^ zero) / jnp.where(nan, jnp.float32(jnp.nan), divisor)
+    zero = hidden ^ INF
+    quotient = from_bits(pattern ^ zero) / from_bits((bits(divisor) ^ hidden) ^ jnp.maximum(pattern, hidden))
     return from_bits(bits(quotient) ^ zero)
 
 
@@ -101,8 +102,7 @@ def narrow(x: jax.Array, dtype: str) -> jax.Array:
 
 
 def _seal16(x: jax.Array) -> jax.Array:
-    pattern = lax.bitcast_convert_type(x, jnp.uint16)
-    sealed = jnp.where((pattern & 0x7FFF) > 0x7C00, (pattern & jnp.uint16(0x8000)) | jnp.uint16(0x7E00), pattern)
+    sealed = jnp.minimum(lax.bitcast_convert_type(x, jnp.int16), jnp.int16(0x7E00))  # as in `rounded`
     return lax.bitcast_convert_type(sealed, jnp.float16)
 
 

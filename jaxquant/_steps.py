@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxquant import _exact, _minifloats, bits, codec, rounding
+from jaxquant import _exact, _inside, _minifloats, bits, codec, rounding
 from jaxquant._plan import Plan
 from refquant.conventions import CAST, Affine
 from refquant.formats import CodebookFormat, Format, IntFormat
@@ -36,6 +36,26 @@ def quantized(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
         return _integers(plan, x, scale, zero_point)
     ratio = _exact.flush(_ratio(_exact.flush(x), scale, plan.convention))
     return codec.codes_of(ratio, plan.fmt, plan.cast), lambda: _real_inside(plan, ratio)
+
+
+def has_bounds(plan: Plan, size: int, tiles: int) -> bool:
+    """Whether `bounds` gives the mask, and for less than a quotient an element."""
+    convention = plan.convention
+    monotone = convention.op == "div" and convention.prec == "f32" and convention.zero == "int"
+    exact = isinstance(plan.fmt, IntFormat) and monotone and _rounds_when_cast(convention)
+    return exact and plan.mask == "rounded" and size >= 32 * tiles
+
+
+def bounds(plan: Plan, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """STE-2 "rounded" as the interval of x inside, one a tile."""
+    coarse, fine = _parts(jnp.zeros_like(scale, jnp.int32) if zero_point is None else zero_point)
+    low, high = (plan.fmt.qmin - fine).astype(jnp.float32), (plan.fmt.qmax - fine).astype(jnp.float32)
+
+    def judge(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        placed = _whole(_exact.div(x, jnp.abs(scale)), plan.convention) + coarse
+        return placed >= low, placed <= high
+
+    return _inside.bounds(judge, low - coarse, high - coarse, scale)
 
 
 def dequantized(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:
