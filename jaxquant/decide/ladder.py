@@ -28,8 +28,10 @@ class Rung:
 
 #        scheme                                     about
 LADDER = (
-    Rung("int8:channel",                            "8-bit weights"),
-    Rung("w=int8:channel,e=int8:channel",           "8-bit weights and embeddings"),
+    Rung("int8:g32:sf16",                           "8-bit weights, groups of 32"),
+    Rung("w=int8:g32:sf16,e=int8:g32:sf16",         "8-bit weights and embeddings, groups of 32"),
+    Rung("int8:channel",                            "8-bit weights, one scale a channel"),
+    Rung("w=int8:channel,e=int8:channel",           "8-bit weights and embeddings, a scale a channel"),
     Rung("w=int8:channel,a=int8:token",             "8-bit weights, 8-bit inputs a token"),
     Rung("w=int8:channel,a=int8:tensor",            "8-bit weights, 8-bit inputs a tensor"),
     Rung("e4m3fn:channel",                          "fp8 weights"),
@@ -37,7 +39,7 @@ LADDER = (
     Rung("int4:g32:sf16",                           "4-bit weights, groups of 32"),
     Rung("w=int4:g32:sf16,e=int8:channel",          "4-bit weights, 8-bit embeddings"),
     Rung("w=int4:g32:sf16,e=int4:g32:sf16",         "4-bit weights and embeddings"),
-    Rung("w=int4:g32:sf16,a=int8:token",            "4-bit weights, 8-bit inputs a token"),
+    Rung("w=int4:g128:sf16,a=int8:token",           "4-bit weights in groups of 128, 8-bit inputs a token"),
     Rung("int4:channel",                            "4-bit weights, one scale a channel"),
     Rung("int3:g32:sf16",                           "3-bit weights, groups of 32"),
     Rung("int3:channel",                            "3-bit weights, one scale a channel"),
