@@ -25,6 +25,16 @@ def from_bits(pattern: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(pattern, jnp.float32)
 
 
+def shift_left(pattern: jax.Array, by: jax.Array | int) -> jax.Array:
+    """Shift left in the dtype of the pattern, also where a Python int has 64 bits.  Witness: test_x64_differential."""
+    return lax.shift_left(pattern, jnp.asarray(by, pattern.dtype))
+
+
+def shift_right(pattern: jax.Array, by: jax.Array | int) -> jax.Array:
+    """Shift right, filled with zeros, in the dtype of the pattern.  Witness: test_x64_differential."""
+    return lax.shift_right_logical(pattern, jnp.asarray(by, pattern.dtype))
+
+
 def is_nan(x: jax.Array) -> jax.Array:
     """Where x is NaN, from the bits; no compiler flag can assume it away.  Witness: test_is_nan_differential."""
     return (bits(x) & MAGNITUDE) > INF
@@ -79,7 +89,7 @@ def widen(x: jax.Array) -> jax.Array:
     """
     if x.dtype == jnp.bfloat16:
         pattern = lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.int32)
-        return from_bits(lax.shift_left(pattern, jnp.int32(16)))
+        return from_bits(shift_left(pattern, jnp.int32(16)))
     if x.dtype == jnp.float16:
         return _seal16(x).astype(jnp.float32)
     return x
@@ -95,8 +105,8 @@ def narrow(x: jax.Array, dtype: str) -> jax.Array:
     if dtype == "float16":
         return _seal16(x.astype(jnp.float16))
     pattern = bits(x)
-    up = lax.shift_right_logical(pattern, jnp.int32(16)) & 1
-    kept = lax.shift_right_logical(pattern + 0x7FFF + up, jnp.int32(16))
+    up = shift_right(pattern, jnp.int32(16)) & 1
+    kept = shift_right(pattern + 0x7FFF + up, jnp.int32(16))
     kept = jnp.where((pattern & MAGNITUDE) > INF, NAN >> 16, kept)
     return lax.bitcast_convert_type(kept.astype(jnp.uint16), jnp.bfloat16)
 
@@ -139,11 +149,11 @@ def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
     field, significand = significand_of(magnitude)
     target = field + jnp.clip(exponent, -600, 600)
     shift = jnp.clip(1 - target, 0, 25)
-    below = lax.shift_left(jnp.ones_like(shift), jnp.maximum(shift - 1, 0)) - 1
-    odd = lax.shift_right_logical(significand, shift) & 1
+    below = shift_left(jnp.ones_like(shift), jnp.maximum(shift - 1, 0)) - 1
+    odd = shift_right(significand, shift) & 1
     bump = jnp.where(shift > 0, below + odd, 0)
-    scaled = lax.shift_right_logical(significand + bump, shift)
-    scaled = scaled + lax.shift_left(jnp.clip(target, 1, 255) - 1, 23)
+    scaled = shift_right(significand + bump, shift)
+    scaled = scaled + shift_left(jnp.clip(target, 1, 255) - 1, 23)
     scaled = jnp.where(target >= 255, INF, scaled)
     kept = (magnitude == 0) | (magnitude >= INF)
     return from_bits(jnp.where(kept, pattern, scaled | (pattern & NEGATIVE_ZERO)))
@@ -161,8 +171,8 @@ def significand_of(magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(exponent field, 24-bit significand) of a finite non-zero magnitude; the field of a subnormal goes below 1."""
     zeros = lax.clz(jnp.maximum(magnitude, 1)) - 8
     subnormal = magnitude < MIN_NORMAL
-    field = jnp.where(subnormal, 1 - zeros, lax.shift_right_logical(magnitude, 23))
-    shifted = lax.shift_left(magnitude, jnp.maximum(zeros, 0))
+    field = jnp.where(subnormal, 1 - zeros, shift_right(magnitude, 23))
+    shifted = shift_left(magnitude, jnp.maximum(zeros, 0))
     return field, jnp.where(subnormal, shifted, (magnitude & 0x7FFFFF) | MIN_NORMAL)
 
 
@@ -213,5 +223,5 @@ def _exact_product(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, ja
     high = rounded(a_unit * b_unit)
     cross = rounded(rounded(a_top * b_top) - high) + rounded(a_top * b_end)
     low = rounded(rounded(cross) + rounded(a_end * b_top)) + rounded(a_end * b_end)
-    power = from_bits(lax.shift_left(jnp.clip(field_a + field_b - 254, -80, 100) + 127, 23))
+    power = from_bits(shift_left(jnp.clip(field_a + field_b - 254, -80, 100) + 127, 23))
     return rounded(high * power), rounded(rounded(low) * power), (bits(a) ^ bits(b)) < 0

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxquant import _exact
 from refquant.conventions import Cast
@@ -43,7 +42,7 @@ def unbounded_code(magnitude: jax.Array, negative: jax.Array, fmt: FloatFormat, 
     if offset == 0 and fmt.zero:  # the grids of binary32 and the format coincide, subnormals included
         return _shift(magnitude, jnp.int32(drop), 0, negative, fmt, cast)
     if offset > 0:
-        field = jnp.maximum(lax.shift_right_logical(magnitude, 23), 1)
+        field = jnp.maximum(_exact.shift_right(magnitude, 23), 1)
         hidden = jnp.where(magnitude >= _exact.MIN_NORMAL, _exact.MIN_NORMAL, 0)
         significand = (magnitude & 0x7FFFFF) | hidden
     else:
@@ -51,10 +50,10 @@ def unbounded_code(magnitude: jax.Array, negative: jax.Array, fmt: FloatFormat, 
     target = field - offset
     if fmt.zero:
         shift = drop + jnp.clip(1 - target, 0, 25 - drop)
-        base = lax.shift_left(jnp.maximum(target, 1) - 1, fmt.mantissa_bits)
+        base = _exact.shift_left(jnp.maximum(target, 1) - 1, fmt.mantissa_bits)
     else:
         shift = jnp.int32(drop)
-        base = lax.shift_left(target - 1, fmt.mantissa_bits)
+        base = _exact.shift_left(target - 1, fmt.mantissa_bits)
     code = _shift(significand, shift, base, negative, fmt, cast) + base
     return code if fmt.zero else jnp.where(magnitude == 0, 0, jnp.maximum(code, 0))
 
@@ -77,14 +76,14 @@ def decode(codes: jax.Array, fmt: FloatFormat) -> jax.Array:
 def _magnitude_value(magnitude: jax.Array, fmt: FloatFormat) -> jax.Array:
     mantissa_bits, offset = fmt.mantissa_bits, 127 - fmt.bias
     mantissa = magnitude & ((1 << mantissa_bits) - 1)
-    shifted = lax.shift_left(magnitude, 23 - mantissa_bits)
+    shifted = _exact.shift_left(magnitude, 23 - mantissa_bits)
     if fmt.zero and offset == 0:
         return _exact.from_bits(shifted)
     if fmt.zero and 1 - fmt.bias - mantissa_bits >= -126:
         normal = _exact.from_bits(shifted + (offset << 23))
         tiny = mantissa.astype(jnp.float32) * jnp.float32(2.0 ** (1 - fmt.bias - mantissa_bits))
         return jnp.where(magnitude < (1 << mantissa_bits), tiny, normal)
-    exponent = lax.shift_right_logical(magnitude, mantissa_bits)
+    exponent = _exact.shift_right(magnitude, mantissa_bits)
     hidden = jnp.where(exponent > 0, 1 << mantissa_bits, 0) if fmt.zero else 1 << mantissa_bits
     power = jnp.maximum(exponent, 1) if fmt.zero else exponent
     return _exact.scalb((mantissa + hidden).astype(jnp.float32), power - fmt.bias - mantissa_bits)
@@ -95,16 +94,16 @@ def _shift(
 ) -> jax.Array:
     """The value over 2**shift, rounded to nearest; `base` is what is added after, so that "even" means an even code."""
     ties = cast.ties or fmt.ties
-    odd = (lax.shift_right_logical(value, shift) + base) & 1 if fmt.mantissa_bits == 0 else None
+    odd = (_exact.shift_right(value, shift) + base) & 1 if fmt.mantissa_bits == 0 else None
     tie = {
-        "even": lambda: lax.shift_right_logical(value, shift) & 1 if odd is None else odd,
+        "even": lambda: _exact.shift_right(value, shift) & 1 if odd is None else odd,
         "away": lambda: 1,
         "zero": lambda: 0,
         "up": lambda: jnp.where(negative, 0, 1),
         "down": lambda: jnp.where(negative, 1, 0),
     }[ties]()
-    below = lax.shift_left(jnp.ones_like(shift), shift - 1) - 1
-    return lax.shift_right_logical(value + (below + tie), shift)
+    below = _exact.shift_left(jnp.ones_like(shift), shift - 1) - 1
+    return _exact.shift_right(value + (below + tie), shift)
 
 
 def _with_sign(code: jax.Array, negative: jax.Array, fmt: FloatFormat, cast: Cast) -> jax.Array:

@@ -32,6 +32,7 @@ def check(function: str, fmt: Format, convention: Affine) -> None:
 
 def quantized(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, Mask]:
     """(int32 codes, STE mask) of widened x."""
+    scale, zero_point = _sealed(scale, zero_point)
     if isinstance(plan.fmt, IntFormat):
         return _integers(plan, x, scale, zero_point)
     ratio = _exact.flush(_ratio(_exact.flush(x), scale, plan.convention))
@@ -61,6 +62,7 @@ def bounds(plan: Plan, scale: jax.Array, zero_point: jax.Array | None) -> tuple[
 def dequantized(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:
     """DEQ-1..DEQ-3 of int32 codes, binary32."""
     fmt = plan.fmt
+    scale, zero_point = _sealed(scale, zero_point)
     if not isinstance(fmt, IntFormat):
         return _exact.flush(_exact.flush(codec.values_of(codes, fmt)) * scale)
     if zero_point is None:
@@ -68,6 +70,12 @@ def dequantized(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.
     if zero_point.dtype == jnp.float32:
         return _exact.rounded((codes - fmt.qmin).astype(jnp.float32) * scale) + zero_point
     return (codes - zero_point).astype(jnp.float32) * scale
+
+
+def _sealed(scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """GEN-3: a product that makes a scale or an offset in the same program is rounded before it is used."""
+    real = zero_point is not None and zero_point.dtype == jnp.float32
+    return _exact.rounded(scale), _exact.rounded(zero_point) if real else zero_point
 
 
 def _half(convention: Affine) -> Callable[[jax.Array], jax.Array]:

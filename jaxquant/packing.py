@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxquant import _inputs
+from jaxquant import _exact, _inputs
 from refquant import checks
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Shape
@@ -65,7 +65,7 @@ def _unpack(packed: jax.Array, *, shape: Shape, fmt: Format) -> jax.Array:
     columns = [_gather(rows, 8, width, place, width) for place in range(8)]
     codes = jnp.stack(columns, axis=1).reshape(-1)[: math.prod(shape)]
     if isinstance(fmt, IntFormat) and fmt.signed:
-        codes = lax.shift_right_arithmetic(lax.shift_left(codes, jnp.int32(32 - width)), jnp.int32(32 - width))
+        codes = lax.shift_right_arithmetic(_exact.shift_left(codes, jnp.int32(32 - width)), jnp.int32(32 - width))
     return codes.astype(fmt.storage).reshape(shape)
 
 
@@ -78,8 +78,8 @@ def _gather(fields: jax.Array, width: int, count: int, place: int, size: int) ->
         if -width < shift < size:
             field = fields[:, i]
             parts.append(
-                lax.shift_left(field, jnp.int32(shift))
+                _exact.shift_left(field, jnp.int32(shift))
                 if shift >= 0
-                else lax.shift_right_logical(field, jnp.int32(-shift))
+                else _exact.shift_right(field, jnp.int32(-shift))
             )
     return reduce(jnp.bitwise_or, parts) & ((1 << size) - 1)

@@ -71,7 +71,7 @@ def _round(x: jax.Array, *, ties: str) -> jax.Array:
 @jax.jit
 def _stochastic(x: jax.Array, bits: jax.Array) -> jax.Array:
     x = _exact.widen(x)
-    chance = (lax.shift_right_logical(bits, jnp.uint32(8))).astype(jnp.float32) * jnp.float32(2.0**-24)
+    chance = (_exact.shift_right(bits, jnp.uint32(8))).astype(jnp.float32) * jnp.float32(2.0**-24)
     whole = jnp.trunc(x)
     pattern = _exact.bits(x) & _exact.MAGNITUDE
     # x itself where the integer part is zero: a subnormal fraction counts, so it is compared as bits

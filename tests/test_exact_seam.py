@@ -371,9 +371,43 @@ def sharded() -> None:
         assert wrong(jax.jit(f)(*placed), want) == 0, name
 
 
-def test_sharded_differential() -> None:
+def _in_a_process(function: str, **env: str) -> None:
     root = Path(__file__).parent.parent
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    code = "import sys; sys.path[:0] = ['tests', '.']; import test_exact_seam; test_exact_seam.sharded()"
+    code = f"import sys; sys.path[:0] = ['tests', '.']; import test_exact_seam; test_exact_seam.{function}()"
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", **env}
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_sharded_differential() -> None:
+    _in_a_process("sharded", XLA_FLAGS="--xla_force_host_platform_device_count=8")
+
+
+def x64() -> None:
+    """The library where JAX makes Python ints and floats 64 bits wide."""
+    import jaxquant
+    from jaxquant import PerGroup, QuantSpec
+    from refquant.formats import ALL
+
+    int8, scale = ALL["int8"], np.full((8, 4), SCALE)
+    x = HALVES.reshape(8, -1)
+    codes = np.clip(np.rint(x / SCALE), -128, 127).astype(np.int8)
+    spec = {"fmt": int8, "granularity": PerGroup(1, 128)}
+    assert wrong(jaxquant.quantize(x, scale, **spec), codes) == 0
+    assert wrong(jaxquant.dequantize(codes, scale, **spec), codes * SCALE) == 0
+    inside = np.abs(np.rint(x / SCALE) + 0.5) < 128
+    assert wrong(jaxquant.fake_quantize_vjp(x, scale, None, x, **spec), np.where(inside, x, np.float32(0))) == 0
+    for name in ("e4m3fn", "e8m0fnu", "nf4", "dynamic8", "int3"):
+        tensor = jaxquant.quantize_tensor(x, QuantSpec(ALL[name], PerGroup(1, 100)))
+        packed = jaxquant.pack(tensor.codes, fmt=ALL[name])
+        assert wrong(jaxquant.unpack(packed, x.shape, fmt=ALL[name]), np.asarray(tensor.codes)) == 0
+        assert jaxquant.dequantize_tensor(tensor).dtype == np.float32
+    with np.errstate(all="ignore"):
+        low = HALVES[np.abs(HALVES) < 400]
+        assert wrong(jaxquant.encode(low, fmt=ALL["e4m3fn"]), low.astype(ml_dtypes.float8_e4m3fn).view(np.uint8)) == 0
+    assert wrong(_exact.scalb(ANY, POWERS), _scaled(ANY, POWERS)) == 0
+    assert wrong(_exact.tree_sum(jnp.asarray(ROWS), 1), _tree(ROWS)) == 0
+
+
+def test_x64_differential() -> None:
+    _in_a_process("x64", JAX_ENABLE_X64="1")
