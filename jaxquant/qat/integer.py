@@ -58,21 +58,19 @@ def _by_float(a: jax.Array, b: jax.Array, batch: int, max_a: int, max_b: int) ->
     if max_a > WIDE or max_b > WIDE:
         return _in_limbs(lambda a, b, most_a, most_b: _by_float(a, b, batch, most_a, most_b), a, b, max_a, max_b)
     depth = a.shape[-1]
-    count = math.ceil(depth * max_a * max_b / FLOAT_EXACT)
-    if count > UNROLLED:
-        return _looped(a, b, batch, max_a * max_b)
+    most = FLOAT_EXACT // max(max_a * max_b, 1)  # products in one exact piece: rounded down, and none is longer
+    if depth > UNROLLED * most:
+        return _looped(a, b, batch, most)
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-    size = math.ceil(depth / max(count, 1))
     parts = [
-        _dot(_cut(a, a.ndim - 1, at, size), _cut(b, batch, at, size), batch, jnp.float32).astype(jnp.int32)
-        for at in range(0, max(depth, 1), max(size, 1))
+        _dot(_cut(a, a.ndim - 1, at, most), _cut(b, batch, at, most), batch, jnp.float32).astype(jnp.int32)
+        for at in range(0, max(depth, 1), most)
     ]
     return functools.reduce(jnp.add, parts)
 
 
-def _looped(a: jax.Array, b: jax.Array, batch: int, largest: int) -> jax.Array:
+def _looped(a: jax.Array, b: jax.Array, batch: int, size: int) -> jax.Array:
     """Many pieces: zeros fill up the last one, and a loop adds their int32 sums."""
-    size = FLOAT_EXACT // largest
     count = math.ceil(a.shape[-1] / size)
     a, b = _filled(a, a.ndim - 1, count * size), _filled(b, batch, count * size)
 

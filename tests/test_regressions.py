@@ -1,0 +1,121 @@
+"""Breaks that were found by hand, each kept as the input that showed it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bits import assert_same
+
+import jaxquant as jq
+import refquant as rq
+from jaxquant import qat as jax_qat
+from jaxquant import requantize as jax_requantize
+from jaxquant.qat.integer import matmul
+from refquant import qat as ref_qat
+from refquant import requantize as ref_requantize
+from refquant.conventions import RESCALES, Affine
+from refquant.formats import ALL
+from refquant.granularity import PerAxis
+from refquant.spec import QuantSpec
+
+UINT16, UINT8, INT8 = ALL["uint16"], ALL["uint8"], ALL["int8"]
+
+
+@pytest.mark.parametrize("depth", [6241, 7281, 8321])
+def test_pieces_of_a_long_sum_differential(depth: int) -> None:
+    """SUM-2: equal pieces could be longer than what is exact in binary32."""
+    spec = QuantSpec(ALL["int8_narrow"])
+    codes = np.full((depth, 1), 127, np.int8)
+    codes[1041:2082], codes[2081], codes[2082:] = -127, -126, 0
+    x = np.full((1, depth), 127, np.float32)
+    results = [
+        layers.dense(x, kind(codes, np.float32(1), None, spec), inputs=spec, input_scale=np.float32(1))
+        for layers, kind in ((ref_qat, rq.QTensor), (jax_qat, jq.QTensor))
+    ]
+    assert_same(results[1], results[0])
+
+
+@pytest.mark.parametrize(("depth", "largest"), [(6241, 127), (7281, 127), (8321, 127), (1258, 200), (2, 4096), (9, 1)])
+def test_every_long_sum_differential(depth: int, largest: int) -> None:
+    """SUM-2: an odd sum beyond 2**24 shows a piece that is one product too long."""
+    a, b = np.full((1, depth), largest, np.uint16), np.full((depth, 1), largest, np.uint16)
+    a[0, 0], b[1, 0] = largest - 1, max(largest - 2, 0)
+    got = matmul(jnp.asarray(a), jnp.asarray(b), max_a=largest, max_b=largest)
+    assert int(got[0, 0]) == int((a.astype(np.int64) @ b.astype(np.int64))[0, 0])
+
+
+def _normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+LAYERS = {
+    "dense": (_normal(3, 8), (8, 512), lambda layers, *args, **kw: layers.dense(*args, **kw)),
+    "conv": (_normal(2, 9, 4), (2, 4, 512), lambda layers, *args, **kw: layers.conv(*args, **kw)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("static", [None, np.float32(0.0123)])
+def test_bias_made_by_a_product_differential(name: str, static: np.float32 | None) -> None:
+    """GEN-3: a product in the same program as the bias must not fuse with the sum."""
+    x, shape, layer = LAYERS[name]
+    spec, w = QuantSpec(INT8), _normal(*shape, seed=1)
+    g, h = _normal(shape[-1], seed=2), _normal(shape[-1], seed=3)
+    kw = {"inputs": spec, "input_scale": static}
+    want = layer(ref_qat, x, rq.quantize_tensor(w, spec), g * h, **kw)
+    weight = jq.quantize_tensor(w, spec)
+    assert_same(jax.jit(lambda x, g, h: layer(jax_qat, x, weight, g * h, **kw))(x, g, h), want)
+
+
+@pytest.mark.parametrize("op", ["div", "inv", "given"])
+def test_offset_made_by_a_product_differential(op: str) -> None:
+    """GEN-3, AFF-7, DEQ-2: likewise for a real offset."""
+    x, p, q = 3 * _normal(4096), _normal(4096, seed=1), _normal(4096, seed=2)
+    scale = np.abs(_normal(4096, seed=3)) + np.float32(0.01)
+    kw = {"fmt": UINT16, "granularity": PerAxis(0), "convention": Affine(zero="bias", op=op)}
+    codes = rq.quantize(x, scale, p * q, **kw)
+    assert_same(jax.jit(lambda x, s, p, q: jq.quantize(x, s, p * q, **kw))(x, scale, p, q), codes)
+    del kw["convention"]
+    want = rq.dequantize(codes, scale, p * q, **kw)
+    assert_same(jax.jit(lambda c, s, p, q: jq.dequantize(c, s, p * q, **kw))(codes, scale, p, q), want)
+
+
+@pytest.mark.parametrize("fmt", ["int8", "e4m3fn", "nf4"])
+@pytest.mark.parametrize("factor", [0.1, 0.3, 1 / 3])
+def test_scale_made_by_a_product_differential(fmt: str, factor: float) -> None:
+    """GEN-3: (scale * constant) * constant code is not scale * (constant * constant)."""
+    scale, factor = np.float32(0.7), np.float32(factor)
+    for code in (3, 5, 7, 11):
+        codes = np.full(5, code, ALL[fmt].storage)
+        want = rq.dequantize(codes, scale * factor, fmt=ALL[fmt])
+        assert_same(jax.jit(lambda s, c=codes: jq.dequantize(c, s * factor, fmt=ALL[fmt]))(scale), want)
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.3, 1 / 3])
+def test_multiplier_made_by_a_product_differential(factor: float) -> None:
+    """GEN-3, RSC-2: likewise for requantize."""
+    scales, factor = np.float32(np.linspace(0.1, 1, 200)), np.float32(factor)
+    kw = {"fmt": ALL["int16"], "rescale": RESCALES["onnxruntime"].point}
+    acc = np.full(200, 33333, np.int32)
+    want = ref_requantize.requantize(acc, scales * factor, **kw)
+    got = jax.jit(lambda s: jax_requantize.requantize(jnp.full(200, 33333, jnp.int32), s * factor, **kw))(scales)
+    assert_same(got, want)
+
+
+def test_scales_of_a_bias_made_by_a_product_differential() -> None:
+    """GEN-3, LAY-11: likewise for integer_bias."""
+    bias, scale = _normal(4096, seed=1), np.abs(_normal(4096)) * np.float32(0.001) + np.float32(1e-4)
+    want = ref_qat.integer_bias(bias, scale * np.float32(0.1), np.float32(0.3))
+    got = jax.jit(lambda s: jax_qat.integer_bias(bias, s * np.float32(0.1), np.float32(0.3)))(scale)
+    assert_same(got, want)
+
+
+def test_scale_of_a_layer_made_by_a_product_differential() -> None:
+    """GEN-3, LAY-1: s_w and s_x as products beside constant codes."""
+    spec, x, codes = QuantSpec(INT8), np.full((1, 3), 0.5, np.float32), np.full((3, 1), 7, np.int8)
+    tenth, s = np.float32(0.1), np.float32(0.7)
+    want = ref_qat.dense(x, rq.QTensor(codes, s * tenth, None, spec), inputs=spec, input_scale=s * tenth)
+    got = jax.jit(
+        lambda s: jax_qat.dense(x, jq.QTensor(codes, s * tenth, None, spec), inputs=spec, input_scale=s * tenth)
+    )(s)
+    assert_same(got, want)
