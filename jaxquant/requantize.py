@@ -111,7 +111,7 @@ def _fixed(acc: Array, q: Array, shift: Array, zero: Array, *, fmt: IntFormat, r
 
 @partial(jax.jit, static_argnames=("fmt", "rescale"))
 def _float32(acc: Array, multiplier: Array, zero: Array, *, fmt: IntFormat, rescale: Rescale) -> Array:
-    product = _exact.rounded(acc.astype(jnp.float32) * multiplier)  # RSC-2 two roundings
+    product = _exact.rounded(acc.astype(jnp.float32) * _exact.rounded(multiplier))  # RSC-2 two roundings
     whole = to_integer(product, rescale.ties)  # RND-1
     if rescale.overflow == "i32":
         outside = (whole < -(2.0**31)) | (whole >= 2.0**31)

@@ -29,7 +29,7 @@ def integer_bias(bias: jax.Array, input_scale: jax.Array, weight_scale: jax.Arra
 
 @jax.jit
 def _integer_bias(bias: jax.Array, s_x: jax.Array, s_w: jax.Array) -> jax.Array:
-    bias, s_x, s_w = (_exact.widen(jnp.asarray(v)) for v in (bias, s_x, s_w))
+    bias, s_x, s_w = (_exact.rounded(_exact.widen(jnp.asarray(v))) for v in (bias, s_x, s_w))
     bias, step = jnp.broadcast_arrays(bias, _exact.rounded(s_x * s_w))
     steps = jnp.round(_exact.div(bias, step))
     steps = jnp.where(jnp.isnan(steps), jnp.float32(0), steps)

@@ -87,7 +87,7 @@ def conv(
 def _weights_only(x: jax.Array, weight: QTensor, bias: jax.Array | None, *, at: Window, dtype: str) -> jax.Array:
     """LAY-7: the float convolution with the dequantized weight."""
     y = correlate(_exact.widen(x), dequantize_tensor(weight), at, jnp.float32)
-    return _exact.narrow(y if bias is None else y + _exact.widen(bias), dtype)
+    return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(bias)), dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("at", "inputs", "dtype"))

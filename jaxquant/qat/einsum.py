@@ -97,7 +97,7 @@ def _weights_only(x: jax.Array, weight: QTensor, bias: jax.Array | None, *, plan
     axes = ((plan.x_summed, plan.weight_summed), (tuple(a for a, _ in batch), tuple(b for _, b in batch)))
     y = lax.dot_general(_exact.widen(x), dequantize_tensor(weight), axes, precision=lax.Precision.HIGHEST)
     y = y.transpose(plan.out)
-    return _exact.narrow(y if bias is None else y + _exact.widen(bias), dtype)
+    return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(bias)), dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("plan", "inputs", "dtype"))

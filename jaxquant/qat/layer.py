@@ -89,14 +89,14 @@ def scaled_sums(acc: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax
     """rounded(float32(acc) · s_w), an int32 bias added to the sum first, modulo 2^32 (LAY-1, LAY-9)."""
     if bias is not None and bias.dtype == jnp.int32:
         acc = acc + bias
-    return _exact.rounded(acc.astype(jnp.float32) * scale)
+    return _exact.rounded(acc.astype(jnp.float32) * _exact.rounded(scale))  # GEN-3: scale may be a product itself
 
 
 def finished(y: jax.Array, scale: jax.Array, bias: jax.Array | None, dtype: str) -> jax.Array:
     """rounded(y · s_x) + bias, then the one cast (LAY-1)."""
-    y = _exact.rounded(y * scale)
+    y = _exact.rounded(y * _exact.rounded(scale))
     if bias is not None and bias.dtype != jnp.int32:
-        y = y + _exact.widen(bias)
+        y = y + _exact.rounded(_exact.widen(bias))
     return _exact.narrow(y, dtype)
 
 
