@@ -42,7 +42,8 @@ def _one(name: str, a: Any, b: Any) -> dict[str, Any]:
     )
     x64, y64 = x.astype(np.float64), y.astype(np.float64)
     finite = np.isfinite(x64) & np.isfinite(y64)
-    off, power = np.where(finite, x64 - y64, 0.0), np.where(finite, x64, 0.0)
+    x64, y64 = np.where(finite, x64, 0.0), np.where(finite, y64, 0.0)
+    off, power = x64 - y64, x64
     norm = float(np.linalg.norm(power))
     error = float(np.linalg.norm(off)) / norm if norm else float(np.any(off))
     return row | {

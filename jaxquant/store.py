@@ -6,6 +6,7 @@ The layout is refquant.files.quantized's (specs/65-files.md); codes and scales a
 import math
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -15,7 +16,16 @@ from jaxquant.codec import decode, encode
 from jaxquant.packing import pack, unpack
 from jaxquant.qtensor import QTensor, quantize_tensor
 from refquant import files, formats
-from refquant.files.quantized import PREFIX, Plan, file_metadata, plan, predicted_bytes, read_entry
+from refquant.files.quantized import (
+    PREFIX,
+    VERSION,
+    Plan,
+    check_stored,
+    file_metadata,
+    plan,
+    predicted_bytes,
+    read_entry,
+)
 from refquant.granularity import PerAxis, PerGroup
 from refquant.schemes import Scheme
 from refquant.spec import QuantSpec
@@ -49,7 +59,7 @@ def quantize_file(
       OSError: a full disk; nothing is left but the resumable part.
     """
     files.refuse_same(output, [source])
-    header = files.read_header(source)
+    header = _whole_float(source)
     plans = plan(header.tensors, scheme)
     refuse_idle(plans, scheme, header.path)
     stored = [part for one in plans for part in one.stored()]
@@ -65,6 +75,21 @@ def quantize_file(
             done += one.info.size
             progress(one.info.name, done, total)
     return plans
+
+
+def _whole_float(source: str | os.PathLike[str]) -> files.Header:
+    """The header of one file of floats.
+
+    Raises:
+      ValueError: a folder or an index of shards, or a file that is quantized already.
+    """
+    path = Path(source)
+    if path.is_dir() or path.suffix == ".json":
+        raise ValueError(f"quantize: {path} is a folder or an index, need one file (give each shard by itself)")
+    header = files.read_header(path)
+    if PREFIX + "version" in header.metadata:
+        raise ValueError(f"quantize: {path} is quantized already, need the float source (not its codes)")
+    return header
 
 
 def refuse_idle(plans: tuple[Plan, ...], scheme: Scheme, path: Any) -> None:
@@ -115,7 +140,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray | QTensor]:
     """
     header = files.read_header(path)
     entries = {k[len(PREFIX) :]: v for k, v in header.metadata.items() if k.startswith(PREFIX)}
-    entries.pop("version", None)
+    if entries.pop("version", VERSION) != VERSION:
+        raise ValueError(f"load: {path} has version {header.metadata[PREFIX + 'version']!r}, need {VERSION!r} (FIL-3)")
     parts = {f"{name}.{part}" for name in entries for part in ("codes", "scale", "zero_point")}
     found: dict[str, Any] = {t.name: array(header, t.name) for t in header.tensors if t.name not in parts}
     return found | {name: _restore(header, name, text) for name, text in entries.items()}
@@ -191,6 +217,7 @@ def _stored_scale(q: QTensor) -> np.ndarray:
 
 def _restore(header: files.Header, name: str, text: str) -> QTensor:
     spec, shape, _ = read_entry(name, text)
+    check_stored(header, name, spec, shape)
     codes = unpack(np.asarray(files.read_tensor(header, f"{name}.codes")), shape, fmt=spec.fmt)
     return QTensor(codes, _restored_scale(header, name, spec), _restored_zero(header, name, spec), spec)
 

@@ -160,11 +160,14 @@ def axes(function: str, axis: int | tuple[int, ...], shape: Shape) -> tuple[int,
 
 
 def int32_value(function: str, argument: str, value: object) -> None:
-    """A Python int that becomes an int32 must be one.
+    """A Python number that becomes an int32 must be an int, and one that fits.
 
     Raises:
+      TypeError: it is a float.
       ValueError: it lies outside -2**31..2**31 - 1.
     """
+    if type(value) is float:
+        raise TypeError(f"{function}: {argument} is {value}, need an int (a real offset goes with zero 'bias', AFF-3)")
     if type(value) is int and not -(2**31) <= value < 2**31:
         raise ValueError(f"{function}: {argument} is {value}, need -2**31..2**31 - 1 (it becomes an int32, GEN-1)")
 

@@ -78,8 +78,10 @@ class PerGroup(_Tiled):
     size: int
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"PerGroup: size is {self.size}, need at least 1 (elements that share a scale)")
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(
+                f"PerGroup: size is {self.size!r}, need an int from 1 up (elements that share a scale)"
+            )
 
     def tile(self, shape: Shape) -> Shape:
         """`size` along the axis, 1 along the others."""

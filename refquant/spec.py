@@ -8,6 +8,11 @@ from refquant.formats import CodebookFormat, FloatFormat, Format, IntFormat
 from refquant.granularity import Granularity, PerTensor
 
 SCALE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "e4m3fn": 8, "e8m0fnu": 8, "pow2": 8}
+RULE_OPTIONS = {
+    "zero": ("none", "int", "float"),
+    "denominator": ("qmax", "half_range", "pow2", "signed_absmax"),
+    "storage": tuple(SCALE_BITS),
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,10 @@ class ScaleRule:
     storage: Literal["float32", "float16", "bfloat16", "e4m3fn", "e8m0fnu", "pow2"] = "float32"
 
     def __post_init__(self) -> None:
+        for name, allowed in RULE_OPTIONS.items():
+            if getattr(self, name) not in allowed:
+                need = ", ".join(map(repr, allowed))
+                raise ValueError(f"ScaleRule: {name} is {getattr(self, name)!r}, need {need} (SCL-1..SCL-8)")
         if self.zero != "none" and self.denominator != "qmax":
             raise ValueError(
                 f"ScaleRule: denominator is {self.denominator!r} with zero {self.zero!r}, need 'qmax' "
@@ -48,6 +57,11 @@ class QuantSpec:
     convention: Affine = DEFAULT
 
     def __post_init__(self) -> None:
+        if not isinstance(self.fmt, Format):
+            raise TypeError(
+                f"QuantSpec: fmt is {self.fmt!r}, need a format such as formats.ALL['int4'] (a scheme's text goes to "
+                "schemes.parse_tensor)"
+            )
         check_scale_rule("QuantSpec", self.fmt, self.scale)
 
 

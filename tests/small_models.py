@@ -52,3 +52,11 @@ def score(output, example) -> float:
 
 def bad_score(output, example) -> float:
     return float("nan")
+
+
+def broken(output, example) -> float:
+    return [][0]
+
+
+def never(output, example) -> float:
+    return 0.0

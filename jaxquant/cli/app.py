@@ -8,6 +8,7 @@ from collections.abc import Callable
 import typer
 
 from jaxquant.cli import EXIT_CODES, decide, diff, doctor, look, quantize
+from refquant.files.errors import UnreadableFile
 
 
 def guarded(command: Callable[..., int]) -> Callable[..., None]:
@@ -28,10 +29,10 @@ def _code(command: Callable[..., int], *args: object, **kwargs: object) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (UnreadableFile, OSError) as error:
+        return _told(str(error), 4)
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         return _told(str(error), 2)
-    except OSError as error:
-        return _told(str(error), 4)
 
 
 def _told(text: str, code: int) -> int:

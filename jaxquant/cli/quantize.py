@@ -30,16 +30,18 @@ def command(
     from jaxquant.store import quantize_file
 
     console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("quantizing")
-        plans = quantize_file(
-            source,
-            output,
-            scheme,
-            overwrite=overwrite,
-            resume=not restart,
-            progress=lambda name, done, total: bar.update(task, completed=done, total=total, description=name[-48:]),
-        )
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("quantizing")
+
+    def progress(name: str, done: int, total: int) -> None:
+        bar.start()  # with the first tensor, so that a refusal is one line
+        bar.update(task, completed=done, total=total, description=name[-48:])
+
+    try:
+        plans = quantize_file(source, output, scheme, overwrite=overwrite, resume=not restart, progress=progress)
+    finally:
+        bar.stop()
     _report(source, output, plans, console, as_json=json)
     return 0
 

@@ -142,7 +142,7 @@ def _more(row: Row, rows: Sequence[Row]) -> int | None:
 
 
 def _winner_sentence(rows: Sequence[Row], winner: Row, bar: Bar) -> tuple[str, int | None]:
-    text = f"Use {_told(winner)}: the smallest of {len(rows)} files shown to pass {bar}."
+    text = f"Use {_told(winner)}: the smallest file shown to pass {bar} ({len(rows)} tried)."
     smaller = [row for row in rows if row.nbytes < winner.nbytes and row.verdict.result != FAIL]
     if not smaller:
         return text, None
@@ -153,8 +153,10 @@ def _winner_sentence(rows: Sequence[Row], winner: Row, bar: Bar) -> tuple[str, i
 def _unsure_sentence(rows: Sequence[Row], bar: Bar) -> tuple[str, int | None]:
     still = [row for row in rows if row.verdict.result != FAIL]
     target, needed = _nearest(still, rows)
+    alone = sum(row.verdict.result == PASS for row in rows)
+    passing = f"{alone} pass alone but not as the pick of {len(rows)}, " if alone else ""
     return (
-        f"No file is shown to pass {bar}: {len(still)} of {len(rows)} undecided, {len(rows) - len(still)} fail. "
+        f"No file is shown to pass {bar}: {passing}{len(still) - alone} undecided, {len(rows) - len(still)} fail. "
         f"Keep float until then: {_open(target, needed)}."
     ), needed
 

@@ -1,6 +1,7 @@
 """From what the user names to a target and a workload: the default, a folder, or module:function."""
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def open_target(model: str | None, on: str | None, score: str | None) -> tuple[A
         return open_default()
     if (path := Path(model)).exists():
         return _open_path(path, on, score)
-    built = load(model)()
+    built = called(model)
     if on is None:
         raise ValueError(f"decide: {model} is given without --on, need module:function giving examples of its input")
     return target_of(built, model), _examples(on, score)
@@ -77,6 +78,8 @@ def load(text: str) -> Any:
     module, colon, name = text.partition(":")
     if not colon or not module or not name:
         raise ValueError(f"decide: {text!r} is no folder or file, and not of the form module:function (mymodel:build)")
+    if module.endswith(".py") or "/" in module:
+        raise ValueError(f"decide: {text!r} names a file, need a module's name: {Path(module).stem}:{name}")
     sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), name)
@@ -90,10 +93,28 @@ def load(text: str) -> Any:
         sys.path.remove("")
 
 
+def called(text: str) -> Any:
+    """What the function that module:function names gives when it is called without arguments.
+
+    Raises:
+      ValueError: it is no function, or takes arguments.
+    """
+    found = load(text)
+    if not callable(found):
+        raise ValueError(
+            f"decide: {text!r} is a {type(found).__name__}, need a function without arguments that gives it"
+        )
+    try:
+        inspect.signature(found).bind()
+    except TypeError:
+        raise ValueError(f"decide: {text!r} takes arguments, need a function that is called without any") from None
+    return found()
+
+
 def _examples(on: str, score: str | None) -> Any:
     from jaxquant.decide.workloads.examples import open_examples
 
-    return open_examples(load(on)(), load(score) if score else None)
+    return open_examples(called(on), load(score) if score else None)
 
 
 def _open_path(path: Path, on: str | None, score: str | None) -> tuple[Any, Any]:

@@ -64,6 +64,7 @@ class Ladder:
         started = time.perf_counter()
         answers = self.workload.evaluate(self.target.forward({}))
         self.answers["float"] = answers
+        refuse_hopeless(answers)
         plans = self.plans(Scheme())
         size = predicted_bytes(plans, self.target.source.metadata)
         seconds = time.perf_counter() - started
@@ -96,6 +97,19 @@ class Ladder:
             sum(c.compared for c in checked.values()),
             sum(c.differing for c in checked.values()),
             time.perf_counter() - started,
+        )
+
+
+def refuse_hopeless(answers: Answers) -> None:
+    """A float model that is never right cannot lose anything, so every row would pass.
+
+    Raises:
+      ValueError: every score is zero or less.
+    """
+    if np.max(answers.score) <= 0:
+        raise ValueError(
+            f"decide: the float model scores 0 on all {len(answers.score)} examples, need some right answers to lose "
+            "(are the labels or the score function wrong?)"
         )
 
 

@@ -3,6 +3,7 @@
 from refquant.files._partial import partial_paths
 from refquant.files.atomic import atomic_path, refuse_existing, refuse_same
 from refquant.files.digest import file_stamp, sha256_file
+from refquant.files.errors import UnreadableFile
 from refquant.files.safetensors import (
     FORMAT_NAME,
     ITEM_BITS,
@@ -25,6 +26,7 @@ __all__ = [
     "NUMPY_DTYPE",
     "Header",
     "TensorInfo",
+    "UnreadableFile",
     "Writer",
     "atomic_path",
     "file_stamp",

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from refquant.files._dtypes import ITEM_BITS, short, tensor_bytes
 from refquant.files._json import json_object
+from refquant.files.errors import UnreadableFile
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 
@@ -124,7 +125,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         tensors = sorted((_tensor(*item) for item in entries.items()), key=lambda info: (info.start, info.end))
         _check_layout(tensors, data_offset=8 + len(raw), file_size=size)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UnreadableFile(f"{path}: {error}") from None
     return Header(path, tuple(tensors), metadata, 8 + len(raw), size)
 
 
@@ -137,11 +138,11 @@ def regular_size(path: Path) -> int:
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{path}: no such file") from None
+        raise UnreadableFile(f"{path}: no such file") from None
     if stat.S_ISDIR(status.st_mode):
-        raise ValueError(f"{path}: is a folder, need a file")
+        raise UnreadableFile(f"{path}: is a folder, need a file")
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path}: is not a regular file")
+        raise UnreadableFile(f"{path}: is not a regular file")
     return status.st_size
 
 

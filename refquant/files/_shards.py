@@ -7,6 +7,7 @@ from pathlib import Path, PureWindowsPath
 from refquant.files._dtypes import short
 from refquant.files._header import MAX_HEADER_BYTES, Header, read_header, regular_size
 from refquant.files._json import json_object
+from refquant.files.errors import UnreadableFile
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -27,9 +28,12 @@ def read_headers(path: str | os.PathLike[str]) -> list[Header]:
       OSError: a file cannot be read.
     """
     path = Path(path)
-    if path.is_dir():
-        return _read_folder(path)
-    return _read_index(path) if path.suffix == ".json" else [read_header(path)]
+    try:
+        if path.is_dir():
+            return _read_folder(path)
+        return _read_index(path) if path.suffix == ".json" else [read_header(path)]
+    except ValueError as error:
+        raise UnreadableFile(str(error)) from None
 
 
 def _read_folder(folder: Path) -> list[Header]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from refquant.files.safetensors import TensorInfo
+from refquant.files.safetensors import Header, TensorInfo
 from refquant.files.safetensors_writer import predicted_size
 from refquant.schemes import Scheme, TensorScheme, parse_tensor
 from refquant.spec import SCALE_BITS, QuantSpec
@@ -72,14 +72,7 @@ class Plan:
         name, shape = self.info.name, self.info.shape
         if self.scheme is None:
             return (Stored(name, self.info.dtype, shape),)
-        spec = self.spec
-        scales = spec.granularity.scale_shape(shape)
-        codes = Stored(f"{name}.codes", "U8", (math.ceil(math.prod(shape) * spec.fmt.bits / 8),))
-        scale = Stored(f"{name}.scale", STORED_SCALE.get(spec.scale.storage, "U8"), scales)
-        if spec.scale.zero == "none":
-            return codes, scale
-        zero = "F32" if spec.scale.zero == "float" else {8: "U8", 16: "U16"}[8 if spec.fmt.bits <= 8 else 16]
-        return codes, scale, Stored(f"{name}.zero_point", zero, scales)
+        return stored_parts(name, shape, self.spec)
 
     def metadata(self) -> dict[str, str]:
         """The file's metadata entry that lets the tensor be restored; empty where it is copied."""
@@ -104,6 +97,33 @@ class Plan:
         width = SCALE_BITS[self.spec.scale.storage]
         zero = {"none": 0, "float": 32, "int": 8 if self.spec.fmt.bits <= 8 else 16}[self.spec.scale.zero]
         return math.ceil(self.info.size * self.spec.fmt.bits / 8) * 8 + scales * (width + zero)
+
+
+def check_stored(header: Header, name: str, spec: QuantSpec, shape: tuple[int, ...]) -> None:
+    """The tensors of a file are those that the metadata entry of NAME promises.
+
+    Raises:
+      ValueError: one is missing, or has another dtype or shape.
+    """
+    for part in stored_parts(name, shape, spec):
+        found = header.by_name.get(part.name)
+        if found is None or (found.dtype, found.shape) != (part.dtype, part.shape):
+            have = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
+            raise ValueError(
+                f"{header.path}: metadata of {name!r} promises {part.name!r} as {part.dtype} {list(part.shape)}, "
+                f"found {have}"
+            )
+
+
+def stored_parts(name: str, shape: tuple[int, ...], spec: QuantSpec) -> tuple[Stored, ...]:
+    """The tensors that a quantized tensor becomes, in file order (FIL-2)."""
+    scales = spec.granularity.scale_shape(shape)
+    codes = Stored(f"{name}.codes", "U8", (math.ceil(math.prod(shape) * spec.fmt.bits / 8),))
+    scale = Stored(f"{name}.scale", STORED_SCALE.get(spec.scale.storage, "U8"), scales)
+    if spec.scale.zero == "none":
+        return codes, scale
+    zero = "F32" if spec.scale.zero == "float" else {8: "U8", 16: "U16"}[8 if spec.fmt.bits <= 8 else 16]
+    return codes, scale, Stored(f"{name}.zero_point", zero, scales)
 
 
 def classify(name: str, shape: tuple[int, ...], dtype: str) -> Kind:
@@ -160,12 +180,15 @@ def read_entry(name: str, text: str) -> tuple[QuantSpec, tuple[int, ...], str]:
     """
     try:
         entry = json.loads(text)
-        shape = tuple(int(n) for n in entry["shape"])
+        numbers = [*entry["shape"], entry["channel_axis"], entry["group_axis"]]
+        if not all(type(n) is int for n in numbers) or min(entry["shape"], default=0) < 0:
+            raise ValueError("shape and axes must be whole numbers")
+        shape = tuple(entry["shape"])
         scheme = parse_tensor(entry["scheme"])
-        spec = scheme.spec(channel_axis=int(entry["channel_axis"]), group_axis=int(entry["group_axis"]))
+        spec = scheme.spec(channel_axis=entry["channel_axis"], group_axis=entry["group_axis"])
         spec.granularity.scale_shape(shape)
         return spec, shape, str(entry["dtype"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(
             f"metadata of {name!r} is {text[:80]!r}, need scheme, shape, dtype and axes ({error})"
         ) from None

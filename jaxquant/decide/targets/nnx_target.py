@@ -39,7 +39,7 @@ class NnxTarget:
         names: Mapping[str, tuple[Keys, bool]] | None = None,
         infos: tuple[TensorInfo, ...] | None = None,
     ):
-        """Takes the model as it is.
+        """Takes a copy of the model, in evaluation mode.
 
         Args:
           model: any NNX module; it is never changed.
@@ -47,8 +47,9 @@ class NnxTarget:
           names: saved name → (path of the parameter, whether the file holds its transpose); None: dotted paths.
           infos: all tensors of the source file; None: the parameters themselves.
         """
-        self.model, self.source = model, source
-        self._graph, self._params, self._rest = nnx.split(model, nnx.Param, ...)
+        self.model, self.source = nnx.clone(model), source
+        self.model.eval()  # dropout off, batch norm by its running averages
+        self._graph, self._params, self._rest = nnx.split(self.model, nnx.Param, ...)
         flat = dict(nnx.to_flat_state(self._params))
         self._names = dict(names or {".".join(map(str, path)): (tuple(path), False) for path in flat})
         self.infos = infos or infos_of({name: flat[path][...] for name, (path, _) in self._names.items()})

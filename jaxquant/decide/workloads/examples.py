@@ -4,6 +4,7 @@ An example is what the model takes: an array, or a tuple of arrays (several argu
 be (inputs, whatever the score needs).  Without one the score is agreement with the float model's answers.
 """
 
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,13 +45,22 @@ class Examples:
         count = checked_count(count, self.n)
         outputs = self._outputs(apply_fn, count, progress)
         if self.score is not None:
-            scores = np.array([_number(self.score(o, e)) for o, e in zip(outputs, self.examples, strict=False)])
+            scores = np.array([self._scored(i, output) for i, output in enumerate(outputs)])
             return Answers(_answers(outputs, scores), scores, _margins(outputs))
         picked = [_picked(output) for output in outputs]
         if not self.reference:
             self.reference.extend(picked)
         agreement = np.array([np.mean(a == b) for a, b in zip(picked, self.reference, strict=False)])
         return Answers(_hashes(picked), agreement, _margins(outputs))
+
+    def _scored(self, i: int, output: np.ndarray) -> float:
+        try:
+            score = self.score(output, self.examples[i])
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            told = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+            raise ValueError(f"decide: the score function failed on example {i}: {told}") from error
+        return _number(score, i)
 
     def show(self, i: int) -> dict[str, str]:
         """What a reader sees of an example."""
@@ -115,10 +125,13 @@ def _stack(inputs: list[tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
     return tuple(np.stack([np.asarray(one[k]) for one in inputs]) for k in range(len(inputs[0])))
 
 
-def _number(score: Any) -> float:
-    value = np.asarray(score, np.float64)
+def _number(score: Any, i: int) -> float:
+    try:
+        value = np.asarray(score, np.float64)
+    except (TypeError, ValueError):
+        value = np.array(np.nan)
     if value.ndim or not np.isfinite(value):
-        raise ValueError(f"decide: score gave {score!r}, need one finite number an example (higher is better)")
+        raise ValueError(f"decide: score gave {score!r} for example {i}, need one finite number (higher is better)")
     return float(value)
 
 
