@@ -10,7 +10,7 @@ Path = tuple[str | int, ...]
 
 def modules(model: nnx.Module, kind: type = nnx.Linear) -> Iterator[tuple[Path, Any]]:
     """Every module of exactly that class with its path, each shared module once."""
-    for path, module in nnx.iter_modules(model):
+    for path, module in nnx.iter_graph(model):  # iter_modules is younger than Flax 0.12.0
         if type(module) is kind:
             yield tuple(path), module
 
@@ -27,7 +27,7 @@ def replaced(model: nnx.Module, make: Callable[[Path, Any], nnx.Module | None], 
     swaps = {id(old): new for path, old in modules(clone, kind) if (new := make(path, old)) is not None}
     if id(clone) in swaps:
         return swaps[id(clone)]
-    for _, holder in list(nnx.iter_modules(clone)):
+    for holder in [node for _, node in nnx.iter_graph(clone) if isinstance(node, nnx.Module)]:
         for key, value in list(vars(holder).items()):
             if id(value) in swaps:
                 _put(holder, key, swaps[id(value)])
