@@ -31,6 +31,8 @@ def zero_point(function: str, value: Any, zero: str, fmt: Format) -> Any:
     """None, or a zero point of the dtype that the convention's `zero` asks for; a Python number takes it."""
     if value is None:
         return None
+    if zero != "bias":
+        checks.int32_value(function, "zero_point", value)
     value = _array(value, np.float32 if zero == "bias" else np.int32)
     checks.zero_point(function, value.dtype, zero, fmt)
     return _strong(value)
