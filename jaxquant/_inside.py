@@ -33,7 +33,7 @@ def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> t
     near_last = jnp.clip((high + jnp.float32(0.5)) * size, -limit, limit)
 
     def ask(step: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        step = step.astype(jnp.int32)
+        step = jnp.asarray(step, jnp.int32)  # a Python int without jit
         first = bits.value_of(bits.key_of(near_first) + (REACH - step))
         last = bits.value_of(bits.key_of(near_last) + (step - REACH))
         return jnp.where(judge(first)[0], first, found[0]), jnp.where(judge(last)[1], last, found[1])
