@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 import jaxquant
@@ -10,6 +11,10 @@ import refquant
 from jaxquant.decide.targets import Target
 from jaxquant.qtensor import QTensor
 from refquant.files.quantized import Plan
+
+
+# range, scale and codes as one program: a third of the compilations of one program each
+_quantize_tensor = jax.jit(jaxquant.quantize_tensor, static_argnums=1)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Quantizer:
         key = (plan.info.name, str(plan.scheme))
         if key not in self._done:
             x = np.asarray(self._target.tensor(plan.info.name))
-            self._done[key] = check(x, jaxquant.quantize_tensor(x, plan.spec), plan)
+            self._done[key] = check(x, _quantize_tensor(x, plan.spec), plan)
         return self._done[key]
 
 
