@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxquant import _exact, _inputs
 
@@ -39,15 +40,24 @@ def scalb(x: jax.Array, k: jax.Array | int) -> jax.Array:
 
     Args:
       x: float32 (or float16, bfloat16, widened), any shape.
-      k: int32, broadcastable to x.
+      k: an integer dtype, of a shape that broadcasts with x.
     Returns:
-      float32; ±inf, NaN and ±0 stay.
+      float32, the common shape; ±inf, NaN and ±0 stay.
     Raises:
       TypeError: x has another dtype.
 
     Spec: BIT-2 (specs/00-conventions.md).  Class: exact.
     """
-    return _scalb(_inputs.real("scalb", "x", x), jnp.asarray(k, jnp.int32))
+    return _scalb(_inputs.real("scalb", "x", x), _power(k))
+
+
+def _power(k: jax.Array | int) -> jax.Array:
+    """k as int32, limited first where a cast would wrap."""
+    if not isinstance(k, jax.Array):
+        return jnp.asarray(np.asarray(np.clip(k, -600, 600)).astype(np.int32))
+    if k.dtype.itemsize >= 4 and k.dtype != jnp.int32:
+        k = jnp.minimum(k, 600) if jnp.issubdtype(k.dtype, jnp.unsignedinteger) else jnp.clip(k, -600, 600)
+    return k.astype(jnp.int32)
 
 
 def flush(x: jax.Array) -> jax.Array:
@@ -77,7 +87,7 @@ def _ordered_key(x: jax.Array) -> jax.Array:
 
 @jax.jit
 def _scalb(x: jax.Array, k: jax.Array) -> jax.Array:
-    return _exact.scalb(_exact.widen(x), k)
+    return _exact.scalb(*jnp.broadcast_arrays(_exact.widen(x), k))
 
 
 def key_of(x: jax.Array) -> jax.Array:

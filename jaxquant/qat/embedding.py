@@ -34,7 +34,14 @@ def embed(ids: jax.Array, table: QTensor, *, dtype: Any = "float32") -> jax.Arra
     """
     ids, result = ids if hasattr(ids, "dtype") else np.asarray(ids), result_dtype("embed", dtype)
     check_embed("embed", ids.dtype, table)
-    return _embed(jnp.asarray(ids), table, dtype=result)
+    return _embed(_as_int32(ids, table.codes.shape[0]), table, dtype=result)
+
+
+def _as_int32(ids: Any, rows: int) -> jax.Array:
+    """NumPy's 64-bit ids, which JAX would wrap to 32 bits: what lies outside the table stays outside."""
+    if isinstance(ids, jax.Array) or ids.dtype.itemsize < 8:
+        return jnp.asarray(ids)
+    return jnp.asarray(np.where((ids >= -rows) & (ids < rows), ids, rows).astype(np.int32))
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
