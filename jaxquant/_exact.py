@@ -60,6 +60,18 @@ def rounded(product: jax.Array) -> jax.Array:
     return from_bits(jnp.minimum(bits(product), NAN))
 
 
+def add(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a + b of a rounded a, b and the sum flushed (GEN-9); a zero has the sign of a sum.
+
+    XLA simplifies a + 0 to a, which leaves -0 where the sum is +0, so a sum of zeros is set on the bits.
+    Witness: test_add_differential.
+    """
+    b = flush(b)
+    left, right = bits(a), bits(b)
+    zeros = ((left | right) & MAGNITUDE) == 0
+    return from_bits(jnp.where(zeros, left & right, bits(flush(a + b))))
+
+
 def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
     """GEN-2: x / divisor, correctly rounded once.
 

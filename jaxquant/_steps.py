@@ -68,7 +68,7 @@ def dequantized(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.
     if zero_point is None:
         return codes.astype(jnp.float32) * scale
     if zero_point.dtype == jnp.float32:
-        return _exact.rounded((codes - fmt.qmin).astype(jnp.float32) * scale) + zero_point
+        return _exact.add(_exact.rounded((codes - fmt.qmin).astype(jnp.float32) * scale), zero_point)
     return (codes - zero_point).astype(jnp.float32) * scale
 
 

@@ -77,7 +77,7 @@ def _choose_scale(
         return _stored(_symmetric(low, high, fmt, rule), fmt, rule), None
     width = jnp.minimum(high - low, jnp.float32(FLT_MAX))
     scale = _stored(_exact.div(width, jnp.float32(fmt.qmax - fmt.qmin)), fmt, rule)
-    return scale, low if rule.zero == "float" else _zero_point(low, scale, fmt)
+    return scale, _exact.flush(low) if rule.zero == "float" else _zero_point(low, scale, fmt)
 
 
 def _extremes(keys: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

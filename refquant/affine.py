@@ -106,7 +106,8 @@ def dequantize(
         if not isinstance(fmt, IntFormat):
             return flush(flush(values_of(part, fmt)) * scale)  # DEQ-3
         if kind == "bias":
-            return (part.astype(np.int32) - np.int32(fmt.qmin)).astype(np.float32) * scale + zero  # DEQ-2
+            steps = (part.astype(np.int32) - np.int32(fmt.qmin)).astype(np.float32)
+            return flush(steps * scale + flush(zero))  # DEQ-2
         return (part.astype(np.int32) - zero).astype(np.float32) * scale  # DEQ-1
 
     blocks = to_blocks(codes, granularity=granularity)

@@ -82,7 +82,7 @@ def choose_scale(
         return stored(clamped(symmetric(low, high, fmt, rule), fmt), rule), None
     width = np.minimum(high - low, FLT_MAX)  # SCL-7
     scale = stored(clamped(width / np.float32(fmt.qmax - fmt.qmin), fmt), rule)  # SCL-7
-    return scale, np.asarray(zero_points(low, scale, fmt) if rule.zero == "int" else low)  # SCL-8
+    return scale, np.asarray(zero_points(low, scale, fmt) if rule.zero == "int" else flush(low))  # SCL-8
 
 
 def _range(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -163,7 +163,8 @@ def dequantize(
     if not isinstance(fmt, IntFormat):  # DEQ-3
         value = flushed(rounded(mul(flushed(from_bits(decode(code, fmt))), from_bits(scale))))
     elif real:  # DEQ-2
-        value = rounded(add(rounded(mul(of(code - fmt.qmin), from_bits(scale))), from_bits(zero_point)))
+        offset = flushed(from_bits(zero_point))
+        value = flushed(rounded(add(rounded(mul(of(code - fmt.qmin), from_bits(scale))), offset)))
     else:  # DEQ-1
         value = rounded(mul(rounded(of(code - (zero_point or 0))), from_bits(scale)))
     return to_bits(rounded(value, {"float32": F32, "float16": F16, "bfloat16": BF16}[dtype]))
@@ -185,7 +186,7 @@ def choose_scale(low: int, high: int, *, fmt: Format, rule: ScaleRule) -> tuple[
     span = from_bits(FLT_MAX) if span.size == INF else span
     scale = _store(rounded(div(span, of(fmt.qmax - fmt.qmin))), fmt, rule)
     if rule.zero == "float":  # SCL-8
-        return scale, low
+        return scale, to_bits(flushed(from_bits(low)))
     steps = nearest(rounded(div(from_bits(low), from_bits(scale))).value(), "even")
     return scale, clamp(fmt.qmin - steps, fmt.qmin, fmt.qmax)
 

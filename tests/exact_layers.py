@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
-from exact import BF16, F16, F32, add, clamp, from_bits, mul, of, rounded, to_bits, tree_sum
+from exact import BF16, F16, F32, add, clamp, flushed, from_bits, mul, of, rounded, to_bits, tree_sum
 
 from refquant.windows import Window
 
@@ -24,10 +24,10 @@ def scaled(acc: int, s_w: int, bias: int = 0) -> int:
 
 
 def finished(y: int, s_x: int, bias: int | None, dtype: str) -> int:
-    """LAY-1: rounded(y · s_x) + bias, then one cast; the pattern of the result widened to binary32."""
+    """LAY-1: rounded(y · s_x) + bias, flushed, then one cast; the pattern of the result widened to binary32."""
     y = product(y, s_x)
     if bias is not None:
-        y = to_bits(rounded(add(from_bits(y), from_bits(bias))))
+        y = to_bits(flushed(rounded(add(from_bits(y), flushed(from_bits(bias))))))
     return to_bits(rounded(from_bits(y), BINARY[dtype]))
 
 

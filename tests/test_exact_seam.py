@@ -275,6 +275,21 @@ def test_flush_differential() -> None:
     check(lambda x: _exact.flush(x), (ANY,), np.where(tiny, np.copysign(np.float32(0), ANY), ANY))
 
 
+def _flushed(x: np.ndarray) -> np.ndarray:
+    return np.where((x.view(np.uint32) & 0x7FFFFFFF) < 0x00800000, np.copysign(np.float32(0), x), x)
+
+
+def test_add_differential() -> None:
+    """Zeros of both signs, sums that cancel into the subnormals, and a zero that is a constant."""
+    edge = np.uint32([0, 0x80000000, 0x03800000, 0x83800000, 0x3F800000, 0xBF800000, 0x7F800000]).view(np.float32)
+    b = np.concatenate([edge, np.uint32([1, 0x80000001, 0x807FFFFF, 0x03800001, 0x83800001]).view(np.float32)])
+    a, b = np.repeat(edge, 16), np.resize(b, (7, 16)).ravel()
+    with np.errstate(all="ignore"):
+        check(lambda a, b: _exact.add(a, b), (a, b), _flushed(a + _flushed(b)))
+        for zero in np.float32([0.0, -0.0, 1e-40]):
+            check(lambda a, b=zero: _exact.add(a, b), (a,), _flushed(a + _flushed(zero)), eager=False)
+
+
 def test_is_nan_differential() -> None:
     check(lambda x: _exact.is_nan(x).astype(jnp.int8), (ANY,), np.isnan(ANY).astype(np.int8))
 

@@ -8,15 +8,17 @@ from bits import assert_same
 
 import jaxquant as jq
 import refquant as rq
+from jaxquant import bits as jax_bits
 from jaxquant import qat as jax_qat
 from jaxquant import requantize as jax_requantize
 from jaxquant.qat.integer import matmul
+from refquant import bits as ref_bits
 from refquant import qat as ref_qat
 from refquant import requantize as ref_requantize
 from refquant.conventions import RESCALES, Affine
 from refquant.formats import ALL
 from refquant.granularity import PerAxis
-from refquant.spec import QuantSpec
+from refquant.spec import QuantSpec, ScaleRule
 
 UINT16, UINT8, INT8 = ALL["uint16"], ALL["uint8"], ALL["int8"]
 
@@ -119,3 +121,75 @@ def test_scale_of_a_layer_made_by_a_product_differential() -> None:
         lambda s: jax_qat.dense(x, jq.QTensor(codes, s * tenth, None, spec), inputs=spec, input_scale=s * tenth)
     )(s)
     assert_same(got, want)
+
+
+@pytest.mark.parametrize("offset", [None, 0.0, -0.0, 1e-40, -1e-40])
+def test_sum_with_a_constant_zero_differential(offset: float | None) -> None:
+    """AFF-7, DEQ-2: -0 + 0 is +0 and is not simplified to -0; a subnormal offset is a zero."""
+    offset = None if offset is None else np.float32(offset)
+    codes = np.uint8([0, 0, 1])
+    for scale in (-0.5, 0.5):
+        if offset is not None:
+            want = rq.dequantize(codes, scale, offset, fmt=UINT8)
+            got = jax.jit(lambda c, s=scale: jq.dequantize(c, s, offset, fmt=UINT8))(codes)
+            assert_same(got, want)
+            assert_same(jq.dequantize(codes, scale, offset, fmt=UINT8), want)
+        kw = {"fmt": UINT8, "convention": Affine(zero="bias")}
+        x = np.float32([0, -0.0, 1e-40, -1e-40])
+        want = rq.fake_quantize(x, scale, offset, **kw)
+        assert_same(jq.fake_quantize(x, scale, offset, **kw), want)
+        assert_same(jax.jit(lambda x, s=scale: jq.fake_quantize(x, s, offset, **kw))(x), want)
+
+
+@pytest.mark.parametrize("bias", [0.0, -0.0, 1e-40, -1e-40, 2.0**-99 * (1 + 2.0**-23)])
+def test_bias_of_zero_or_next_to_the_sum_differential(bias: float) -> None:
+    """LAY-1: the zero of a sum, a subnormal bias, and a sum that cancels into the subnormals."""
+    spec, scale = QuantSpec(INT8), np.float32(2.0**-50)
+    x, codes, bias = np.float32([[1], [-1], [0]]) * scale, np.int8([[-2, 0, 2]]), np.full(3, bias, np.float32)
+    results = [
+        layers.dense(x, kind(codes, scale, None, spec), bias, inputs=spec, input_scale=scale)
+        for layers, kind in ((ref_qat, rq.QTensor), (jax_qat, jq.QTensor))
+    ]
+    assert_same(results[1], results[0])
+    weight = jq.QTensor(codes, scale, None, spec)
+    got = jax.jit(lambda x: jax_qat.dense(x, weight, bias, inputs=spec, input_scale=scale))(x)
+    assert_same(got, results[0])
+
+
+def test_subnormal_range_differential() -> None:
+    """SCL-8: a subnormal offset is flushed where it is made."""
+    spec = QuantSpec(UINT8, scale=ScaleRule("float"))
+    x = np.float32([-1e-40, 1e-40, 0])
+    ours, theirs = rq.quantize_tensor(x, spec), jq.quantize_tensor(x, spec)
+    assert_same(theirs.zero_point, ours.zero_point)
+    assert not np.abs(ours.zero_point)
+    assert_same(jq.dequantize_tensor(theirs), rq.dequantize_tensor(ours))
+
+
+WIDE_IDS = [
+    np.int64([2**32, 2**32 + 1, -(2**32), 1, -1]),
+    np.uint64([2**63, 2**32, 1]),
+    np.uint32([2**32 - 1, 2**31, 3]),
+    np.int8([-4, -5, 3, 4, -128]),
+    2**40,
+]
+
+
+@pytest.mark.parametrize("ids", WIDE_IDS, ids=str)
+def test_ids_beyond_int32_differential(ids: object) -> None:
+    """LAY-6: 64-bit ids outside the table are NaN, not another row."""
+    spec, table = QuantSpec(INT8, PerAxis(0)), np.arange(12, dtype=np.float32).reshape(4, 3)
+    want = ref_qat.embed(ids, rq.quantize_tensor(table, spec))
+    assert_same(jax_qat.embed(ids, jq.quantize_tensor(table, spec)), want)
+
+
+POWERS = [2**31, -(2**31), 2**40, 2**70, np.uint32(5), np.uint32(2**31), np.int8([[3], [-7]]), [1, 2, 3, 2**40]]
+
+
+@pytest.mark.parametrize("k", POWERS, ids=str)
+def test_powers_beyond_int32_differential(k: object) -> None:
+    """BIT-2: a large power does not wrap, and x and k broadcast against each other."""
+    x = np.float32([1.5, -2.0, 0.0, np.inf])
+    assert_same(jax_bits.scalb(x, k), ref_bits.scalb(x, k))
+    if isinstance(k, np.generic | np.ndarray):
+        assert_same(jax_bits.scalb(x, jnp.asarray(k)), ref_bits.scalb(x, k))

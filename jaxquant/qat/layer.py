@@ -93,10 +93,10 @@ def scaled_sums(acc: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax
 
 
 def finished(y: jax.Array, scale: jax.Array, bias: jax.Array | None, dtype: str) -> jax.Array:
-    """rounded(y · s_x) + bias, then the one cast (LAY-1)."""
+    """rounded(y · s_x) + bias, flushed, then the one cast (LAY-1)."""
     y = _exact.rounded(y * _exact.rounded(scale))
     if bias is not None and bias.dtype != jnp.int32:
-        y = y + _exact.rounded(_exact.widen(bias))
+        y = _exact.add(y, _exact.rounded(_exact.widen(bias)))
     return _exact.narrow(y, dtype)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from refquant import checks
 from refquant.affine import quantize
 from refquant.arguments import as_real, real_result
+from refquant.bits import flush
 from refquant.contractions import Contraction
 from refquant.formats import IntFormat
 from refquant.layer_checks import check_static, integers, magnitude
@@ -103,10 +104,10 @@ def scaled_sums(acc: np.ndarray, scale: np.ndarray, bias: np.ndarray | None) -> 
 
 @np.errstate(all="ignore")
 def finished(y: np.ndarray, scale: np.ndarray, bias: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
-    """rounded(y · s_x) + bias, then the one cast (LAY-1)."""
+    """rounded(y · s_x) + bias, flushed, then the one cast (LAY-1)."""
     y = y * scale  # LAY-1
     if bias is not None and bias.dtype != np.int32:
-        y = y + bias.astype(np.float32)  # LAY-1
+        y = flush(y + flush(bias.astype(np.float32)))  # LAY-1
     return np.asarray(y).astype(dtype)  # LAY-1
 
 
