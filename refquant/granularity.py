@@ -79,9 +79,7 @@ class PerGroup(_Tiled):
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(
-                f"PerGroup: size is {self.size!r}, need an int from 1 up (elements that share a scale)"
-            )
+            raise ValueError(f"PerGroup: size is {self.size!r}, need an int from 1 up (elements that share a scale)")
 
     def tile(self, shape: Shape) -> Shape:
         """`size` along the axis, 1 along the others."""
