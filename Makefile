@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint peers test-peers numpy-only oldest mutation clean
+.PHONY: demo test lint test-peers numpy-only oldest coverage clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/jaxquant decide
@@ -29,8 +29,9 @@ numpy-only: .venv-numpy/.done
 oldest: .venv-oldest/.done
 	.venv-oldest/bin/python -m pytest -q -n auto --dist worksteal
 
-mutation: $(VENV)/.test
-	$(VENV)/bin/python benchmarks/mutation.py
+# Branch coverage of refquant by the whole suite.
+coverage: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -q -n auto --dist worksteal --cov=refquant --cov-branch --cov-report=term:skip-covered
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(f"Python {sys.version.split()[0]} found, need 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
