@@ -1,4 +1,4 @@
-"""Which convention does my kernel follow?  Put a call of yours into `kernel` and run this file.
+"""Which convention does my kernel follow?  Put a call of yours (through ctypes, say) into `kernel` and run this file.
 
     python examples/check_a_kernel.py
 
@@ -6,11 +6,14 @@ A convention is a table of at most 2^bits thresholds.  So a few thousand *comput
 candidates and their neighbours, decide what random inputs hardly see, and distances are exact counts out of 2^32.
 """
 
+import functools
+import itertools
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 
-from refquant.conventions import PRESETS, Affine
+from refquant.conventions import PRESETS, Affine, Ties
 from refquant.conventions.steps import differences, key_bits
 from refquant.formats import ALL, IntFormat
 from refquant.thresholds import StepFunction, apply, distance, probes, tabulate, thresholds
@@ -31,11 +34,26 @@ def half_up(x: np.ndarray, scale: np.float32, zero_point: int) -> np.ndarray:
     return np.clip(np.where(np.isnan(scaled), 0, scaled), 0, 255).astype(np.uint8)
 
 
-def candidates(fmt: IntFormat, scale: float, zero_point: int) -> dict[str, StepFunction]:
-    """The table of every preset that takes a scale and an integer zero point."""
+def half_away(x: np.ndarray, scale: np.float32, zero_point: int) -> np.ndarray:
+    """The commonest slip: C's roundf after a true division."""
+    ratio = x / scale
+    scaled = np.trunc(ratio + np.copysign(np.float32(0.49999997), ratio)) + zero_point
+    return np.clip(np.where(np.isnan(scaled), 0, scaled), 0, 255).astype(np.uint8)
+
+
+def points() -> dict[str, Affine]:
+    """Every preset that takes a scale and an integer zero point, then every other point of the binary32 space."""
     rows = ((name, row.affine) for name, row in PRESETS.items())
-    points = {n: a for n, a in rows if isinstance(a, Affine) and a.op != "given" and a.zero != "bias"}
-    return {name: thresholds(point, fmt, scale, zero_point) for name, point in points.items()}
+    named = {n: a for n, a in rows if isinstance(a, Affine) and a.op != "given" and a.zero != "bias"}
+    grid = itertools.product(("div", "inv"), ("int", "add", "fma"), get_args(Ties), ("qmin", "qmax", "zero"))
+    made = [Affine(op, "f32", zero, ties, "sat", nan) for op, zero, ties, nan in grid]
+    return named | {f"no preset, the point '{a}'": a for a in made if a not in named.values()}
+
+
+@functools.cache
+def candidates(fmt: IntFormat, scale: float, zero_point: int) -> dict[str, StepFunction]:
+    """The table of each of them."""
+    return {name: thresholds(point, fmt, scale, zero_point) for name, point in points().items()}
 
 
 def followed(kernel: Kernel, fmt: IntFormat) -> list[str]:
@@ -50,13 +68,15 @@ def followed(kernel: Kernel, fmt: IntFormat) -> list[str]:
 
 
 def nearest(kernel: Kernel, fmt: IntFormat) -> str:
-    """The preset that differs at the fewest of 2^32 inputs, and the first such input from zero upward."""
+    """The convention that differs at the fewest of 2^32 inputs, and the first such number from zero upward."""
     scale, zero_point = CASES[0]
     own = tabulate(lambda x: kernel(x, np.float32(scale), zero_point), storage=fmt.storage)
     tables = candidates(fmt, scale, zero_point)
     name = min(tables, key=lambda n: distance(own, tables[n]))
-    key = min((start for start, _ in differences(own, tables[name])), key=lambda k: (k < 0, abs(k)))
-    x = np.uint32(key_bits(key)).view(np.float32)
+    keys = [start for start, _ in differences(own, tables[name])]
+    numbers = {key: np.uint32(key_bits(key)).view(np.float32) for key in keys}
+    key = min(keys, key=lambda k: (not np.isfinite(numbers[k]), k < 0, abs(k)))
+    x = numbers[key]
     return (
         f"nearest is {name}: {distance(own, tables[name]):,} of 2^32 inputs differ at scale {scale}, zero point "
         f"{zero_point}; first x = 0x{key_bits(key):08x} ({x}): kernel {own.code_at(key)}, {name} "
@@ -66,11 +86,13 @@ def nearest(kernel: Kernel, fmt: IntFormat) -> str:
 
 def report(kernel: Kernel, fmt: IntFormat) -> str:
     """One line about a kernel."""
+    if (dtype := kernel(np.float32([1]), np.float32(1), 0).dtype) != fmt.storage:
+        return f"gives {dtype}, need {fmt.storage} (the storage of {fmt.name})"
     names = followed(kernel, fmt)
     return f"follows {', '.join(names)} on every probe" if names else nearest(kernel, fmt)
 
 
 if __name__ == "__main__":
     with np.errstate(all="ignore"):
-        for function in (kernel, half_up):
+        for function in (kernel, half_up, half_away):
             print(f"{function.__name__}: {report(function, ALL['uint8'])}")
