@@ -85,13 +85,12 @@ def dequantize(
       >>> dequantize(np.int8([1, 3, -8]), 0.5, fmt=ALL["int4"]).tolist()
       [0.5, 1.5, -4.0]
     """
-    codes = _inputs.codes("dequantize", codes, fmt)
-    scale = _inputs.scale("dequantize", scale)
-    real_offset = type(zero_point) is float or str(getattr(zero_point, "dtype", "")) == "float32"
-    zero_point = _inputs.zero_point("dequantize", zero_point, "bias" if real_offset else "int", fmt)
-    _check_shapes("dequantize", codes.shape, scale, zero_point, granularity)
     name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
     checks.result_dtype("dequantize", name)
+    codes = _inputs.codes("dequantize", codes, fmt)
+    real_offset = type(zero_point) is float or str(getattr(zero_point, "dtype", "")) == "float32"
+    kind = "bias" if real_offset else "int"
+    scale, zero_point = _per_tile("dequantize", codes.shape, scale, zero_point, fmt, granularity, kind)
     plan = Plan(fmt, granularity.tile(codes.shape), dtype=name)
     return _dequantize(plan, codes, scale, zero_point)
 
@@ -173,19 +172,23 @@ def _prepare(
 ) -> tuple[Plan, tuple[Any, Any, Any]]:  # fmt: skip
     checks.known_format(name, fmt)
     x = _inputs.real(name, "x", x)
-    scale = _inputs.scale(name, scale)
-    zero_point = _inputs.zero_point(name, zero_point, convention.zero, fmt)
-    _check_shapes(name, x.shape, scale, zero_point, granularity)
+    scale, zero_point = _per_tile(name, x.shape, scale, zero_point, fmt, granularity, convention.zero)
     _steps.check(name, fmt, convention)
     if not isinstance(fmt, IntFormat):
         convention = Affine(op=convention.op, prec=convention.prec)  # AFF-6: the rest does not apply
     return Plan(fmt, granularity.tile(x.shape), convention, cast, mask), (x, scale, zero_point)
 
 
-def _check_shapes(name: str, shape: tuple[int, ...], scale: Any, zero_point: Any, granularity: Granularity) -> None:
+def _per_tile(
+    name: str, shape: tuple[int, ...], scale: Any, zero_point: Any, fmt: Format, granularity: Granularity, zero: str
+) -> tuple[Any, Any]:
+    """Scale and zero point, checked one after the other."""
+    scale = _inputs.scale(name, scale)
     checks.scale_shape(name, "scale", scale.shape, shape, granularity)
+    zero_point = _inputs.zero_point(name, zero_point, zero, fmt)
     if zero_point is not None:
         checks.scale_shape(name, "zero_point", zero_point.shape, shape, granularity)
+    return scale, zero_point
 
 
 def _spread(plan: Plan, shape: tuple[int, ...], *per_tile: Any) -> list[Any]:

@@ -5,6 +5,7 @@ from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxquant import _exact, _inputs
@@ -46,6 +47,7 @@ def unpack(packed: jax.Array, shape: Shape, *, fmt: Format) -> jax.Array:
     shape = tuple(shape)
     checks.known_format("unpack", fmt)
     need = -(-math.prod(shape) * fmt.bits // 8)
+    packed = packed if hasattr(packed, "dtype") else np.asarray(packed)
     checks.packed("unpack", packed.dtype, packed.shape, need, shape, fmt)
     return _unpack(packed, shape=shape, fmt=fmt)
 

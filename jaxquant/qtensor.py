@@ -6,7 +6,7 @@ from functools import partial
 
 import jax
 
-from jaxquant import _exact, affine, scales
+from jaxquant import _exact, _inputs, affine, scales
 from refquant.conventions import Affine
 from refquant.spec import SCALE_BITS, QuantSpec
 
@@ -56,6 +56,7 @@ def quantize_tensor(x: jax.Array, spec: QuantSpec) -> QTensor:
 
     Spec: QTN-1, QTN-2 (specs/30-scales.md).  Class: exact.
     """
+    x = _inputs.real("quantize_tensor", "x", x)
     low, high = scales.range_of(x, granularity=spec.granularity)
     scale, zero_point = scales.choose_scale(low, high, fmt=spec.fmt, rule=spec.scale)
     convention = spec_convention(spec)

@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxquant import _exact, _wide
 from jaxquant.rounding import to_integer
+from refquant import checks
 from refquant.conventions.rescale import (
     FRACTION_BITS,
     RESCALE,
@@ -20,6 +21,7 @@ from refquant.conventions.rescale import (
     check_fixed,
     check_integer,
     check_multiplier,
+    check_part,
     check_zero_point,
     fixed_point,
     multipliers,
@@ -62,6 +64,7 @@ def requantize(
         parts = _host(multiplier, rescale, _binary64, (np.uint32, np.uint32, np.int32, np.int32))
         return _float64(acc, *parts, zero, fmt=fmt, rescale=rescale)
     multiplier = np.float32(multiplier) if type(multiplier) in (int, float) else multiplier
+    multiplier = multiplier if hasattr(multiplier, "dtype") else np.asarray(multiplier)
     check_multiplier("requantize", multiplier.dtype)
     return _float32(acc, jnp.asarray(multiplier), zero, fmt=fmt, rescale=rescale)
 
@@ -81,7 +84,7 @@ def requantize_fixed(
     Returns:
       codes in fmt's storage dtype, shape of acc.
     Raises:
-      TypeError: dtypes of acc or zero_point.
+      TypeError: dtypes of acc, q, shift or zero_point.
       ValueError: shapes that do not broadcast; a float rescale.
 
     Spec: RSC-4..RSC-8 (specs/50-requantize.md).  Class: exact.
@@ -94,7 +97,22 @@ def requantize_fixed(
     check_fixed("requantize_fixed", rescale)
     acc, zero = _operands("requantize_fixed", acc, zero_point, np.shape(q), fmt)
     check_broadcast("requantize_fixed", "shift", np.shape(shift), acc.shape)
-    return _fixed(acc, jnp.int32(q), jnp.int32(shift), zero, fmt=fmt, rescale=rescale)
+    q, shift = (_part("requantize_fixed", name, v) for name, v in (("q", q), ("shift", shift)))
+    return _fixed(acc, jnp.asarray(q), jnp.asarray(shift), zero, fmt=fmt, rescale=rescale)
+
+
+def _part(function: str, argument: str, value: Any) -> Any:
+    checks.int32_value(function, argument, value)
+    array = _int32(value)
+    check_part(function, argument, array.dtype)
+    return array
+
+
+def _int32(value: Any) -> Any:
+    """A Python int has no dtype of its own and becomes int32."""
+    if type(value) is int:
+        return np.asarray(value, np.int32)
+    return value if hasattr(value, "dtype") else np.asarray(value)
 
 
 @partial(jax.jit, static_argnames=("fmt", "rescale"))
@@ -181,8 +199,8 @@ def _shift_left(value: Array, by: Array) -> Array:
 def _shift_right(value: Array, by: Array, ties: str) -> Array:
     """value / 2**by rounded to nearest, on the remainder, so that no sum leaves int32."""
     mask = (1 << by) - 1
-    half = (mask >> 1) + ((value < 0) & (ties == "away"))
-    return (value >> by) + ((value & mask) > half)
+    half = (mask >> 1) + ((value < 0) & (ties == "away")).astype(jnp.int32)
+    return (value >> by) + ((value & mask) > half).astype(jnp.int32)
 
 
 def _shift_right_wide(value: _wide.Pair, by: Array, ties: str) -> Array:
@@ -217,9 +235,10 @@ def _binary64(multiplier: float) -> tuple[int, int, int, int]:
 def _operands(
     function: str, acc: Any, zero_point: Any, multiplier_shape: tuple[int, ...], fmt: IntFormat
 ) -> tuple[Array, Array]:
-    acc, zero = (v if hasattr(v, "dtype") else np.asarray(v) for v in (acc, 0 if zero_point is None else zero_point))
-    zero = zero.astype(np.int32) if type(zero_point) in (int, type(None)) else zero
+    acc = acc if hasattr(acc, "dtype") else np.asarray(acc)
     check_accumulator(function, acc.dtype)
+    checks.int32_value(function, "zero_point", zero_point)
+    zero = _int32(0 if zero_point is None else zero_point)
     check_zero_point(function, zero.dtype)
     check_integer(function, fmt.name, isinstance(fmt, IntFormat))
     check_broadcast(function, "multiplier", multiplier_shape, acc.shape)

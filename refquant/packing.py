@@ -57,11 +57,11 @@ def unpack(packed: np.ndarray, shape: Shape, *, fmt: Format) -> np.ndarray:
       >>> unpack(np.uint8([0xF1, 0x07]), (3,), fmt=ALL["int4"]).tolist()
       [1, -1, 7]
     """
-    packed, shape = np.ascontiguousarray(packed), tuple(shape)
+    packed, shape = np.asarray(packed), tuple(shape)
     checks.known_format("unpack", fmt)
     size = math.prod(shape)
     checks.packed("unpack", packed.dtype, packed.shape, -(-size * fmt.bits // 8), shape, fmt)
-    storage = np.dtype(fmt.storage)
+    packed, storage = np.ascontiguousarray(packed), np.dtype(fmt.storage)
     if fmt.bits == 8 * storage.itemsize:
         flat = packed.view(f"<u{storage.itemsize}").astype(f"u{storage.itemsize}")  # PCK-4
     elif fmt.bits < 8:

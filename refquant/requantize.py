@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from refquant import checks
 from refquant.conventions.rescale import (
     FRACTION_BITS,
     RESCALE,
@@ -13,6 +14,7 @@ from refquant.conventions.rescale import (
     check_fixed,
     check_integer,
     check_multiplier,
+    check_part,
     check_zero_point,
     fixed_point,
     multipliers,
@@ -78,7 +80,7 @@ def requantize_fixed(
     Returns:
       codes in fmt's storage dtype, shape of acc.
     Raises:
-      TypeError: dtypes of acc or zero_point.
+      TypeError: dtypes of acc, q, shift or zero_point.
       ValueError: shapes that do not broadcast; a float rescale.
 
     Spec: RSC-4..RSC-8 (specs/50-requantize.md).  Class: exact.
@@ -91,7 +93,16 @@ def requantize_fixed(
     check_fixed("requantize_fixed", rescale)
     acc, zero = _operands("requantize_fixed", acc, zero_point, np.shape(q), fmt)
     check_broadcast("requantize_fixed", "shift", np.shape(shift), acc.shape)
+    q, shift = (_part("requantize_fixed", name, v) for name, v in (("q", q), ("shift", shift)))
     return _fixed(acc, q, shift, zero, fmt, rescale)
+
+
+def _part(function: str, argument: str, value: Any) -> Array:
+    """q or shift as int32."""
+    checks.int32_value(function, argument, value)
+    array = _int32(value)
+    check_part(function, argument, array.dtype)
+    return array
 
 
 def _fixed(acc: Array, q: Any, shift: Any, zero: Array, fmt: IntFormat, rescale: Rescale) -> Array:
@@ -138,8 +149,10 @@ def _int32(value: Any) -> Array:
 def _operands(
     function: str, acc: Array, zero_point: Any, multiplier_shape: tuple[int, ...], fmt: IntFormat
 ) -> tuple[Array, Array]:
-    acc, zero = np.asarray(acc), _int32(0 if zero_point is None else zero_point)
+    acc = np.asarray(acc)
     check_accumulator(function, acc.dtype)
+    checks.int32_value(function, "zero_point", zero_point)
+    zero = _int32(0 if zero_point is None else zero_point)
     check_zero_point(function, zero.dtype)
     check_integer(function, fmt.name, isinstance(fmt, IntFormat))
     check_broadcast(function, "multiplier", multiplier_shape, acc.shape)

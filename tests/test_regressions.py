@@ -1,5 +1,8 @@
 """Breaks that were found by hand, each kept as the input that showed it."""
 
+import importlib
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,3 +196,49 @@ def test_powers_beyond_int32_differential(k: object) -> None:
     assert_same(jax_bits.scalb(x, k), ref_bits.scalb(x, k))
     if isinstance(k, np.generic | np.ndarray):
         assert_same(jax_bits.scalb(x, jnp.asarray(k)), ref_bits.scalb(x, k))
+
+
+def _refusal(call: Callable[[], object]) -> tuple[type, str]:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    return caught.type, str(caught.value)
+
+
+WORDS, GEMMLOWP = np.int32([5, -7]), {"fmt": INT8, "rescale": RESCALES["gemmlowp"].point}
+X, BYTES = np.float32([1.5, -2.0]), np.int8([1, 2])
+REFUSED = [
+    ("requantize", "requantize_fixed", (WORDS, 1.5, 0), GEMMLOWP),
+    ("requantize", "requantize_fixed", (WORDS, 2**31, 0), GEMMLOWP),
+    ("requantize", "requantize_fixed", (WORDS, np.int64(2**32 + 5), 0), GEMMLOWP),
+    ("requantize", "requantize_fixed", (WORDS, 2**30, np.float32(1)), GEMMLOWP),
+    ("requantize", "requantize_fixed", (WORDS, [2**30, 5], 0), GEMMLOWP),
+    ("requantize", "requantize", (WORDS, [0.5]), {"fmt": INT8}),
+    ("requantize", "requantize", (WORDS, np.float32(1), 2**31), {"fmt": INT8}),
+    ("bits", "ordered_key", (np.float64([1e300]),), {}),
+    ("bits", "ordered_key", (np.array([1], ">f4"),), {}),
+    ("bits", "scalb", (np.int32([1]), 1), {}),
+    ("bits", "flush", ([1.0],), {}),
+    ("affine", "quantize", (X, 0.5, 2**31), {"fmt": INT8}),
+    ("affine", "quantize", (X, 0.5, 1.0), {"fmt": INT8}),
+    ("affine", "quantize", (X, X, np.int8(1)), {"fmt": INT8}),
+    ("affine", "quantize", (X, X[:1], 1), {"fmt": ALL["e4m3fn"]}),
+    ("affine", "dequantize", (BYTES, 0.5, -(2**31) - 1), {"fmt": INT8}),
+    ("affine", "dequantize", (np.int16([1]), 1.0), {"fmt": INT8, "dtype": "float64"}),
+    ("affine", "fake_quantize_vjp", (X, 0.5, 2**70, X), {"fmt": INT8}),
+    ("qtensor", "quantize_tensor", (np.float64([1]), QuantSpec(INT8)), {}),
+    ("packing", "unpack", ([1, 2], (2,)), {"fmt": INT8}),
+    ("packing", "unpack", (np.uint8(7), ()), {"fmt": INT8}),
+    ("rounding", "round_stochastic", (X, [1, 2]), {}),
+    ("rounding", "round_stochastic", (X, 5), {}),
+]
+
+
+@pytest.mark.parametrize(("module", "function", "arguments", "options"), REFUSED, ids=[r[1] for r in REFUSED])
+def test_refusals_differential(module: str, function: str, arguments: tuple, options: dict) -> None:
+    """GEN-5: the same type and text from both packages, and the first of two errors."""
+    ours, theirs = (
+        _refusal(lambda at=package: getattr(importlib.import_module(f"{at}.{module}"), function)(*arguments, **options))
+        for package in ("refquant", "jaxquant")
+    )
+    assert theirs == ours
+    assert ours[1].startswith(f"{function}: ")

@@ -172,6 +172,16 @@ def check_zero_point(function: str, dtype: object) -> None:
         raise TypeError(f"{function}: zero_point has dtype {dtype}, need int32 (it is added to integers, RSC-8)")
 
 
+def check_part(function: str, argument: str, dtype: object) -> None:
+    """The parts of a multiplier in fixed point are int32.
+
+    Raises:
+      TypeError: any other dtype.
+    """
+    if str(dtype) != "int32":
+        raise TypeError(f"{function}: {argument} has dtype {dtype}, need int32 (a multiplier in fixed point, RSC-7)")
+
+
 def check_broadcast(function: str, argument: str, shape: tuple[int, ...], acc_shape: tuple[int, ...]) -> None:
     """An operand broadcasts to the accumulator's shape.
 

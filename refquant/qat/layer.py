@@ -52,13 +52,15 @@ def given(
       ValueError: a shape does not fit, or one without the other.
     """
     scale = np.float32(scale) if type(scale) in (int, float) else scale
-    zero_point = np.int32(zero_point) if type(zero_point) is int else zero_point
     shape, zero_shape = (None if v is None else np.shape(v) for v in (scale, zero_point))
     check_static(function, inputs, x.shape, shape, zero_shape)
     if scale is None or inputs is None:
         return None
-    scale, zero_point = np.asarray(scale), None if zero_point is None else np.asarray(zero_point)
+    scale = np.asarray(scale)
     checks.scale_dtype(function, scale.dtype)
+    checks.int32_value(function, "zero_point", zero_point)
+    if zero_point is not None:
+        zero_point = np.asarray(zero_point, np.int32) if type(zero_point) is int else np.asarray(zero_point)
     checks.zero_point(function, None if zero_point is None else zero_point.dtype, "int", inputs.fmt)
     return scale, zero_point
 
