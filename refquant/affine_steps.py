@@ -25,7 +25,7 @@ def ratio(x: np.ndarray, scale: np.ndarray, convention: Affine) -> np.ndarray:
 
 def _operands(x: np.ndarray, scale: np.ndarray, convention: Affine) -> tuple[np.ndarray, np.ndarray]:
     dtype = PRECISION[convention.prec]
-    x, scale = x.astype(dtype), scale.astype(dtype)  # AFF-2: widened, or rounded to binary16
+    x, scale = x.astype(dtype, copy=False), scale.astype(dtype, copy=False)  # AFF-2: widened, or rounded to binary16
     return x, dtype(1) / scale if convention.op == "inv" else scale  # AFF-2: r rounded by itself
 
 
@@ -50,7 +50,9 @@ def rounded_value(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, fmt: IntFo
         real, after = ratio(x, scale, convention) + zero.astype(dtype), np.int32(0)  # AFF-3
     else:
         real, after = fused(x, scale, zero.astype(dtype), convention), np.int32(0)  # AFF-3
-    rounded = _to_integer(real if convention.prec == "f64" else real.astype(np.float32), convention)  # AFF-4
+    rounded = _to_integer(real if convention.prec == "f64" else real.astype(np.float32, copy=False), convention)  # AFF-4
+    if after.ndim == 0 and after == 0:
+        return rounded
     wide = np.float64 if _beyond(after) else np.float32
     return rounded + after.astype(wide)  # AFF-3: an integer sum
 
@@ -84,8 +86,11 @@ def integer_codes(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, fmt: IntFo
     nan = {"qmin": np.int32(fmt.qmin), "qmax": np.int32(fmt.qmax), "zero": zero}[convention.nan]
     if convention.nan == "zero" and convention.zero == "bias":
         nan = np.int32(fmt.qmin)
-    value = np.where(np.isnan(value), nan.astype(value.dtype), value)  # AFF-5
-    return np.clip(value, value.dtype.type(fmt.qmin), value.dtype.type(fmt.qmax)).astype(fmt.storage)  # AFF-4, GEN-4
+    is_nan = np.isnan(value)
+    if is_nan.any():
+        value = np.where(is_nan, nan.astype(value.dtype), value)  # AFF-5
+    low, high = value.dtype.type(fmt.qmin), value.dtype.type(fmt.qmax)
+    return np.minimum(np.maximum(value, low), high).astype(fmt.storage)  # AFF-4, GEN-4
 
 
 def real_ratio(x: np.ndarray, scale: np.ndarray, convention: Affine) -> np.ndarray:

@@ -40,12 +40,13 @@ def range_of(x: np.ndarray, *, granularity: Granularity = TENSOR) -> tuple[np.nd
     """
     x = as_real("range_of", "x", x).astype(np.float32, copy=False)
     blocks = to_blocks(x, granularity=granularity)  # ragged tiles get zeros, which are in every range
-    if np.isnan(np.max(blocks, initial=ZERO)):  # SCL-1: fmin and fmax ignore quiet NaNs only, not signalling ones
-        blocks = np.where(np.isnan(blocks), ZERO, blocks)
     tensor = isinstance(granularity, PerTensor)
     within = tuple(range(blocks.ndim)) if tensor else tuple(range(1, blocks.ndim, 2))
-    low = np.fmin.reduce(blocks, axis=within, initial=ZERO)  # SCL-1: NaN is ignored
-    high = np.fmax.reduce(blocks, axis=within, initial=ZERO)  # SCL-1
+    high = np.maximum.reduce(blocks, axis=within, initial=ZERO)  # SCL-1; a NaN shows up here, a signalling one too
+    if np.isnan(high).any():
+        blocks = np.where(np.isnan(blocks), ZERO, blocks)  # SCL-1: NaN is ignored
+        high = np.maximum.reduce(blocks, axis=within, initial=ZERO)
+    low = np.minimum.reduce(blocks, axis=within, initial=ZERO)  # SCL-1
     return _range(np.asarray(low), np.asarray(high))
 
 
@@ -114,7 +115,11 @@ def stored(scale: np.ndarray, rule: ScaleRule) -> np.ndarray:
         bits = np.asarray(scale).view(np.uint32)
         return np.asarray((bits + np.uint32(0x007FFFFF)) & np.uint32(0x7F800000)).view(np.float32)  # SCL-6
     fmt = FLOATS[rule.storage]
-    rounded = decode(encode(scale, fmt=fmt), fmt=fmt)  # SCL-6: ties to even, saturating
+    if rule.storage == "float16":  # NumPy's own cast rounds ties to even
+        largest = np.float32(fmt.max_value)
+        rounded = np.clip(scale, -largest, largest).astype(np.float16).astype(np.float32)  # SCL-6
+    else:
+        rounded = decode(encode(scale, fmt=fmt), fmt=fmt)  # SCL-6: ties to even, saturating
     return np.where(rounded == 0, np.float32(fmt.min_value), rounded)  # SCL-6
 
 
