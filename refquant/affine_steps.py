@@ -89,8 +89,7 @@ def integer_codes(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, fmt: IntFo
     is_nan = np.isnan(value)
     if is_nan.any():
         value = np.where(is_nan, nan.astype(value.dtype), value)  # AFF-5
-    low, high = value.dtype.type(fmt.qmin), value.dtype.type(fmt.qmax)
-    return np.minimum(np.maximum(value, low), high).astype(fmt.storage)  # AFF-4, GEN-4
+    return np.clip(value, value.dtype.type(fmt.qmin), value.dtype.type(fmt.qmax)).astype(fmt.storage)  # AFF-4, GEN-4
 
 
 def real_ratio(x: np.ndarray, scale: np.ndarray, convention: Affine) -> np.ndarray:

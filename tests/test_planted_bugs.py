@@ -99,7 +99,7 @@ PLANTS = {
         STEPS, "np.clip(value, value.dtype.type(fmt.qmin)", "np.clip(value, value.dtype.type(fmt.qmin + 1)",
         quantize("int8")),
     "NaN to zero": (
-        STEPS, "np.isnan(value), nan.astype(value.dtype), value)", "np.isnan(value), value.dtype.type(0), value)",
+        STEPS, "is_nan, nan.astype(value.dtype), value)", "is_nan, value.dtype.type(0), value)",
         quantize("int8")),
     "NaN of qmax ignored": (
         STEPS, '"qmax": np.int32(fmt.qmax)', '"qmax": np.int32(fmt.qmin)', quantize("int8", None, Affine(nan="qmax"))),
@@ -188,8 +188,8 @@ PLANTS = {
         AFFINE, "return (part.astype(np.int32) - zero).astype(np.float32) * scale  # DEQ-1",
         "return (part - zero.astype(part.dtype)).astype(np.float32) * scale", dequantize("uint8", SEVEN)),
     "real offset without qmin": (
-        AFFINE, "(part.astype(np.int32) - np.int32(fmt.qmin)).astype(np.float32) * scale + zero",
-        "part.astype(np.float32) * scale + zero", dequantize("int8", np.float32(-0.7))),
+        AFFINE, "steps = (part.astype(np.int32) - np.int32(fmt.qmin)).astype(np.float32)",
+        "steps = part.astype(np.float32)", dequantize("int8", np.float32(-0.7))),
     "product in half precision": (
         AFFINE, "return (part.astype(np.int32) - zero).astype(np.float32) * scale  # DEQ-1",
         "return (part.astype(np.int32) - zero).astype(result) * np.asarray(scale, result)",
