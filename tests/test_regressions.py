@@ -1,7 +1,11 @@
 """Breaks that were found by hand, each kept as the input that showed it."""
 
 import importlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +24,7 @@ from refquant import qat as ref_qat
 from refquant import requantize as ref_requantize
 from refquant.conventions import RESCALES, Affine
 from refquant.formats import ALL
-from refquant.granularity import PerAxis
+from refquant.granularity import PerAxis, PerGroup, PerToken
 from refquant.spec import QuantSpec, ScaleRule
 
 UINT16, UINT8, INT8 = ALL["uint16"], ALL["uint8"], ALL["int8"]
@@ -242,3 +246,71 @@ def test_refusals_differential(module: str, function: str, arguments: tuple, opt
     )
     assert theirs == ours
     assert ours[1].startswith(f"{function}: ")
+
+
+def wide() -> None:
+    """Both packages, where JAX makes Python ints 64 bits wide."""
+    x = np.float32([[1.5, -2, 3e9, 0.1], [np.nan, -np.inf, 1e-40, 0]])
+    calls = [
+        ("affine", "quantize", (x, 0.5, 3), {"fmt": INT8, "convention": Affine(op="inv", zero="fma")}),
+        ("affine", "quantize", (x, 0.5, 3), {"fmt": INT8, "convention": Affine(overflow="magic")}),
+        ("affine", "fake_quantize", (x, 0.5, 3), {"fmt": INT8, "convention": Affine(prec="f16", zero="add")}),
+        ("affine", "fake_quantize", (x, 0.5, 3.0), {"fmt": INT8, "convention": Affine(zero="bias")}),
+        *(("codec", "encode", (x,), {"fmt": ALL[name]}) for name in ("e4m3fn", "nf4", "int4")),
+        ("codec", "decode", (np.arange(256, dtype=np.uint8),), {"fmt": ALL["e4m3fn"]}),
+        *(("requantize", "requantize", (np.int32([33333, -7]), np.float32(0.3)), {"fmt": INT8, "rescale": preset.point})
+          for preset in RESCALES.values()),
+        ("rounding", "round_stochastic", (x, np.zeros(x.shape, np.uint32)), {}),
+        ("bits", "scalb", (x, 3), {}),
+        ("bits", "ordered_key", (x,), {}),
+    ]  # fmt: skip
+    for module, function, arguments, options in calls:
+        want, got = (
+            getattr(importlib.import_module(f"{at}.{module}"), function)(*arguments, **options)
+            for at in ("refquant", "jaxquant")
+        )
+        assert_same(got, want, call=f"{module}.{function} {options}")
+    _wide_layers()
+    _wide_calibration(x)
+
+
+def _wide_layers() -> None:
+    x, w = _normal(2, 8), _normal(8, 3, seed=1)
+    for spec in (QuantSpec(ALL["int16"]), QuantSpec(INT8, PerGroup(0, 3), ScaleRule("int"))):
+        kw = {"inputs": QuantSpec(INT8, PerToken(), ScaleRule("int"))}
+        want = ref_qat.dense(x, rq.quantize_tensor(w, spec), **kw)
+        assert_same(jax_qat.dense(x, jq.quantize_tensor(w, spec), **kw), want)
+    ids = np.int64([1, -1, 9, 2**32])
+    assert_same(
+        jax_qat.embed(ids, jq.quantize_tensor(w, spec)), ref_qat.embed(ids, rq.quantize_tensor(w, spec)), call="embed"
+    )
+
+
+def _wide_calibration(x: np.ndarray) -> None:
+    for name, options in (("minmax", {}), ("ema", {}), ("percentile", {"millionths": 990000})):
+        results = []
+        for at in ("refquant", "jaxquant"):
+            home = importlib.import_module(f"{at}.calibration.{name}")
+            state = importlib.import_module(f"{at}.calibration.{'histogram' if name == 'percentile' else name}")
+            seen = state.merge(state.update(state.init(), x), state.update(state.init(), x * np.float32(2)))
+            results.append(home.finalize(seen, **options))
+        for got, want in zip(results[1], results[0], strict=True):
+            assert_same(got, want, call=name)
+
+
+def test_where_jax_has_64_bits_differential() -> None:
+    """GEN-1: jax_enable_x64 changes no bit."""
+    code = "import sys; sys.path[:0] = ['tests', '.']; import test_regressions; test_regressions.wide()"
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_strict_promotion_of_requantize_differential() -> None:
+    """jax_numpy_dtype_promotion "strict" has no sum of a bool and an integer."""
+    kw = {"fmt": INT8, "rescale": RESCALES["gemmlowp"].point}
+    acc = np.int32([5, -7, 2**31 - 1, -(2**31)])
+    with jax.numpy_dtype_promotion("strict"):
+        got = jax_requantize.requantize(acc, 0.3, **kw)
+    assert_same(got, ref_requantize.requantize(acc, 0.3, **kw))

@@ -94,9 +94,14 @@ def _specials(x: Array) -> tuple[Array, Array]:
     sizes = _exact.bits(_exact.widen(x)) & _exact.MAGNITUDE
     return lax.cond(
         jnp.any(sizes >= _exact.INF),
-        lambda: (jnp.count_nonzero(sizes > _exact.INF), jnp.count_nonzero(sizes == _exact.INF)),
+        lambda: (_count(sizes > _exact.INF), _count(sizes == _exact.INF)),
         lambda: (jnp.int32(0), jnp.int32(0)),
     )
+
+
+def _count(mask: Array) -> Array:
+    """int32 also where JAX counts in 64 bits."""
+    return jnp.count_nonzero(mask).astype(jnp.int32)
 
 
 @jax.jit

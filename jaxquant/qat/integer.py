@@ -88,8 +88,8 @@ def _in_limbs(function, a: jax.Array, b: jax.Array, max_a: int, max_b: int) -> j
     if max_a <= WIDE:
         return _in_limbs(lambda b, a, most_b, most_a: function(a, b, most_a, most_b), b, a, max_b, max_a)
     wide = a.astype(jnp.int32)
-    high = function(lax.shift_right_arithmetic(wide, LIMB), b, (max_a >> LIMB) + 1, max_b)
-    return lax.shift_left(high, LIMB) + function(wide & (WIDE - 1), b, WIDE - 1, max_b)
+    high = function(lax.shift_right_arithmetic(wide, jnp.int32(LIMB)), b, (max_a >> LIMB) + 1, max_b)
+    return lax.shift_left(high, jnp.int32(LIMB)) + function(wide & (WIDE - 1), b, WIDE - 1, max_b)
 
 
 def _native(function, a: jax.Array, b: jax.Array, max_a: int, max_b: int) -> jax.Array:
