@@ -103,11 +103,11 @@ def test_scale_made_by_a_product_differential(fmt: str, factor: float) -> None:
 @pytest.mark.parametrize("factor", [0.1, 0.3, 1 / 3])
 def test_multiplier_made_by_a_product_differential(factor: float) -> None:
     """GEN-3, RSC-2: likewise for requantize."""
-    scales, factor = np.float32(np.linspace(0.1, 1, 200)), np.float32(factor)
+    scales, factor = np.float32((np.arange(4096) + 0.5) / (33333 * factor)), np.float32(factor)  # next to ties
     kw = {"fmt": ALL["int16"], "rescale": RESCALES["onnxruntime"].point}
-    acc = np.full(200, 33333, np.int32)
+    acc = np.full(4096, 33333, np.int32)
     want = ref_requantize.requantize(acc, scales * factor, **kw)
-    got = jax.jit(lambda s: jax_requantize.requantize(jnp.full(200, 33333, jnp.int32), s * factor, **kw))(scales)
+    got = jax.jit(lambda s: jax_requantize.requantize(jnp.full(4096, 33333, jnp.int32), s * factor, **kw))(scales)
     assert_same(got, want)
 
 
@@ -145,7 +145,7 @@ def test_sum_with_a_constant_zero_differential(offset: float | None) -> None:
         x = np.float32([0, -0.0, 1e-40, -1e-40])
         want = rq.fake_quantize(x, scale, offset, **kw)
         assert_same(jq.fake_quantize(x, scale, offset, **kw), want)
-        assert_same(jax.jit(lambda x, s=scale: jq.fake_quantize(x, s, offset, **kw))(x), want)
+        assert_same(jax.jit(lambda x, s=scale, kw=kw: jq.fake_quantize(x, s, offset, **kw))(x), want)
 
 
 @pytest.mark.parametrize("bias", [0.0, -0.0, 1e-40, -1e-40, 2.0**-99 * (1 + 2.0**-23)])
