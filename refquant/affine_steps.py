@@ -50,7 +50,8 @@ def rounded_value(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, fmt: IntFo
         real, after = ratio(x, scale, convention) + zero.astype(dtype), np.int32(0)  # AFF-3
     else:
         real, after = fused(x, scale, zero.astype(dtype), convention), np.int32(0)  # AFF-3
-    rounded = _to_integer(real if convention.prec == "f64" else real.astype(np.float32, copy=False), convention)  # AFF-4
+    real = real if convention.prec == "f64" else real.astype(np.float32, copy=False)
+    rounded = _to_integer(real, convention)  # AFF-4
     if after.ndim == 0 and after == 0:
         return rounded
     wide = np.float64 if _beyond(after) else np.float32

@@ -90,7 +90,7 @@ def test_refusal_golden(backend, module, function, arguments, options, error, te
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: PerGroup(0, 0), "PerGroup: size is 0, need at least 1 (elements that share a scale)"),
+        (lambda: PerGroup(0, 0), "PerGroup: size is 0, need an int from 1 up (elements that share a scale)"),
         (lambda: PerBlock(()), "PerBlock: shape is (), need positive sizes (elements that share a scale)"),
         (
             lambda: ScaleRule("int", "pow2"),

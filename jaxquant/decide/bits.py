@@ -12,7 +12,6 @@ from jaxquant.decide.targets import Target
 from jaxquant.qtensor import QTensor
 from refquant.files.quantized import Plan
 
-
 # range, scale and codes as one program: a third of the compilations of one program each
 _quantize_tensor = jax.jit(jaxquant.quantize_tensor, static_argnums=1)
 
