@@ -72,6 +72,14 @@ def test_python_blocks_run():
         names.update(test.globs)
 
 
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *sorted(f"specs/{p.name}" for p in (HERE / "specs").glob("*.md")),
+]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     text = (HERE / page).read_text(encoding="utf-8")
