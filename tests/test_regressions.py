@@ -7,18 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from bits import assert_same
 
-import jaxquant as jq
 import refquant as rq
-from jaxquant import bits as jax_bits
-from jaxquant import qat as jax_qat
-from jaxquant import requantize as jax_requantize
-from jaxquant.qat.integer import matmul
 from refquant import bits as ref_bits
 from refquant import qat as ref_qat
 from refquant import requantize as ref_requantize
@@ -26,6 +19,16 @@ from refquant.conventions import RESCALES, Affine
 from refquant.formats import ALL
 from refquant.granularity import PerAxis, PerGroup, PerToken
 from refquant.spec import QuantSpec, ScaleRule
+
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp  # noqa: E402
+
+import jaxquant as jq  # noqa: E402
+from jaxquant import bits as jax_bits  # noqa: E402
+from jaxquant import qat as jax_qat  # noqa: E402
+from jaxquant import requantize as jax_requantize  # noqa: E402
+from jaxquant.qat.integer import matmul  # noqa: E402
 
 UINT16, UINT8, INT8 = ALL["uint16"], ALL["uint8"], ALL["int8"]
 
