@@ -182,3 +182,27 @@ def plans_of(x):
     from refquant.schemes import parse
 
     return plan(infos_of({"w.weight": x}), parse("int8:channel"))
+
+
+def test_a_bfloat16_file_is_quantized_from_its_values(tmp_path):
+    """A file's bfloat16 weights reach the quantizer as numbers, not as the integers of their bits."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    from jaxquant.decide.targets import Source
+    from jaxquant.decide.targets.nnx_target import NnxTarget
+    from jaxquant.store import raw
+    from refquant.files import Writer
+    from refquant.files.quantized import Stored
+
+    model = small_models.build()
+    weight = np.asarray(model.inner.kernel[...]).T.astype(ml_dtypes.bfloat16)
+    path = tmp_path / "model.safetensors"
+    with Writer(path, [Stored("inner.weight", "BF16", weight.shape)], {}) as writer:
+        writer.append("inner.weight", raw(weight))
+    names = {"inner.weight": (("inner", "kernel"), True)}
+    target = NnxTarget(model, Source("net", path), names=names, infos=read_header(path).tensors)
+    ladder = Ladder(target, None, command_bar())
+    plans = ladder.plans(make_rungs("int4:channel")[0].parsed)
+    checked = ladder.quantizer(plans)["inner.weight"]
+    want = refquant.quantize_tensor(weight.astype(np.float32), plans[0].spec)
+    assert checked.differing == 0
+    assert np.array_equal(np.asarray(checked.q.codes), want.codes)

@@ -15,7 +15,8 @@ from jaxquant.decide.targets import Source, infos_of
 from jaxquant.flax.linear import QuantizedLinear, RecordingLinear, Seen
 from jaxquant.flax.replace import modules, replaced
 from jaxquant.qtensor import QTensor, dequantize_tensor
-from refquant.files import TensorInfo, read_header, read_tensor
+from jaxquant.store import array
+from refquant.files import TensorInfo, read_header
 from refquant.files.quantized import Plan
 from refquant.granularity import PerAxis, PerGroup
 from refquant.schemes import TensorScheme
@@ -62,7 +63,7 @@ class NnxTarget:
     def tensor(self, name: str) -> np.ndarray:
         """One weight as it lies in the file."""
         if self._header is not None:
-            return read_tensor(self._header, name)
+            return array(self._header, name)
         return np.asarray(self._flat[self._names[name][0]][...])
 
     @cached_property
