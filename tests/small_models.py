@@ -19,6 +19,23 @@ class Net(nnx.Module):
         return self.outer(jax.nn.relu(self.inner(x) + self.twice(x)))
 
 
+class ConvNet(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs, dense: bool):
+        self.conv = nnx.Conv(1, 8, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.head = nnx.Linear(8, 10, rngs=rngs) if dense else nnx.Conv(8, 10, (1, 1), rngs=rngs)
+
+    def __call__(self, x):
+        x = jax.nn.relu(self.norm(self.conv(x)))
+        return self.head(x.mean((1, 2))) if isinstance(self.head, nnx.Linear) else self.head(x).mean((1, 2))
+
+
+class LinenConvNet(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(10)(jax.nn.relu(linen.Conv(8, (3, 3))(x)).mean((1, 2)))
+
+
 class LinenNet(linen.Module):
     @linen.compact
     def __call__(self, x):
@@ -32,6 +49,10 @@ def build():
 def build_linen():
     module = LinenNet()
     return module, module.init(jax.random.key(1), np.zeros((1, 12), np.float32))
+
+
+def images():
+    return list(np.random.default_rng(6).normal(size=(64, 6, 6, 1)).astype(np.float32))
 
 
 def ids():

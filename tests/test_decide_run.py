@@ -206,3 +206,27 @@ def test_a_bfloat16_file_is_quantized_from_its_values(tmp_path):
     want = refquant.quantize_tensor(weight.astype(np.float32), plans[0].spec)
     assert checked.differing == 0
     assert np.array_equal(np.asarray(checked.q.codes), want.codes)
+
+
+def conv_models():
+    rngs = small_models.nnx.Rngs(0)
+    linen = small_models.LinenConvNet()
+    variables = linen.init(small_models.jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32))
+    return [
+        (small_models.ConvNet(rngs, True), 1, ["int8:channel", "w8a8:token"]),
+        (small_models.ConvNet(rngs, False), 0, ["int8:channel"]),
+        ((linen, variables), 1, ["int8:channel", "w8a8:token"]),
+    ]
+
+
+@pytest.mark.parametrize("case", [0, 1, 2], ids=["mixed", "convolutions alone", "linen"])
+def test_a_row_says_which_layers_keep_float_inputs(case):
+    """Integer inputs are promised of dense layers alone; a net without any has no such row."""
+    model, kept, schemes = conv_models()[case]
+    ladder = Ladder(opening.target_of(model, "net"), opening._examples("small_models:images", None), command_bar())
+    rungs = ladder.distinct(make_rungs("int8:channel", "w8a8:token"))
+    assert [rung.scheme for rung in rungs] == schemes
+    rows = list(ladder.climb(rungs))
+    assert [row.float_inputs for row in rows] == [0, 0, kept][: len(rows)]
+    assert ["keep float inputs" in row.about for row in rows] == [False, False, True][: len(rows)]
+    assert all(row.differing == 0 for row in rows)

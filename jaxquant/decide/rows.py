@@ -23,6 +23,7 @@ class Row:
       verdict: against the bar (None for the reference row).
       codes: how many codes, scales and zero points NumPy and JAX were compared on.
       differing: how many of them differed in any bit.
+      float_inputs: layers with codes whose inputs stay in float though the scheme names inputs (convolutions).
       seconds: evaluation time of the workload on this device, compilation included.
     """
 
@@ -38,6 +39,7 @@ class Row:
     verdict: Verdict | None = None
     codes: int = 0
     differing: int = 0
+    float_inputs: int = 0
     seconds: float = 0.0
 
     @property

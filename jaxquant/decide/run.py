@@ -6,8 +6,10 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxquant.decide.bars import Bar
@@ -49,12 +51,24 @@ class Ladder:
             yield self._row(rung)
 
     def distinct(self, rungs: Sequence[Rung]) -> list[Rung]:
-        """The rungs that differ on this model: where there are no embeddings, a scheme for them changes nothing."""
+        """The rungs that differ on this model: a scheme for embeddings or inputs that it lacks changes nothing."""
         first: dict[object, Rung] = {}
         for rung in rungs:
             schemes = tuple(str(one.scheme) for one in self.plans(rung.parsed))
-            first.setdefault((schemes, str(rung.parsed.inputs)), rung)
+            first.setdefault((schemes, str(rung.parsed.inputs) if self.dense else None), rung)
         return list(first.values())
+
+    @cached_property
+    def dense(self) -> frozenset[str]:
+        """The weights of the layers that can take integer inputs."""
+        return frozenset(jax.eval_shape(self.target.input_magnitudes(), *self.workload.batches(1)[0]))
+
+    def float_inputs(self, plans: Sequence[Plan], scheme: Scheme) -> int:
+        """How many layers keep float inputs although the scheme names inputs: their kernels are no dense layer's."""
+        if scheme.inputs is None:
+            return 0
+        layers = {p.info.name for p in plans if p.scheme and p.kind in ("linear", "conv")} & self.target.names
+        return len(layers - self.dense)
 
     def plans(self, scheme: Scheme) -> tuple[Plan, ...]:
         """What the scheme makes of each tensor."""
@@ -83,9 +97,10 @@ class Ladder:
         same = answers.same_as(base)
         verdict = judge(self.bar, float_scores=base.score, quantized_scores=answers.score, same=same, level=LEVEL)
         pairs = count_pairs(base.score, answers.score) if is_binary(base.score, answers.score) else None
+        kept = self.float_inputs(plans, scheme)
         return Row(
             rung.scheme,
-            rung.about,
+            rung.about + (f"; {kept} layers keep float inputs (convolutions)" if kept else ""),
             predicted_bytes(plans, self.target.source.metadata),
             bits_per_weight(plans),
             _mean(answers),
@@ -96,6 +111,7 @@ class Ladder:
             verdict,
             sum(c.compared for c in checked.values()),
             sum(c.differing for c in checked.values()),
+            kept,
             time.perf_counter() - started,
         )
 

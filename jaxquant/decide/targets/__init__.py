@@ -35,6 +35,11 @@ class Target(Protocol):
     source: Source
     infos: tuple[TensorInfo, ...]
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The tensors that the forward pass reads; a file may hold more."""
+        ...
+
     def tensor(self, name: str) -> np.ndarray:
         """One weight as it lies in the file."""
         ...

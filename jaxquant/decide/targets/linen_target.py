@@ -41,6 +41,11 @@ class LinenTarget:
         self.infos = infos_of(self._flat)
         self._run = jax.jit(lambda flat, rest, *inputs: self._apply(flat, rest, inputs))
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The tensors that the forward pass reads."""
+        return frozenset(self._flat)
+
     def tensor(self, name: str) -> np.ndarray:
         """One weight."""
         return np.asarray(self._flat[name])

@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxquant.decide.targets import Source, infos_of
 from jaxquant.flax.linear import QuantizedLinear, RecordingLinear, Seen
-from jaxquant.flax.replace import modules, replaced
+from jaxquant.flax.replace import replaced
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from jaxquant.store import array
 from refquant.files import TensorInfo, read_header
@@ -55,6 +55,11 @@ class NnxTarget:
         self._names = dict(names or {".".join(map(str, path)): (tuple(path), False) for path in flat})
         self.infos = infos or infos_of({name: flat[path][...] for name, (path, _) in self._names.items()})
         self._flat = flat
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The tensors that the forward pass reads; a file may hold more."""
+        return frozenset(self._names)
 
     @cached_property
     def _header(self) -> Any:
@@ -118,11 +123,6 @@ class NnxTarget:
             return {names[tuple(p[:-1])]: v[...] for p, v in seen if tuple(p[:-1]) in names}
 
         return magnitudes
-
-    def dense_names(self) -> tuple[str, ...]:
-        """Saved names of the weights that are kernels of nnx.Linear, in model order."""
-        linears = {path for path, _ in modules(self.model)}
-        return tuple(name for name, (path, _) in self._names.items() if path[:-1] in linears and path[-1] == "kernel")
 
     def _with(self, arrays: Mapping[str, Any]) -> nnx.State:
         changed = {self._names[n][0]: self._param(n, v) for n, v in arrays.items() if n in self._names}
