@@ -16,9 +16,9 @@ from jax import Array
 from jaxquant import _exact, _inputs
 from jaxquant._exact import flush
 from jaxquant.calibration import minmax
-from jaxquant.calibration._options import within
 from jaxquant.calibration.minmax import MinMaxState
 from refquant import checks
+from refquant.checks import within
 from refquant.granularity import Granularity, PerTensor, Shape
 
 SMALLEST_STEP = 2.0**-100

@@ -16,9 +16,9 @@ from jaxquant import _exact, _inputs, affine, blocks, scales
 from jaxquant._exact import flush, scalb
 from jaxquant.bits import key_of
 from jaxquant.calibration import linear
-from jaxquant.calibration._options import within
 from jaxquant.calibration.linear import LinearState, init, merge, update
 from refquant import checks
+from refquant.checks import within
 from refquant.conventions import DEFAULT, Affine
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor

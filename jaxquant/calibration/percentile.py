@@ -9,9 +9,9 @@ from jax import Array, lax
 
 from jaxquant import _wide
 from jaxquant.calibration import _totals
-from jaxquant.calibration._options import within
 from jaxquant.calibration.histogram import HistogramState, init, merge, update
 from jaxquant.calibration.minmax import cut
+from refquant.checks import within
 
 MILLION = 1_000_000
 

@@ -12,8 +12,8 @@ import numpy as np
 from refquant import checks
 from refquant.bits import flush
 from refquant.calibration import minmax
-from refquant.calibration._options import within
 from refquant.calibration.minmax import MinMaxState
+from refquant.checks import within
 from refquant.granularity import Granularity, PerTensor, Shape
 
 SMALLEST_STEP = np.float32(2.0**-100)

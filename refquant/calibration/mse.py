@@ -10,8 +10,8 @@ from refquant import affine, blocks, checks, scales, sums
 from refquant.arguments import as_real
 from refquant.bits import flush, ordered_key, scalb
 from refquant.calibration import linear
-from refquant.calibration._options import within
 from refquant.calibration.linear import LinearState, init, merge, update
+from refquant.checks import within
 from refquant.conventions import DEFAULT, Affine
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from refquant.calibration._options import within
 from refquant.calibration.histogram import HistogramState, init, merge, update
 from refquant.calibration.minmax import cut
+from refquant.checks import within
 
 MILLION = 1_000_000
 
