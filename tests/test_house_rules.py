@@ -24,6 +24,7 @@ BANNED_CALLS = {
 ALLOWED = {
     "formats",
     "conventions",
+    "estimators",
     "granularity",
     "checks",
     "layer_checks",
