@@ -1,0 +1,74 @@
+"""The coverage report: what each layer got, and why; what stayed in float, and why."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+HEADER = ("path", "kind", "weights", "inputs", "why")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module.
+
+    Attributes:
+      path: its place in the model, parts joined by "/"; "" is the model itself.
+      kind: the name of its class, or the product of an attention ("QKᵀ", "PV").
+      weights: what its kernel became; "" where it stayed in float.
+      inputs: what its inputs become; "float" beside quantized weights, "" where the layer stayed in float.
+      why: the rule, or the reason why it stayed in float.
+    """
+
+    path: str
+    kind: str
+    weights: str
+    inputs: str
+    why: str
+
+    @property
+    def quantized(self) -> bool:
+        """Whether anything in the module is quantized."""
+        return bool(self.weights or self.inputs)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A row for every module with parameters, and for every product of attention; `str` is a table."""
+
+    rows: tuple[Row, ...]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, path: str) -> Row:
+        """The first row of that path.
+
+        Raises:
+          KeyError: there is none.
+        """
+        for row in self.rows:
+            if row.path == path:
+                return row
+        raise KeyError(f"{path!r} is not in the report, need one of {', '.join(repr(row.path) for row in self.rows)}")
+
+    @property
+    def left_in_float(self) -> tuple[Row, ...]:
+        """The rows of what was left alone."""
+        return tuple(row for row in self.rows if not row.quantized)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON would have it."""
+        return {"rows": [asdict(row) for row in self.rows]}
+
+    def __str__(self) -> str:
+        return table([HEADER, *[(r.path or ".", r.kind, r.weights or "float", r.inputs, r.why) for r in self.rows]])
+
+
+def table(lines: list[tuple[str, ...]]) -> str:
+    """Text in columns, the first line as their heads."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    texts = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([texts[0], "  ".join("-" * width for width in widths), *texts[1:]])
