@@ -129,6 +129,28 @@ def check_learned(function: str, estimator: Estimator, fmt: Format) -> None:
         raise ValueError(f"{function}: fmt is {fmt.name} with qmin {fmt.qmin}, need qmin 0 (Pact clips at zero, PCT-1)")
 
 
+def check_count(function: str, estimator: Estimator, count: int) -> None:
+    """The tuple of learned arrays has one for each name.
+
+    Raises:
+      ValueError: it does not.
+    """
+    names = learned_names(estimator)
+    if count != len(names):
+        need = f"{len(names)} ({', '.join(names)})"
+        raise ValueError(f"{function}: learned has {count} arrays, need {need} (what {estimator!r} learns)")
+
+
+def check_zero(function: str, zero: str) -> None:
+    """A learned zero point is an integer, so a convention with a real offset has no place for it.
+
+    Raises:
+      ValueError: zero is "bias".
+    """
+    if zero == "bias":
+        raise ValueError(f"{function}: the convention's zero is 'bias', need 'int', 'add' or 'fma' (LSP-3)")
+
+
 def _option(function: str, name: str, value: object, allowed: tuple[str, ...], why: str) -> None:
     if value not in allowed:
         need = ", ".join(map(repr, allowed))

@@ -1,0 +1,46 @@
+"""What learned scales share: how one is used, and the sum of its gradient over a tile (specs/62-estimators.md)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxquant import _exact, blocks
+from refquant.estimators import FLOOR
+from refquant.granularity import Shape
+
+FLOOR_BITS = int(np.float32(FLOOR).view(np.int32))
+SMALLEST = int(np.float32(2.0**-100).view(np.int32))
+
+
+def used(learned: jax.Array) -> jax.Array:
+    """EST-1: max(|s|, 2^-60) on the bits, so that NaN stays and a product that made s is rounded (GEN-3)."""
+    return _exact.from_bits(jnp.maximum(_exact.bits(learned) & _exact.MAGNITUDE, FLOOR_BITS))
+
+
+def term(factor: jax.Array, cotangent: jax.Array) -> jax.Array:
+    """EST-4: the product rounded; below 2^-100 it is 0, so that no partial sum is ever subnormal."""
+    return counted(factor * cotangent)
+
+
+def counted(value: jax.Array) -> jax.Array:
+    """EST-4: the value, or 0 where it is below 2^-100 in magnitude."""
+    pattern = _exact.bits(value)
+    return _exact.from_bits(jnp.where((pattern & _exact.MAGNITUDE) < SMALLEST, 0, pattern))
+
+
+def summed(terms: jax.Array, tile: Shape, shape: Shape) -> jax.Array:
+    """EST-4: one sum a tile, SUM-1 along the last axis first."""
+    if terms.size == 0:
+        return jnp.zeros(shape, jnp.float32)
+    tiles, inside = blocks.tiled(terms, tile, jnp.float32(0))
+    for axis in reversed(inside):
+        tiles = _exact.tree_sum(tiles, axis)
+    return tiles.reshape(shape)
+
+
+def finished(total: jax.Array, factor: float, learned: jax.Array | None = None) -> jax.Array:
+    """EST-5, EST-1: times the gradient scale, flushed, negated where the learned number is."""
+    found = _exact.flush(_exact.rounded(total) * jnp.float32(factor))
+    if learned is None:
+        return found
+    return _exact.from_bits(_exact.bits(found) ^ (_exact.bits(learned) & _exact.NEGATIVE_ZERO))
