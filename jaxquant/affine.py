@@ -166,6 +166,38 @@ def fake_quantize_vjp(
     return _vjp(plan, *operands, cotangent)
 
 
+def quantize_and_judge(
+    x: jax.Array,
+    scale: jax.Array,
+    zero_point: jax.Array | None,
+    *,
+    fmt: Format,
+    granularity: Granularity,
+    convention: Affine,
+    mask: str,
+) -> tuple[jax.Array, jax.Array]:
+    """The codes of `quantize` and, for the backward pass of a layer, which elements let a gradient pass.
+
+    Args:
+      x: float32, float16 or bfloat16, any shape.
+      scale: as for `quantize`.
+      zero_point: as for `quantize`.
+      fmt: any format.
+      granularity: which elements share a scale.
+      convention: how the code is computed.
+      mask: see `fake_quantize_vjp`.
+    Returns:
+      (codes, int8: -1 inside, 0 outside), shape of x.
+    """
+    plan, operands = _prepare("quantize", x, scale, zero_point, fmt, granularity, convention, CAST, mask)
+    return _quantize_and_judge(plan, *operands)
+
+
+def masked(cotangent: jax.Array, inside: jax.Array) -> jax.Array:
+    """The cotangent where `quantize_and_judge` says inside, +0 elsewhere (STE-1)."""
+    return _pass(inside, cotangent)
+
+
 def _prepare(
     name: str, x: Any, scale: Any, zero_point: Any, fmt: Format, granularity: Granularity, convention: Affine,
     cast: Cast, mask: str = "rounded",
@@ -203,6 +235,12 @@ def _quantize(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
 
 
 @partial(jax.jit, static_argnums=0)
+def _quantize_and_judge(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> tuple[jax.Array, jax.Array]:
+    codes, mask = _judged(plan, x, scale, zero_point)
+    return codes.astype(plan.fmt.storage), mask
+
+
+@partial(jax.jit, static_argnums=0)
 def _dequantize(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:
     scale, zero_point = _spread(plan, codes.shape, scale, zero_point)
     return _exact.narrow(_steps.dequantized(plan, codes.astype(jnp.int32), scale, zero_point), plan.dtype)
@@ -212,13 +250,19 @@ def _forward(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> tup
     """(fake-quantized x, STE mask: int8, -1 inside and 0 outside)."""
     if plan.convention.zero == "bias" and zero_point is None:
         zero_point = jnp.zeros_like(scale)  # AFF-7, told to dequantize too
+    codes, mask = _judged(plan, x, scale, zero_point)
+    scale, zero_point = _spread(plan, x.shape, scale, zero_point)
+    return _exact.narrow(_steps.dequantized(plan, codes, scale, zero_point), str(x.dtype)), mask
+
+
+def _judged(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> tuple[jax.Array, jax.Array]:
+    """(int32 codes, STE mask: int8, -1 inside and 0 outside)."""
     limits = _spread(plan, x.shape, *_limits(plan, x.size, scale, zero_point))
     scale, zero_point = _spread(plan, x.shape, scale, zero_point)
     wide = _exact.widen(x)
     codes, judge = _steps.quantized(plan, wide, scale, zero_point)
     inside = (wide >= limits[0]) & (wide <= limits[1]) if limits else judge()
-    mask = -inside.astype(jnp.int8)
-    return _exact.narrow(_steps.dequantized(plan, codes, scale, zero_point), str(x.dtype)), mask
+    return codes, -inside.astype(jnp.int8)
 
 
 def _limits(plan: Plan, size: int, scale: jax.Array, zero_point: Any) -> tuple[jax.Array, ...]:

@@ -6,6 +6,7 @@ Both packages raise these texts (GEN-5).  Arrays appear only as owners of a shap
 from typing import Protocol, cast
 
 from refquant import checks
+from refquant.estimators import Estimator, LsqPlus, Ste
 from refquant.formats import IntFormat
 from refquant.granularity import Granularity, PerAxis, PerBlock, PerGroup, PerTensor, PerToken, Shape
 from refquant.spec import QuantSpec
@@ -166,6 +167,46 @@ def check_static(function: str, inputs: QuantSpec | None, x: Shape, scale: Shape
             checks.scale_shape(function, name, shape, x, inputs.granularity)
 
 
+def check_learned(function: str, estimator: Estimator, inputs: QuantSpec | None, scale: bool, zero: bool) -> None:
+    """A learned scale is given, and an offset exactly where the estimator learns one (LAY-12).
+
+    Args:
+      function: the caller's name, for the message.
+      estimator: of the inputs.
+      inputs: their spec.
+      scale: whether input_scale was given.
+      zero: whether input_zero_point was given.
+    Raises:
+      ValueError: it is not.
+    """
+    if isinstance(estimator, Ste):
+        return
+    name, offset = type(estimator).__name__, isinstance(estimator, LsqPlus)
+    if inputs is None:
+        raise ValueError(f"{function}: input_estimator {name} with inputs None, need the QuantSpec of the inputs")
+    if not scale or zero != offset:
+        need = "input_scale and a float32 input_zero_point (the offset)" if offset else "input_scale alone"
+        raise ValueError(f"{function}: input_estimator {name}, need {need}: what it learns (LAY-12)")
+
+
+def check_trained(function: str, spec: QuantSpec, shape: Shape, learned: tuple[Shape, ...], need: int) -> None:
+    """What a weight in training learns beside its values has the shape of its scales (LAY-12).
+
+    Args:
+      function: the caller's name, for the message.
+      spec: of the weight.
+      shape: of the values.
+      learned: shapes of the learned arrays.
+      need: how many the estimator learns.
+    Raises:
+      ValueError: another number of arrays, or another shape.
+    """
+    if len(learned) != need:
+        raise ValueError(f"{function}: weight has {len(learned)} learned arrays, need {need} (its estimator, LAY-12)")
+    for one in learned:
+        checks.scale_shape(function, "learned", one, shape, spec.granularity)
+
+
 def check_bias(
     function: str, shape: Shape, dtype: object, need: Shape, spec: QuantSpec, static: bool, *, broadcast: bool = False
 ) -> None:
@@ -188,18 +229,17 @@ def check_bias(
         )
 
 
-def check_embed(function: str, ids: object, table: Quantized) -> None:
+def check_embed(function: str, ids: object, table: Shape) -> None:
     """Integers pick rows of a table of rank 2 (LAY-6).
 
     Raises:
-      TypeError: ids are no integers, or the table's dtypes are not its spec's.
-      ValueError: another rank, or the table's shapes are not its spec's.
+      TypeError: ids are no integers.
+      ValueError: another rank.
     """
     if not str(ids).startswith(("int", "uint")):
         raise TypeError(f"{function}: ids have dtype {ids}, need integers (they number rows, LAY-6)")
-    if len(table.codes.shape) != 2:
-        raise ValueError(f"{function}: table has shape {tuple(table.codes.shape)}, need (V, F)")
-    check_weight(function, table)
+    if len(table) != 2:
+        raise ValueError(f"{function}: table has shape {tuple(table)}, need (V, F)")
 
 
 def row_tiles(width: int) -> Granularity:

@@ -7,5 +7,6 @@ from jaxquant.qat.dot import dense
 from jaxquant.qat.einsum import einsum
 from jaxquant.qat.embedding import attend, embed
 from jaxquant.qat.integer import matmul
+from jaxquant.qat.trained import Trained
 
-__all__ = ["attend", "conv", "dense", "einsum", "embed", "fake_quantize_vjp", "integer_bias", "matmul"]
+__all__ = ["Trained", "attend", "conv", "dense", "einsum", "embed", "fake_quantize_vjp", "integer_bias", "matmul"]

@@ -1,7 +1,7 @@
 """Convolution on codes (specs/60-layers.md, LAY-5)."""
 
-import functools
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,24 +10,27 @@ import jax.numpy as jnp
 from jaxquant import _exact
 from jaxquant.qat.integer import convolve, correlate
 from jaxquant.qat.layer import (
+    Operand,
     finished,
     given,
-    input_operand,
     present,
     real_input,
     result_dtype,
     scaled_sums,
     weight_operand,
 )
+from jaxquant.qat.straight import run
+from jaxquant.qat.trained import Trained, check, is_centred
 from jaxquant.qtensor import QTensor, dequantize_tensor
-from refquant.layer_checks import check_bias, check_layer, check_sums, check_weight
+from refquant.estimators import Estimator, Ste
+from refquant.layer_checks import check_bias, check_layer, check_sums
 from refquant.spec import QuantSpec
 from refquant.windows import Numbers, Padding, Window, window
 
 
 def conv(
     x: jax.Array,
-    weight: QTensor,
+    weight: QTensor | Trained,
     bias: jax.Array | None = None,
     *,
     strides: Numbers = 1,
@@ -38,13 +41,14 @@ def conv(
     inputs: QuantSpec | None = None,
     input_scale: jax.Array | None = None,
     input_zero_point: jax.Array | None = None,
+    input_estimator: Estimator = Ste(),
     dtype: Any = "float32",
 ) -> jax.Array:
     """The convolution (the kernel is not flipped) of x with a quantized kernel, plus bias.
 
     Args:
       x: float32, float16 or bfloat16, shape (batch, *space, in).
-      weight: a QTensor of shape (*taps, in / feature_group_count, out): per tensor or per output channel (last axis).
+      weight: a QTensor or Trained, shape (*taps, in / feature_group_count, out): per tensor or channel (last axis).
       bias: float, shape (out,); int32 with a static input_scale (LAY-9); or None.
       strides: distance of two outputs, one number or one an axis of space.
       padding: "SAME", "SAME_LOWER", "VALID", a number, or numbers or pairs (before, after), one an axis of space.
@@ -52,8 +56,9 @@ def conv(
       kernel_dilation: distance of two taps; as strides.
       feature_group_count: groups of channels that do not see each other; in: depthwise.
       inputs: how x is quantized, per tensor or per example (axis 0); None leaves it in float (weights only, LAY-7).
-      input_scale: float32, the scale of a static layer; None: from x itself (LAY-4).
+      input_scale: float32, the scale of a static layer, or what is learned; None: from x itself (LAY-4).
       input_zero_point: int32, the zero point of a static layer; what is padded is the real 0.
+      input_estimator: where input_scale is learned: Lsq, LsqPlus (with a float32 offset as input_zero_point) or Pact.
       dtype: of the result: float32, float16 or bfloat16.
     Returns:
       dtype, shape (batch, *space of the result, out).
@@ -61,48 +66,50 @@ def conv(
       TypeError: a dtype does not fit.
       ValueError: shapes, options or specs do not fit, or the sums might not fit int32.
 
-    Spec: LAY-5, LAY-1..LAY-4, LAY-7..LAY-9 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
+    Spec: LAY-5, LAY-1..LAY-4, LAY-7..LAY-9, LAY-12 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
     """
     x, result = real_input("conv", x), result_dtype("conv", dtype)
-    shape = tuple(weight.codes.shape)
+    shape = weight.shape
     at = window(
         "conv", x.shape, shape, strides=strides, padding=padding, input_dilation=input_dilation,
         kernel_dilation=kernel_dilation, groups=feature_group_count,
     )  # fmt: skip
-    check_weight("conv", weight)
+    check("conv", weight)
     summed = tuple(range(1, x.ndim))
     check_layer("conv", weight.spec, inputs, len(shape), tuple(range(len(shape) - 1)), x.ndim, summed)
-    static = given("conv", x, inputs, input_scale, input_zero_point)
+    static = given("conv", x, inputs, input_scale, input_zero_point, input_estimator)
     if bias is not None:
         bias = jnp.asarray(bias)
         check_bias("conv", bias.shape, bias.dtype, shape[-1:], weight.spec, static is not None)
-    if inputs is None:
-        return _weights_only(x, weight, bias, at=at, dtype=result)
-    centre = (static[1] is not None if static else inputs.scale.zero == "int"), weight.zero_point is not None
-    check_sums("conv", math.prod(shape[:-1]), weight.spec, inputs, centred=centre)
-    return _integer(x, weight, bias, static, at=at, inputs=inputs, dtype=result)
+    if inputs is not None:
+        centre = (static[1] is not None if static else inputs.scale.zero == "int"), is_centred(weight)
+        check_sums("conv", math.prod(shape[:-1]), weight.spec, inputs, centred=centre)
+    return run(ConvLayer(at, inputs, result, input_estimator), x, weight, bias, static)
 
 
-@functools.partial(jax.jit, static_argnames=("at", "dtype"))
-def _weights_only(x: jax.Array, weight: QTensor, bias: jax.Array | None, *, at: Window, dtype: str) -> jax.Array:
-    """LAY-7: the float convolution with the dequantized weight."""
-    y = correlate(_exact.widen(x), dequantize_tensor(weight), at, jnp.float32)
-    return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(bias)), dtype)
+@dataclass(frozen=True)
+class ConvLayer:
+    """A convolution with all that is known at trace time (`straight.Layer`)."""
 
+    at: Window
+    inputs: QuantSpec | None
+    dtype: str
+    estimator: Estimator
 
-@functools.partial(jax.jit, static_argnames=("at", "inputs", "dtype"))
-def _integer(
-    x: jax.Array,
-    weight: QTensor,
-    bias: jax.Array | None,
-    static: tuple | None,
-    *,
-    at: Window,
-    inputs: QuantSpec,
-    dtype: str,
-) -> jax.Array:
-    a, w = input_operand(x, inputs, static), weight_operand(weight)
-    acc = convolve(a.values, w.values, window=at, max_a=a.bound, max_b=w.bound)
-    s_w = present(w.scale)
-    y = scaled_sums(acc, s_w.reshape(-1) if s_w.ndim else s_w, bias)
-    return finished(y, present(a.scale), bias, dtype)
+    def integer(self, a: Operand, weight: QTensor, bias: jax.Array | None) -> jax.Array:
+        """LAY-5, LAY-1."""
+        w = weight_operand(weight)
+        acc = convolve(a.values, w.values, window=self.at, max_a=a.bound, max_b=w.bound)
+        s_w = present(w.scale)
+        y = scaled_sums(acc, s_w.reshape(-1) if s_w.ndim else s_w, bias)
+        return finished(y, present(a.scale), bias, self.dtype)
+
+    def weights_only(self, x: jax.Array, weight: QTensor, bias: jax.Array | None) -> jax.Array:
+        """LAY-7: the float convolution with the dequantized weight."""
+        y = correlate(_exact.widen(x), dequantize_tensor(weight), self.at, jnp.float32)
+        return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(bias)), self.dtype)
+
+    def product(self, x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array:
+        """The float convolution, for gradients."""
+        y = correlate(x, weight, self.at, jnp.float32)
+        return y if bias is None else y + bias

@@ -1,6 +1,6 @@
 """A product of two operands over named axes, on codes (specs/60-layers.md, LAY-1..LAY-4, LAY-7..LAY-10)."""
 
-import functools
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,31 +11,35 @@ from jaxquant import _exact
 from jaxquant.qat.grouped import grouped_sums
 from jaxquant.qat.integer import product
 from jaxquant.qat.layer import (
+    Operand,
     aligned,
     finished,
     given,
-    input_operand,
     real_input,
     result_dtype,
     scaled_sums,
     weight_operand,
 )
+from jaxquant.qat.straight import run
+from jaxquant.qat.trained import Trained, check, is_centred
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from refquant.contractions import Contraction, contraction
+from refquant.estimators import Estimator, Ste
 from refquant.granularity import PerGroup
-from refquant.layer_checks import check_bias, check_layer, check_sums, check_weight
+from refquant.layer_checks import check_bias, check_layer, check_sums
 from refquant.spec import QuantSpec
 
 
 def einsum(
     subscripts: str,
     x: jax.Array,
-    weight: QTensor,
+    weight: QTensor | Trained,
     bias: jax.Array | None = None,
     *,
     inputs: QuantSpec | None = None,
     input_scale: jax.Array | None = None,
     input_zero_point: jax.Array | None = None,
+    input_estimator: Estimator = Ste(),
     dtype: Any = "float32",
 ) -> jax.Array:
     """The einsum of x and a quantized weight, on integer codes where both sides have them.
@@ -43,11 +47,13 @@ def einsum(
     Args:
       subscripts: such as "...d,dhe->...he"; letters in both operands and in the result are batch axes.
       x: float32, float16 or bfloat16.
-      weight: a QTensor: one scale a tensor or for indices of axes of the result, or groups along the one summed axis.
+      weight: a QTensor or Trained: one scale a tensor or for indices of axes of the result, or groups along the summed
+        axis (if it is one).
       bias: float, of a shape that broadcasts to the result; int32 with a static input_scale (LAY-9); or None.
       inputs: how x is quantized: one scale a tensor, or for indices of axes of the result; None leaves x in float.
-      input_scale: float32, the scale of a static layer; None: from x itself.
+      input_scale: float32, the scale of a static layer, or what is learned; None: from x itself.
       input_zero_point: int32, the zero point of a static layer.
+      input_estimator: where input_scale is learned: Lsq, LsqPlus (with a float32 offset as input_zero_point) or Pact.
       dtype: of the result: float32, float16 or bfloat16.
     Returns:
       dtype, the shape that the subscripts say.
@@ -55,65 +61,69 @@ def einsum(
       TypeError: a dtype does not fit.
       ValueError: subscripts, shapes or specs do not fit, or the sums might not fit int32.
 
-    Spec: LAY-1..LAY-4, LAY-7..LAY-10 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
+    Spec: LAY-1..LAY-4, LAY-7..LAY-10, LAY-12 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
     """
     x = real_input("einsum", x)
-    plan = contraction("einsum", subscripts, x.shape, tuple(weight.codes.shape))
-    static = given("einsum", x, inputs, input_scale, input_zero_point)
-    return contract("einsum", plan, x, weight, bias, inputs, static, dtype, broadcast=True)
+    plan = contraction("einsum", subscripts, x.shape, weight.shape)
+    static = given("einsum", x, inputs, input_scale, input_zero_point, input_estimator)
+    layer = DotLayer(plan, inputs, result_dtype("einsum", dtype), input_estimator)
+    return contract("einsum", layer, x, weight, bias, static, broadcast=True)
+
+
+@dataclass(frozen=True)
+class DotLayer:
+    """A contraction with all that is known at trace time (`straight.Layer`)."""
+
+    plan: Contraction
+    inputs: QuantSpec | None
+    dtype: str
+    estimator: Estimator
+
+    def integer(self, a: Operand, weight: QTensor, bias: jax.Array | None) -> jax.Array:
+        """LAY-1, LAY-3."""
+        y = sums(self.plan, a.values, a.bound, weight, bias)
+        return finished(y, aligned(a.scale, self.plan.x, self.plan, of_x=True), bias, self.dtype)
+
+    def weights_only(self, x: jax.Array, weight: QTensor, bias: jax.Array | None) -> jax.Array:
+        """LAY-7: the float product with the dequantized weight."""
+        y = self._dot(_exact.widen(x), dequantize_tensor(weight), lax.Precision.HIGHEST)
+        return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(bias)), self.dtype)
+
+    def product(self, x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array:
+        """The float contraction, for gradients."""
+        y = self._dot(x, weight, lax.Precision.DEFAULT)
+        return y if bias is None else y + bias
+
+    def _dot(self, x: jax.Array, weight: jax.Array, precision: lax.Precision) -> jax.Array:
+        plan = self.plan
+        batch = tuple(zip(plan.x[: plan.batch], plan.weight[: plan.batch], strict=True))
+        axes = ((plan.x_summed, plan.weight_summed), (tuple(a for a, _ in batch), tuple(b for _, b in batch)))
+        return lax.dot_general(x, weight, axes, precision=precision).transpose(plan.out)
 
 
 def contract(
     function: str,
-    plan: Contraction,
+    layer: DotLayer,
     x: jax.Array,
-    weight: QTensor,
+    weight: QTensor | Trained,
     bias: jax.Array | None,
-    inputs: QuantSpec | None,
     static: tuple | None,
-    dtype: Any,
     *,
     broadcast: bool = False,
 ) -> jax.Array:
-    """One contraction by LAY-1..LAY-4, or LAY-7 where inputs is None."""
-    shape, result = plan.out_shape(x.shape, weight.codes.shape), result_dtype(function, dtype)
-    check_weight(function, weight)
-    check_layer(function, weight.spec, inputs, weight.codes.ndim, plan.weight_summed, x.ndim, plan.x_summed)
+    """One contraction by LAY-1..LAY-4, or LAY-7 where the inputs stay in float."""
+    plan, inputs = layer.plan, layer.inputs
+    shape = plan.out_shape(x.shape, weight.shape)
+    check(function, weight)
+    check_layer(function, weight.spec, inputs, len(weight.shape), plan.weight_summed, x.ndim, plan.x_summed)
     if bias is not None:
         bias = jnp.asarray(bias)
         need = shape if broadcast else shape[-1:]
         check_bias(function, bias.shape, bias.dtype, need, weight.spec, static is not None, broadcast=broadcast)
-    if inputs is None:
-        return _weights_only(x, weight, bias, plan=plan, dtype=result)
-    centre = (static[1] is not None if static else inputs.scale.zero == "int"), weight.zero_point is not None
-    check_sums(function, plan.products(weight.codes.shape), weight.spec, inputs, centred=centre)
-    return _integer(x, weight, bias, static, plan=plan, inputs=inputs, dtype=result)
-
-
-@functools.partial(jax.jit, static_argnames=("plan", "dtype"))
-def _weights_only(x: jax.Array, weight: QTensor, bias: jax.Array | None, *, plan: Contraction, dtype: str) -> jax.Array:
-    """LAY-7: the float product with the dequantized weight."""
-    batch = tuple(zip(plan.x[: plan.batch], plan.weight[: plan.batch], strict=True))
-    axes = ((plan.x_summed, plan.weight_summed), (tuple(a for a, _ in batch), tuple(b for _, b in batch)))
-    y = lax.dot_general(_exact.widen(x), dequantize_tensor(weight), axes, precision=lax.Precision.HIGHEST)
-    y = y.transpose(plan.out)
-    return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(bias)), dtype)
-
-
-@functools.partial(jax.jit, static_argnames=("plan", "inputs", "dtype"))
-def _integer(
-    x: jax.Array,
-    weight: QTensor,
-    bias: jax.Array | None,
-    static: tuple | None,
-    *,
-    plan: Contraction,
-    inputs: QuantSpec,
-    dtype: str,
-) -> jax.Array:
-    a = input_operand(x, inputs, static)
-    y = sums(plan, a.values, a.bound, weight, bias)
-    return finished(y, aligned(a.scale, plan.x, plan, of_x=True), bias, dtype)
+    if inputs is not None:
+        centre = (static[1] is not None if static else inputs.scale.zero == "int"), is_centred(weight)
+        check_sums(function, plan.products(weight.shape), weight.spec, inputs, centred=centre)
+    return run(layer, x, weight, bias, static)
 
 
 def sums(plan: Contraction, a: jax.Array, bound: int, weight: QTensor, bias: jax.Array | None) -> jax.Array:

@@ -1,6 +1,7 @@
 """Embedding tables on codes: rows of ids, and products with every row (specs/60-layers.md, LAY-6)."""
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -8,21 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxquant import affine
-from jaxquant.qat.einsum import contract
+from jaxquant.qat.einsum import DotLayer, contract
 from jaxquant.qat.layer import given, real_input, result_dtype
+from jaxquant.qat.straight import fake_values
+from jaxquant.qat.trained import Trained, check
 from jaxquant.qtensor import QTensor
 from refquant import contractions
+from refquant.estimators import Estimator, Ste
 from refquant.granularity import PerTensor
 from refquant.layer_checks import check_embed, row_tiles
 from refquant.spec import QuantSpec
 
 
-def embed(ids: jax.Array, table: QTensor, *, dtype: Any = "float32") -> jax.Array:
+def embed(ids: jax.Array, table: QTensor | Trained, *, dtype: Any = "float32") -> jax.Array:
     """The rows of a quantized table.
 
     Args:
       ids: an integer dtype, any shape.  Negative ones count from the end.
-      table: a QTensor of shape (V, F), any format, any granularity.
+      table: a QTensor or Trained of shape (V, F), any format, any granularity.
       dtype: of the result: float32, float16 or bfloat16.
     Returns:
       dtype, shape (*ids.shape, F); a row of NaN for an id outside -V..V - 1.
@@ -33,8 +37,9 @@ def embed(ids: jax.Array, table: QTensor, *, dtype: Any = "float32") -> jax.Arra
     Spec: LAY-6 (specs/60-layers.md).  Class: exact.
     """
     ids, result = ids if hasattr(ids, "dtype") else np.asarray(ids), result_dtype("embed", dtype)
-    check_embed("embed", ids.dtype, table)
-    return _embed(_as_int32(ids, table.codes.shape[0]), table, dtype=result)
+    check_embed("embed", ids.dtype, table.shape)
+    check("embed", table)
+    return _embed(_as_int32(ids, table.shape[0]), table, dtype=result)
 
 
 def _as_int32(ids: Any, rows: int) -> jax.Array:
@@ -45,8 +50,8 @@ def _as_int32(ids: Any, rows: int) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def _embed(ids: jax.Array, table: QTensor, *, dtype: str) -> jax.Array:
-    rows, width = table.codes.shape
+def _embed(ids: jax.Array, table: QTensor | Trained, *, dtype: str) -> jax.Array:
+    rows, width = table.shape
     if rows == 0:
         return jnp.full((*ids.shape, width), jnp.nan, dtype)
     flat = ids.reshape(-1)
@@ -58,8 +63,10 @@ def _embed(ids: jax.Array, table: QTensor, *, dtype: str) -> jax.Array:
     return values.reshape(*ids.shape, width)
 
 
-def _rows(table: QTensor, rows: jax.Array, dtype: str) -> jax.Array:
+def _rows(table: QTensor | Trained, rows: jax.Array, dtype: str) -> jax.Array:
     """Only the rows are dequantized; each is given the scales of its tile (GRA-3)."""
+    if isinstance(table, Trained):
+        return _trained_rows(table, rows, dtype)
     spec, codes = table.spec, table.codes[rows]
     if isinstance(spec.granularity, PerTensor):
         grain, scale, zero = spec.granularity, table.scale, table.zero_point
@@ -71,25 +78,37 @@ def _rows(table: QTensor, rows: jax.Array, dtype: str) -> jax.Array:
     return affine.dequantize(codes, scale, zero, fmt=spec.fmt, granularity=grain, dtype=dtype)
 
 
+def _trained_rows(table: Trained, rows: jax.Array, dtype: str) -> jax.Array:
+    """Where a row's scales are its own, only the rows are quantized."""
+    grain = table.spec.granularity
+    height, width = grain.tile(table.shape)
+    if table.learned or (height != 1 and table.shape[0] > 1) or isinstance(grain, PerTensor):
+        return fake_values(table, dtype)[rows]
+    spec = replace(table.spec, granularity=row_tiles(width))
+    return fake_values(Trained(table.values[rows], spec=spec, estimator=table.estimator), dtype)
+
+
 def attend(
     x: jax.Array,
-    table: QTensor,
+    table: QTensor | Trained,
     bias: jax.Array | None = None,
     *,
     inputs: QuantSpec | None = None,
     input_scale: jax.Array | None = None,
     input_zero_point: jax.Array | None = None,
+    input_estimator: Estimator = Ste(),
     dtype: Any = "float32",
 ) -> jax.Array:
     """The product x · transposed table + bias: the dense layer of a tied embedding.
 
     Args:
       x: float32, float16 or bfloat16, shape (..., F).
-      table: a QTensor of shape (V, F): per tensor, per row (axis 0) or in groups along axis 1.
+      table: a QTensor or Trained of shape (V, F): per tensor, per row (axis 0) or in groups along axis 1.
       bias: float, shape (V,); int32 with a static input_scale (LAY-9); or None.
       inputs: how x is quantized, per tensor or per token; None leaves it in float (weights only, LAY-7).
-      input_scale: float32, the scale of a static layer; None: from x itself (LAY-4).
+      input_scale: float32, the scale of a static layer, or what is learned; None: from x itself (LAY-4).
       input_zero_point: int32, the zero point of a static layer.
+      input_estimator: where input_scale is learned: Lsq, LsqPlus (with a float32 offset as input_zero_point) or Pact.
       dtype: of the result: float32, float16 or bfloat16.
     Returns:
       dtype, shape (..., V).
@@ -97,9 +116,10 @@ def attend(
       TypeError: a dtype does not fit.
       ValueError: shapes or specs do not fit, or the sums might not fit int32.
 
-    Spec: LAY-6, LAY-1..LAY-4, LAY-7..LAY-9 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
+    Spec: LAY-6, LAY-1..LAY-4, LAY-7..LAY-9, LAY-12 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
     """
     x = real_input("attend", x)
-    plan = contractions.attend("attend", x.shape, tuple(table.codes.shape))
-    static = given("attend", x, inputs, input_scale, input_zero_point)
-    return contract("attend", plan, x, table, bias, inputs, static, dtype)
+    plan = contractions.attend("attend", x.shape, table.shape)
+    static = given("attend", x, inputs, input_scale, input_zero_point, input_estimator)
+    layer = DotLayer(plan, inputs, result_dtype("attend", dtype), input_estimator)
+    return contract("attend", layer, x, table, bias, static)

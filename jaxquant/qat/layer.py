@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxquant import _exact, _inputs, affine
-from jaxquant.qtensor import QTensor, quantize_tensor, spec_convention
+from jaxquant import _exact, _inputs
+from jaxquant.qtensor import QTensor
 from refquant import checks
 from refquant.contractions import Contraction
+from refquant.estimators import Estimator, LsqPlus
 from refquant.formats import IntFormat
-from refquant.layer_checks import check_static, magnitude
+from refquant.layer_checks import check_learned, check_static, magnitude
 from refquant.spec import QuantSpec
 
 
@@ -41,29 +42,21 @@ def result_dtype(function: str, dtype: Any) -> str:
     return name
 
 
-def given(function: str, x: Any, inputs: QuantSpec | None, scale: Any, zero_point: Any) -> tuple | None:
-    """The static scale and zero point as strong arrays, None for a dynamic layer (LAY-4).
+def given(
+    function: str, x: Any, inputs: QuantSpec | None, scale: Any, zero_point: Any, estimator: Estimator
+) -> tuple | None:
+    """The static or learned scale and zero point as strong arrays, None for a dynamic layer (LAY-4, LAY-12).
 
     Raises:
       TypeError: a dtype does not fit.
       ValueError: a shape does not fit, or one without the other.
     """
+    check_learned(function, estimator, inputs, scale is not None, zero_point is not None)
     check_static(function, inputs, x.shape, *(None if v is None else np.shape(v) for v in (scale, zero_point)))
     if scale is None:
         return None
-    return _inputs.scale(function, scale), _inputs.zero_point(function, zero_point, "int", inputs.fmt)
-
-
-def input_operand(x: jax.Array, inputs: QuantSpec, static: tuple | None) -> Operand:
-    """The inputs' codes, by the static scale or by one from their own range (LAY-4)."""
-    if static is None:
-        q = quantize_tensor(x, inputs)
-        return centred(q.codes, q.zero_point, q.scale, inputs.fmt)
-    scale, zero_point = static
-    convention = spec_convention(inputs)
-    step = _exact.reciprocal(jnp.asarray(scale)) if convention.op == "given" else scale  # QTN-2
-    codes = affine.quantize(x, step, zero_point, fmt=inputs.fmt, granularity=inputs.granularity, convention=convention)
-    return centred(codes, zero_point, scale, inputs.fmt)
+    kind = "bias" if isinstance(estimator, LsqPlus) else "int"
+    return _inputs.scale(function, scale), _inputs.zero_point(function, zero_point, kind, inputs.fmt)
 
 
 def centred(codes: jax.Array, zero_point: jax.Array | None, scale: jax.Array, fmt: IntFormat) -> Operand:

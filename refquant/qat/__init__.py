@@ -7,5 +7,6 @@ from refquant.qat.dot import dense
 from refquant.qat.einsum import einsum
 from refquant.qat.embedding import attend, embed
 from refquant.qat.integer import matmul
+from refquant.qat.trained import Trained
 
-__all__ = ["attend", "conv", "dense", "einsum", "embed", "fake_quantize_vjp", "integer_bias", "matmul"]
+__all__ = ["Trained", "attend", "conv", "dense", "einsum", "embed", "fake_quantize_vjp", "integer_bias", "matmul"]

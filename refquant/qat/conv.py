@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from refquant.estimators import Estimator, Ste
 from refquant.layer_checks import check_bias, check_layer, check_sums, check_weight
 from refquant.qat.integer import convolve, correlate
 from refquant.qat.layer import (
@@ -14,6 +15,7 @@ from refquant.qat.layer import (
     scaled_sums,
     weight_operand,
 )
+from refquant.qat.trained import Trained, frozen
 from refquant.qtensor import QTensor, dequantize_tensor
 from refquant.spec import QuantSpec
 from refquant.windows import Numbers, Padding, window
@@ -21,7 +23,7 @@ from refquant.windows import Numbers, Padding, window
 
 def conv(
     x: np.ndarray,
-    weight: QTensor,
+    weight: QTensor | Trained,
     bias: np.ndarray | None = None,
     *,
     strides: Numbers = 1,
@@ -32,13 +34,14 @@ def conv(
     inputs: QuantSpec | None = None,
     input_scale: np.ndarray | None = None,
     input_zero_point: np.ndarray | None = None,
+    input_estimator: Estimator = Ste(),
     dtype: np.dtype | type | str = "float32",
 ) -> np.ndarray:
     """The convolution (the kernel is not flipped) of x with a quantized kernel, plus bias.
 
     Args:
       x: float32, float16 or bfloat16, shape (batch, *space, in).
-      weight: a QTensor of shape (*taps, in / feature_group_count, out): per tensor or per output channel (last axis).
+      weight: a QTensor or Trained, shape (*taps, in / feature_group_count, out): per tensor or channel (last axis).
       bias: float, shape (out,); int32 with a static input_scale (LAY-9); or None.
       strides: distance of two outputs, one number or one an axis of space.
       padding: "SAME", "SAME_LOWER", "VALID", a number, or numbers or pairs (before, after), one an axis of space.
@@ -46,8 +49,9 @@ def conv(
       kernel_dilation: distance of two taps; as strides.
       feature_group_count: groups of channels that do not see each other; in: depthwise.
       inputs: how x is quantized, per tensor or per example (axis 0); None leaves it in float (weights only, LAY-7).
-      input_scale: float32, the scale of a static layer; None: from x itself (LAY-4).
+      input_scale: float32, the scale of a static layer, or what is learned; None: from x itself (LAY-4).
       input_zero_point: int32, the zero point of a static layer; what is padded is the real 0.
+      input_estimator: where input_scale is learned: Lsq, LsqPlus (with a float32 offset as input_zero_point) or Pact.
       dtype: of the result: float32, float16 or bfloat16.
     Returns:
       dtype, shape (batch, *space of the result, out).
@@ -55,7 +59,7 @@ def conv(
       TypeError: a dtype does not fit.
       ValueError: shapes, options or specs do not fit, or the sums might not fit int32.
 
-    Spec: LAY-5, LAY-1..LAY-4, LAY-7..LAY-9 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
+    Spec: LAY-5, LAY-1..LAY-4, LAY-7..LAY-9, LAY-12 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
     Example:
       >>> from refquant.formats import ALL
       >>> from refquant.qtensor import quantize_tensor
@@ -64,7 +68,7 @@ def conv(
       >>> conv(np.float32([127, 1, 5]).reshape(1, 3, 1), weight, inputs=int8).ravel().tolist()
       [-127.0, -508.0, 1.0]
     """
-    x, result = real_input("conv", x), result_dtype("conv", dtype)
+    x, weight, result = real_input("conv", x), frozen(weight), result_dtype("conv", dtype)
     shape = weight.codes.shape
     at = window(
         "conv", x.shape, shape, strides=strides, padding=padding, input_dilation=input_dilation,
@@ -73,7 +77,7 @@ def conv(
     check_weight("conv", weight)
     summed = tuple(range(1, x.ndim))
     check_layer("conv", weight.spec, inputs, len(shape), tuple(range(len(shape) - 1)), x.ndim, summed)
-    static = given("conv", x, inputs, input_scale, input_zero_point)
+    static = given("conv", x, inputs, input_scale, input_zero_point, input_estimator)
     if bias is not None:
         bias = np.asarray(bias)
         check_bias("conv", bias.shape, bias.dtype, shape[-1:], weight.spec, static is not None)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from refquant.contractions import Contraction, contraction
+from refquant.estimators import Estimator, Ste
 from refquant.granularity import PerGroup, Shape
 from refquant.layer_checks import check_bias, check_layer, check_sums, check_weight
 from refquant.qat.integer import matmul
@@ -18,6 +19,7 @@ from refquant.qat.layer import (
     scaled_sums,
     weight_operand,
 )
+from refquant.qat.trained import Trained, frozen
 from refquant.qtensor import QTensor, dequantize_tensor
 from refquant.spec import QuantSpec
 from refquant.sums import tree_sum
@@ -28,12 +30,13 @@ AT_ONCE = 1 << 20  # sums of all groups that are held at a time
 def einsum(
     subscripts: str,
     x: np.ndarray,
-    weight: QTensor,
+    weight: QTensor | Trained,
     bias: np.ndarray | None = None,
     *,
     inputs: QuantSpec | None = None,
     input_scale: np.ndarray | None = None,
     input_zero_point: np.ndarray | None = None,
+    input_estimator: Estimator = Ste(),
     dtype: np.dtype | type | str = "float32",
 ) -> np.ndarray:
     """The einsum of x and a quantized weight, on integer codes where both sides have them.
@@ -41,11 +44,13 @@ def einsum(
     Args:
       subscripts: such as "...d,dhe->...he"; letters in both operands and in the result are batch axes.
       x: float32, float16 or bfloat16.
-      weight: a QTensor: one scale a tensor or for indices of axes of the result, or groups along the one summed axis.
+      weight: a QTensor or Trained: one scale a tensor or for indices of axes of the result, or groups along the summed
+        axis (if it is one).
       bias: float, of a shape that broadcasts to the result; int32 with a static input_scale (LAY-9); or None.
       inputs: how x is quantized: one scale a tensor, or for indices of axes of the result; None leaves x in float.
-      input_scale: float32, the scale of a static layer; None: from x itself.
+      input_scale: float32, the scale of a static layer, or what is learned; None: from x itself.
       input_zero_point: int32, the zero point of a static layer.
+      input_estimator: where input_scale is learned: Lsq, LsqPlus (with a float32 offset as input_zero_point) or Pact.
       dtype: of the result: float32, float16 or bfloat16.
     Returns:
       dtype, the shape that the subscripts say.
@@ -53,7 +58,7 @@ def einsum(
       TypeError: a dtype does not fit.
       ValueError: subscripts, shapes or specs do not fit, or the sums might not fit int32.
 
-    Spec: LAY-1..LAY-4, LAY-7..LAY-10 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
+    Spec: LAY-1..LAY-4, LAY-7..LAY-10, LAY-12 (specs/60-layers.md).  Class: exact; bounded where inputs is None.
     Example:
       >>> from refquant.formats import ALL
       >>> from refquant.qtensor import quantize_tensor
@@ -62,9 +67,9 @@ def einsum(
       >>> einsum("bd,fd->bf", np.float32([[127, 1]]), weight, inputs=int8).tolist()
       [[129.0, -16129.0]]
     """
-    x = real_input("einsum", x)
+    x, weight = real_input("einsum", x), frozen(weight)
     plan = contraction("einsum", subscripts, x.shape, weight.codes.shape)
-    static = given("einsum", x, inputs, input_scale, input_zero_point)
+    static = given("einsum", x, inputs, input_scale, input_zero_point, input_estimator)
     return contract("einsum", plan, x, weight, bias, inputs, static, dtype, broadcast=True)
 
 

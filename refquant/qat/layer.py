@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from refquant import checks
-from refquant.affine import quantize
 from refquant.arguments import as_real, real_result
 from refquant.bits import flush
 from refquant.contractions import Contraction
-from refquant.formats import IntFormat
-from refquant.layer_checks import check_static, integers, magnitude
-from refquant.qtensor import QTensor, quantize_tensor, spec_convention
+from refquant.estimators import Estimator, LsqPlus, Ste
+from refquant.formats import Format, IntFormat
+from refquant.layer_checks import check_learned, check_static, integers, magnitude
+from refquant.qat.learned import effective
+from refquant.qat.trained import coded
+from refquant.qtensor import QTensor, quantize_tensor
 from refquant.spec import QuantSpec
 
 Number = np.ndarray | np.generic | float
@@ -43,9 +45,14 @@ def result_dtype(function: str, dtype: np.dtype | type | str) -> np.dtype:
 
 
 def given(
-    function: str, x: np.ndarray, inputs: QuantSpec | None, scale: Number | None, zero_point: Number | None
+    function: str,
+    x: np.ndarray,
+    inputs: QuantSpec | None,
+    scale: Number | None,
+    zero_point: Number | None,
+    estimator: Estimator,
 ) -> tuple | None:
-    """The static scale and zero point as arrays, None for a dynamic layer (LAY-4).
+    """The static scale and zero point as arrays, those that a learned one stands for, None if dynamic (LAY-4, LAY-12).
 
     Raises:
       TypeError: a dtype does not fit.
@@ -53,16 +60,27 @@ def given(
     """
     scale = np.float32(scale) if type(scale) in (int, float) else scale
     shape, zero_shape = (None if v is None else np.shape(v) for v in (scale, zero_point))
+    check_learned(function, estimator, inputs, scale is not None, zero_point is not None)
     check_static(function, inputs, x.shape, shape, zero_shape)
     if scale is None or inputs is None:
         return None
     scale = np.asarray(scale)
     checks.scale_dtype(function, scale.dtype)
-    checks.int32_value(function, "zero_point", zero_point)
-    if zero_point is not None:
-        zero_point = np.asarray(zero_point, np.int32) if type(zero_point) is int else np.asarray(zero_point)
-    checks.zero_point(function, None if zero_point is None else zero_point.dtype, "int", inputs.fmt)
-    return scale, zero_point
+    zero_point = _zero_point(function, zero_point, inputs.fmt, isinstance(estimator, LsqPlus))
+    if isinstance(estimator, Ste):
+        return scale, zero_point
+    return effective(estimator, tuple(v for v in (scale, zero_point) if v is not None), inputs.fmt)
+
+
+def _zero_point(function: str, value: Number | None, fmt: Format, real: bool) -> np.ndarray | None:
+    """A zero point as int32, or a learned offset as float32."""
+    if value is None:
+        return None
+    if not real:
+        checks.int32_value(function, "zero_point", value)
+    value = np.asarray(value, np.float32 if real else np.int32) if type(value) in (int, float) else np.asarray(value)
+    checks.zero_point(function, value.dtype, "bias" if real else "int", fmt)
+    return value
 
 
 @np.errstate(all="ignore")
@@ -72,10 +90,7 @@ def input_operand(x: np.ndarray, inputs: QuantSpec, static: tuple | None) -> Ope
         q = quantize_tensor(x, inputs)  # LAY-4
         return centred(q.codes, q.zero_point, q.scale, integers(inputs))
     scale, zero_point = static
-    convention = spec_convention(inputs)
-    step = np.float32(1) / scale if convention.op == "given" else scale  # QTN-2
-    codes = quantize(x, step, zero_point, fmt=inputs.fmt, granularity=inputs.granularity, convention=convention)
-    return centred(codes, zero_point, scale, integers(inputs))
+    return centred(coded(x, scale, zero_point, inputs), zero_point, scale, integers(inputs))
 
 
 def centred(codes: np.ndarray, zero_point: np.ndarray | None, scale: np.ndarray, fmt: IntFormat) -> Operand:

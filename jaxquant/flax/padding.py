@@ -1,0 +1,39 @@
+"""Flax's ways to say padding, as what the convolution on codes takes: pairs of zeros, or inputs padded before."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def pad_inputs(x: jax.Array, padding: Any, taps: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[jax.Array, Any]:
+    """Flax's own kinds of padding, done on the inputs; the others as numbers or names for the operation."""
+    reach = [(n - 1) * d + 1 for n, d in zip(taps, dilation, strict=True)]
+    if padding in ("CIRCULAR", "REFLECT"):
+        pairs = [(0, 0), *(((r - 1) // 2, r // 2) for r in reach), (0, 0)]
+        return jnp.pad(x, pairs, mode="wrap" if padding == "CIRCULAR" else "reflect"), "VALID"
+    if padding == "CAUSAL":
+        if len(taps) != 1:
+            raise ValueError(f"conv: padding is 'CAUSAL' for {len(taps)} axes of space, need one (it has a direction)")
+        return x, ((reach[0] - 1, 0),)
+    if isinstance(padding, str | int):
+        return x, padding
+    return x, tuple(p if isinstance(p, int) else tuple(p) for p in padding)
+
+
+def transposed_padding(reach: int, stride: int, padding: str) -> tuple[int, int]:
+    """The padding of the dilated input that makes SAME and VALID of a transposed convolution (lax.conv_transpose)."""
+    if padding == "SAME":
+        total = reach + stride - 2
+        before = reach - 1 if stride > reach - 1 else -(-total // 2)
+    elif padding == "VALID":
+        total = reach + stride - 2 + max(reach - stride, 0)
+        before = reach - 1
+    else:
+        raise ValueError(f"conv_transpose: padding is {padding!r}, need 'SAME', 'VALID' or numbers")
+    return before, total - before
+
+
+def each(value: Any, rank: int) -> tuple:
+    """One value an axis of space; None is 1."""
+    return (1 if value is None else value,) * rank if value is None or isinstance(value, int) else tuple(value)

@@ -1,0 +1,165 @@
+"""Layers in training: the forward pass is the integer layer, the backward pass the float one's (LAY-12, LAY-13).
+
+What the backward pass keeps is codes and a mask, a byte each, or the input itself where its scale is learned: never
+more than a float layer keeps.
+"""
+
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxquant import _exact, affine
+from jaxquant.qat.layer import Operand, centred
+from jaxquant.qat.learned import effective, learned_vjp
+from jaxquant.qat.trained import Pair, Trained, dynamic_scale, frozen, step
+from jaxquant.qtensor import QTensor, dequantize_tensor, spec_convention
+from refquant.estimators import Estimator, Ste
+from refquant.layer_checks import integers
+from refquant.spec import QuantSpec
+
+
+class Layer(Protocol):
+    """A layer operation with all that is known at trace time; hashable."""
+
+    @property
+    def inputs(self) -> QuantSpec | None:
+        """How x is quantized; None: left in float."""
+        ...
+
+    @property
+    def estimator(self) -> Estimator:
+        """How the gradient of x passes the rounding."""
+        ...
+
+    def integer(self, a: Operand, weight: QTensor, bias: jax.Array | None) -> jax.Array:
+        """LAY-1..LAY-5 on centred codes."""
+        ...
+
+    def weights_only(self, x: jax.Array, weight: QTensor, bias: jax.Array | None) -> jax.Array:
+        """LAY-7."""
+        ...
+
+    def product(self, x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array:
+        """The float operation that this one approximates, binary32, linear in x, in the weight and in the bias."""
+        ...
+
+
+@partial(jax.jit, static_argnums=0)
+def run(layer: Layer, x: jax.Array, weight: QTensor | Trained, bias: jax.Array | None, static: Any) -> jax.Array:
+    """The layer's result; differentiable in x, a Trained weight, a float bias and a learned scale."""
+    return _straight_through(layer, x, weight, bias, static)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _straight_through(layer: Layer, x: jax.Array, weight: Any, bias: Any, static: Any) -> jax.Array:
+    q = frozen(weight)
+    if layer.inputs is None:
+        return layer.weights_only(x, q, bias)
+    scale, zero_point = _input_scale(layer, x, static)
+    fmt, grain, convention = _meaning(layer.inputs)
+    options = {"fmt": fmt, "granularity": grain, "convention": convention}
+    codes = affine.quantize(x, step(scale, layer.inputs), zero_point, **options)
+    return layer.integer(centred(codes, zero_point, scale, fmt), q, bias)
+
+
+def _forward(layer: Layer, x: jax.Array, weight: Any, bias: Any, static: Any) -> tuple[jax.Array, tuple]:
+    if isinstance(weight, Trained):
+        pair = weight.scale()
+        q = weight.coded(*pair)
+    else:
+        pair, q = (weight.scale, weight.zero_point), weight
+    kept = (weight, pair, bias, static, jnp.zeros((), x.dtype))
+    if layer.inputs is None:
+        return layer.weights_only(x, q, bias), (x, None, *kept)
+    scale, zero_point = _input_scale(layer, x, static)
+    codes, seen = _codes_and_kept(layer, x, scale, zero_point)
+    y = layer.integer(centred(codes, zero_point, scale, integers(layer.inputs)), q, bias)
+    return y, (seen, (scale, zero_point), *kept)
+
+
+def _codes_and_kept(layer: Layer, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> tuple:
+    """The codes of x, and what the backward pass needs of it."""
+    fmt, grain, convention = _meaning(layer.inputs)
+    options = {"fmt": fmt, "granularity": grain, "convention": convention}
+    factor = step(scale, layer.inputs)
+    if isinstance(layer.estimator, Ste):
+        codes, inside = affine.quantize_and_judge(x, factor, zero_point, **options, mask=layer.estimator.mask)
+        return codes, (codes, inside)
+    return affine.quantize(x, factor, zero_point, **options), x
+
+
+def _backward(layer: Layer, kept: tuple, cotangent: jax.Array) -> tuple:
+    seen, input_pair, weight, weight_pair, bias, static, like = kept
+    x = _real_input(layer, seen, input_pair)
+    q = weight.coded(*weight_pair) if isinstance(weight, Trained) else weight
+    real_bias = bias if bias is not None and bias.dtype != jnp.int32 else None
+    wide = None if real_bias is None else _exact.widen(real_bias)
+    _, pull = jax.vjp(layer.product, x, dequantize_tensor(q), wide)
+    to_x, to_weight, to_bias = pull(_exact.widen(cotangent))
+    to_x, to_static = _input_cotangent(layer, seen, static, to_x)
+    return (
+        _exact.narrow(to_x, str(like.dtype)),
+        weight.cotangent(*weight_pair, to_weight) if isinstance(weight, Trained) else None,
+        None if real_bias is None else _exact.narrow(to_bias, str(real_bias.dtype)),
+        to_static,
+    )
+
+
+_straight_through.defvjp(_forward, _backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def fake_values(weight: Trained, dtype: str) -> jax.Array:
+    """The real values of a weight in training, rounded to dtype; the gradient by its estimator (LAY-13)."""
+    return dequantize_tensor(weight.quantized(), dtype=dtype)
+
+
+def _fake_forward(weight: Trained, dtype: str) -> tuple[jax.Array, tuple]:
+    pair = weight.scale()
+    return dequantize_tensor(weight.coded(*pair), dtype=dtype), (weight, pair)
+
+
+def _fake_backward(dtype: str, kept: tuple, cotangent: jax.Array) -> tuple[Trained]:
+    weight, pair = kept
+    return (weight.cotangent(*pair, _exact.widen(cotangent)),)
+
+
+fake_values.defvjp(_fake_forward, _fake_backward)
+
+
+def _input_scale(layer: Layer, x: jax.Array, static: Any) -> Pair:
+    """Scale and zero point of x: from its range, given, or learned (LAY-4, LAY-12)."""
+    if static is None:
+        return dynamic_scale(x, layer.inputs)
+    if isinstance(layer.estimator, Ste):
+        return static
+    return effective(layer.estimator, tuple(v for v in static if v is not None), layer.inputs.fmt)
+
+
+def _real_input(layer: Layer, seen: Any, pair: Pair | None) -> jax.Array:
+    """What the product of the forward pass was taken of: x, or the values of its codes."""
+    if layer.inputs is None:
+        return _exact.widen(seen)
+    scale, zero_point = pair
+    codes = seen[0] if isinstance(layer.estimator, Ste) else _codes_and_kept(layer, seen, scale, zero_point)[0]
+    return dequantize_tensor(QTensor(codes, scale, zero_point, layer.inputs))
+
+
+def _input_cotangent(layer: Layer, seen: Any, static: Any, flowing: jax.Array) -> tuple[jax.Array, Any]:
+    """The gradients of x and of its learned scale, given that of its quantized values."""
+    if layer.inputs is None:
+        return flowing, None
+    if isinstance(layer.estimator, Ste):
+        return affine.masked(flowing, seen[1]), None
+    fmt, grain, convention = _meaning(layer.inputs)
+    learned = tuple(v for v in static if v is not None)
+    passed, found = learned_vjp(
+        layer.estimator, seen, learned, flowing, fmt=fmt, granularity=grain, convention=convention
+    )
+    return passed, (*found, *(None,) * (len(static) - len(found)))
+
+
+def _meaning(spec: QuantSpec) -> tuple:
+    return spec.fmt, spec.granularity, spec_convention(spec)

@@ -1,0 +1,116 @@
+"""Weights in training: the float master values with all that decides their codes (specs/60-layers.md, LAY-12)."""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import jax
+
+from jaxquant import _exact, _inputs, affine, scales
+from jaxquant.qat.learned import effective, learned_vjp
+from jaxquant.qtensor import QTensor, spec_convention
+from refquant.estimators import Estimator, LsqPlus, Ste, learned_names
+from refquant.layer_checks import check_trained, check_weight
+from refquant.spec import QuantSpec
+
+Pair = tuple[jax.Array, jax.Array | None]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["values", "learned"], meta_fields=["spec", "estimator"])
+@dataclass(frozen=True)
+class Trained:
+    """A pytree that stands where a QTensor stands in a layer operation, and lets gradients through.
+
+    Attributes:
+      values: the master parameter, float32, float16 or bfloat16.
+      learned: what the estimator learns beside the values: () for Ste, (scale,) for Lsq, (scale, offset) for LsqPlus.
+      spec: what the codes mean.
+      estimator: how the gradient passes the rounding.
+    """
+
+    values: jax.Array
+    learned: tuple[jax.Array, ...] = ()
+    spec: QuantSpec = field(kw_only=True)
+    estimator: Estimator = field(default=Ste(), kw_only=True)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the values."""
+        return tuple(self.values.shape)
+
+    def quantized(self) -> QTensor:
+        """The QTensor that a converted layer stores: the codes of this moment, the same bits."""
+        scale, zero_point = self.scale()
+        return self.coded(scale, zero_point)
+
+    def scale(self) -> Pair:
+        """Scale and zero point: the learned ones, else from the range of the values (SCL-1..SCL-8)."""
+        if self.learned:
+            return effective(self.estimator, self.learned, self.spec.fmt)
+        return dynamic_scale(self.values, self.spec)
+
+    def coded(self, scale: jax.Array, zero_point: jax.Array | None) -> QTensor:
+        """The codes of the values by a given scale and zero point."""
+        return QTensor(coded(self.values, scale, zero_point, self.spec), scale, zero_point, self.spec)
+
+    def cotangent(self, scale: jax.Array, zero_point: jax.Array | None, flowing: jax.Array) -> "Trained":
+        """What a gradient of the dequantized weight means for values and learned scales (EST rules).
+
+        Args:
+          scale: of the forward pass.
+          zero_point: likewise.
+          flowing: float32, shape of the values.
+        """
+        grain = {"fmt": self.spec.fmt, "granularity": self.spec.granularity, "convention": spec_convention(self.spec)}
+        if self.learned:
+            passed, learned = learned_vjp(self.estimator, self.values, self.learned, flowing, **grain)
+        else:
+            factor = step(scale, self.spec)
+            mask = self.estimator.mask
+            passed = affine.fake_quantize_vjp(self.values, factor, zero_point, flowing, **grain, mask=mask)
+            learned = ()
+        dtype = str(self.values.dtype)
+        return Trained(_exact.narrow(passed, dtype), learned, spec=self.spec, estimator=self.estimator)
+
+
+def dynamic_scale(x: jax.Array, spec: QuantSpec) -> Pair:
+    """Scale and zero point from the range of x (SCL-1..SCL-8); no gradient passes them."""
+    x = jax.lax.stop_gradient(_inputs.real("quantize_tensor", "x", x))
+    low, high = scales.range_of(x, granularity=spec.granularity)
+    return scales.choose_scale(low, high, fmt=spec.fmt, rule=spec.scale)
+
+
+def step(scale: jax.Array, spec: QuantSpec) -> jax.Array:
+    """What quantize is given for a scale: its reciprocal under op "given" (QTN-2)."""
+    return _exact.reciprocal(scale) if spec_convention(spec).op == "given" else scale
+
+
+def coded(x: jax.Array, scale: jax.Array, zero_point: jax.Array | None, spec: QuantSpec) -> jax.Array:
+    """Codes of x by a spec and a given scale (QTN-2)."""
+    options = {"fmt": spec.fmt, "granularity": spec.granularity, "convention": spec_convention(spec)}
+    return affine.quantize(x, step(scale, spec), zero_point, **options)
+
+
+def check(function: str, weight: QTensor | Trained) -> None:
+    """The dtypes and shapes of a layer's weight are those of its spec.
+
+    Raises:
+      TypeError: a dtype.
+      ValueError: a shape.
+    """
+    if not isinstance(weight, Trained):
+        return check_weight(function, weight)
+    _inputs.real("quantize_tensor", "x", weight.values)
+    shapes = tuple(tuple(v.shape) for v in weight.learned)
+    return check_trained("quantize_tensor", weight.spec, weight.shape, shapes, len(learned_names(weight.estimator)))
+
+
+def is_centred(weight: QTensor | Trained) -> bool:
+    """Whether the codes have a zero point."""
+    if not isinstance(weight, Trained):
+        return weight.zero_point is not None
+    return isinstance(weight.estimator, LsqPlus) or (not weight.learned and weight.spec.scale.zero == "int")
+
+
+def frozen(weight: QTensor | Trained) -> QTensor:
+    """The QTensor that a layer runs on."""
+    return weight.quantized() if isinstance(weight, Trained) else weight

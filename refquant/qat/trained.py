@@ -1,0 +1,53 @@
+"""Weights in training: the float master values with all that decides their codes (specs/60-layers.md, LAY-12)."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from refquant.affine import quantize
+from refquant.arguments import as_real
+from refquant.estimators import Estimator, Ste, learned_names
+from refquant.layer_checks import check_trained
+from refquant.qat.learned import effective
+from refquant.qtensor import QTensor, quantize_tensor, spec_convention
+from refquant.spec import QuantSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What stands where a QTensor stands in a layer operation while the layer is trained.
+
+    Attributes:
+      values: the master parameter, float32, float16 or bfloat16.
+      learned: what the estimator learns beside the values: () for Ste, (scale,) for Lsq, (scale, offset) for LsqPlus.
+      spec: what the codes mean.
+      estimator: how the gradient passes the rounding.
+    """
+
+    values: np.ndarray
+    learned: tuple[np.ndarray, ...] = ()
+    spec: QuantSpec = field(kw_only=True)
+    estimator: Estimator = field(default=Ste(), kw_only=True)
+
+    def quantized(self) -> QTensor:
+        """The QTensor that a converted layer stores: the codes of this moment (LAY-12)."""
+        values = as_real("quantize_tensor", "x", self.values)
+        shapes = tuple(np.shape(v) for v in self.learned)
+        check_trained("quantize_tensor", self.spec, values.shape, shapes, len(learned_names(self.estimator)))
+        if not self.learned:
+            return quantize_tensor(values, self.spec)
+        scale, zero_point = effective(self.estimator, self.learned, self.spec.fmt)
+        return QTensor(coded(values, scale, zero_point, self.spec), scale, zero_point, self.spec)
+
+
+@np.errstate(all="ignore")
+def coded(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None, spec: QuantSpec) -> np.ndarray:
+    """Codes of x by a spec and a given scale (QTN-2)."""
+    convention = spec_convention(spec)
+    step = np.float32(1) / scale if convention.op == "given" else scale  # QTN-2
+    return quantize(x, step, zero_point, fmt=spec.fmt, granularity=spec.granularity, convention=convention)
+
+
+def frozen(weight: QTensor | Trained) -> QTensor:
+    """The QTensor that a layer runs on."""
+    return weight.quantized() if isinstance(weight, Trained) else weight
