@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("jax")
 pytest.importorskip("typer")
-pytest.importorskip("flax")
+pytest.importorskip("flax.nnx")
 
 from jaxquant.cli import main  # noqa: E402
 from refquant.files import Writer, sha256_file  # noqa: E402

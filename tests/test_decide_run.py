@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("jax")
-pytest.importorskip("flax")
+pytest.importorskip("flax.nnx")
 pytest.importorskip("rich")
 
 import small_models  # noqa: E402

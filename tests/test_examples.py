@@ -21,7 +21,7 @@ def test_every_example_is_here():
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name, capsys, tmp_path, monkeypatch):
     if name.startswith("decide"):
-        pytest.importorskip("flax")
+        pytest.importorskip("flax.nnx")
         pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(os.fspath(FOLDER))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("flax", reason="Flax is not installed")
+pytest.importorskip("flax.nnx", reason="Flax is not installed")
 import jax
 import ml_dtypes
 from flax import nnx

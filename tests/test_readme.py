@@ -17,6 +17,7 @@ README = (HERE / "README.md").read_text(encoding="utf-8")
 
 
 def test_generated_parts_are_fresh():
+    pytest.importorskip("jax")
     pytest.importorskip("rich")
     done = subprocess.run(
         [sys.executable, "benchmarks/readme.py", "check"], cwd=HERE, capture_output=True, text=True, check=False
@@ -25,6 +26,7 @@ def test_generated_parts_are_fresh():
 
 
 def test_a_stale_number_is_seen(tmp_path, monkeypatch):
+    pytest.importorskip("jax")
     pytest.importorskip("rich")
     spec = importlib.util.spec_from_file_location("readme", HERE / "benchmarks" / "readme.py")
     module = importlib.util.module_from_spec(spec)
@@ -38,6 +40,7 @@ def test_a_stale_number_is_seen(tmp_path, monkeypatch):
 
 
 def test_the_recorded_ladder_is_todays():
+    pytest.importorskip("jax")
     pytest.importorskip("rich")
     from jaxquant.decide.ladder import LADDER
 
