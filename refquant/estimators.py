@@ -111,22 +111,42 @@ def reciprocal_root(n: int) -> float:
     return math.ldexp((twice >> extra) + 1 >> 1, extra + 1 - shift)
 
 
-def check_learned(function: str, estimator: Estimator, fmt: Format) -> None:
-    """A learned estimator and its format fit.
+def check_learned(function: str, estimator: Estimator, fmt: Format, kind: type | None = None) -> IntFormat:
+    """The format, where it and a learned estimator (of a kind, if one is asked for) fit.
 
     Raises:
-      TypeError: no estimator that learns, or a format that is not an integer one.
+      TypeError: another estimator, or a format that is not an integer one.
       ValueError: a signed format with Pact.
     """
-    if not isinstance(estimator, Lsq | LsqPlus | Pact):
-        raise TypeError(
-            f"{function}: estimator is {estimator!r}, need Lsq, LsqPlus or Pact (what learns a scale, EST-1)"
-        )
+    if not isinstance(estimator, kind or Lsq | LsqPlus | Pact):
+        need = f"{kind.__name__}" if kind else "Lsq, LsqPlus or Pact"
+        raise TypeError(f"{function}: estimator is {estimator!r}, need {need} (what it learns decides, EST-1)")
+    fmt = check_integer(function, fmt)
+    if isinstance(estimator, Pact) and fmt.qmin != 0:
+        raise ValueError(f"{function}: fmt is {fmt.name} with qmin {fmt.qmin}, need qmin 0 (Pact clips at 0, PCT-1)")
+    return fmt
+
+
+def check_integer(function: str, fmt: Format) -> IntFormat:
+    """The format, where it is an integer one.
+
+    Raises:
+      TypeError: another kind, or a name.
+    """
     if not isinstance(fmt, IntFormat):
         name = getattr(fmt, "name", repr(fmt))
-        raise TypeError(f"{function}: fmt is {name}, need an integer format (learned scales count steps, EST-1)")
-    if isinstance(estimator, Pact) and fmt.qmin != 0:
-        raise ValueError(f"{function}: fmt is {fmt.name} with qmin {fmt.qmin}, need qmin 0 (Pact clips at zero, PCT-1)")
+        raise TypeError(f"{function}: fmt is {name}, need an integer format (these rules count steps, EST-2)")
+    return fmt
+
+
+def check_float32(function: str, argument: str, dtype: object) -> None:
+    """What is learned is binary32.
+
+    Raises:
+      TypeError: any other dtype.
+    """
+    if str(dtype) != "float32":
+        raise TypeError(f"{function}: {argument} has dtype {dtype}, need float32 (it is learned in binary32, EST-1)")
 
 
 def check_count(function: str, estimator: Estimator, count: int) -> None:

@@ -1,20 +1,38 @@
 """What learned scales share: how one is used, and the sum of its gradient over a tile (specs/62-estimators.md)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxquant import _exact, blocks
-from refquant.estimators import FLOOR
+from jaxquant import _exact, _inputs, blocks
+from refquant.estimators import FLOOR, check_float32
 from refquant.granularity import Shape
 
-FLOOR_BITS = int(np.float32(FLOOR).view(np.int32))
 SMALLEST = int(np.float32(2.0**-100).view(np.int32))
 
 
-def used(learned: jax.Array) -> jax.Array:
-    """EST-1: max(|s|, 2^-60) on the bits, so that NaN stays and a product that made s is rounded (GEN-3)."""
-    return _exact.from_bits(jnp.maximum(_exact.bits(learned) & _exact.MAGNITUDE, FLOOR_BITS))
+def as_learned(function: str, argument: str, value: Any) -> Any:
+    """A learned number: float32, strong; a Python number becomes one (GEN-1).
+
+    Raises:
+      TypeError: another dtype.
+    """
+    if type(value) in (int, float):
+        return _inputs.scale(function, value)
+    value = value if hasattr(value, "dtype") else np.asarray(value)
+    check_float32(function, argument, value.dtype)
+    return _inputs.scale(function, value)
+
+
+def used(learned: jax.Array, steps: int = 1) -> jax.Array:
+    """EST-1: max(|s|, 2^-60) on the bits, so that NaN stays and a product that made s is rounded (GEN-3).
+
+    A bound of `steps` steps (PCT-1) has that floor `steps` times.
+    """
+    floor = int(np.float32(FLOOR * steps).view(np.int32))
+    return _exact.from_bits(jnp.maximum(_exact.bits(learned) & _exact.MAGNITUDE, floor))
 
 
 def term(factor: jax.Array, cotangent: jax.Array) -> jax.Array:

@@ -37,10 +37,10 @@ def effective(estimator: Estimator, learned: Learned, fmt: Format) -> tuple[jax.
       learned: float32 arrays of one shape: (scale,), (scale, offset) or (alpha,).
       fmt: an integer format; with Pact one whose qmin is 0.
     Returns:
-      (scale, zero_point): float32 and at least 2^-60, Pact: 2^-60 / qmax; int32 in qmin..qmax for LsqPlus, else None.
+      (scale, zero_point): float32 and at least 2^-60; int32 in qmin..qmax for LsqPlus, else None.
     Raises:
       TypeError: the estimator learns nothing, another kind of format, a dtype that is not float32.
-      ValueError: another number of learned arrays, or a signed format with Pact.
+      ValueError: another number of learned arrays, arrays of two shapes, or a signed format with Pact.
 
     Spec: EST-1, LSP-3, PCT-1 (specs/62-estimators.md).  Class: exact.
     """
@@ -93,13 +93,16 @@ def _learned(function: str, estimator: Estimator, learned: Any, fmt: Format) -> 
     """The learned arrays, strong and float32."""
     check_learned(function, estimator, fmt)
     check_count(function, estimator, len(learned))
-    return tuple(_inputs.scale(function, value) for value in learned)
+    names = learned_names(estimator)
+    arrays = tuple(_tiles.as_learned(function, *pair) for pair in zip(names, learned, strict=True))
+    checks.same_shape(function, names[-1], arrays[-1].shape, arrays[0].shape, "scale")
+    return arrays
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _effective(kind: type, fmt: IntFormat, first: jax.Array, *rest: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     if kind is Pact:
-        return _exact.div(_tiles.used(first), jnp.float32(fmt.qmax)), None
+        return _exact.div(_tiles.used(first, fmt.qmax), jnp.float32(fmt.qmax)), None
     if kind is Lsq:
         return _tiles.used(first), None
     found = placed(fmt, first, *rest)
@@ -187,7 +190,7 @@ def _lsq_plus(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _pact(plan: Plan, factor: float, x: jax.Array, alpha: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, Learned]:
-    bound = blocks.spread(_tiles.used(alpha), x.shape, plan.tile)
+    bound = blocks.spread(_tiles.used(alpha, plan.fmt.qmax), x.shape, plan.tile)
     wide = _exact.flush(_exact.widen(x))
     above = wide >= bound
     terms = jnp.where(above, _tiles.counted(_exact.widen(cotangent)), jnp.float32(0))  # PCT-3
