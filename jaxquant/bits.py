@@ -54,7 +54,8 @@ def scalb(x: jax.Array, k: jax.Array | int) -> jax.Array:
 def _power(k: jax.Array | int) -> jax.Array:
     """k as int32, limited first where a cast would wrap."""
     if not isinstance(k, jax.Array):
-        return jnp.asarray(np.asarray(np.clip(k, -600, 600)).astype(np.int32))
+        wide = np.asarray(k) + np.int64(0)  # NumPy 2.0 refuses limits that k's own dtype has no room for
+        return jnp.asarray(np.asarray(np.clip(wide, -600, 600)).astype(np.int32))
     if k.dtype.itemsize >= 4 and k.dtype != jnp.int32:
         k = jnp.minimum(k, 600) if jnp.issubdtype(k.dtype, jnp.unsignedinteger) else jnp.clip(k, -600, 600)
     return k.astype(jnp.int32)

@@ -62,7 +62,8 @@ def scalb(x: np.ndarray | np.float32, k: np.ndarray | int) -> np.ndarray:
       >>> scalb(np.float32([1.5, -3.0]), np.int32([-149, 2])).tolist()
       [2.802596928649634e-45, -12.0]
     """
-    power = np.asarray(np.clip(k, -SCALB_LIMIT, SCALB_LIMIT)).astype(np.int32)
+    wide = np.asarray(k) + np.int64(0)  # NumPy 2.0 refuses limits that k's own dtype has no room for
+    power = np.asarray(np.clip(wide, -SCALB_LIMIT, SCALB_LIMIT)).astype(np.int32)
     exact = np.ldexp(as_real("scalb", "x", x).astype(np.float64), power)  # BIT-2: exact, binary64 has room
     return np.asarray(exact.astype(np.float32))  # BIT-2: the one rounding
 
