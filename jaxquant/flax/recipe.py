@@ -42,11 +42,13 @@ class Place(NamedTuple):
       path: parts joined by "/".
       module: what a predicate is given.
       attention: whether it is the products of an attention, instead of a layer with a kernel.
+      covered: whether it can be quantized; else a rule can only keep it.
     """
 
     path: str
     module: Any
     attention: bool = False
+    covered: bool = True
 
 
 @dataclass(frozen=True, init=False)
@@ -117,7 +119,7 @@ class Recipe:
 
     def _unmatched(self, rule: Rule, places: list[Place]) -> str:
         kinds = {True: "attentions", False: "layers"}[rule.attention is not None and rule.weights is None]
-        paths = [p.path for p in places if p.attention == (kinds == "attentions")]
+        paths = [p.path for p in places if p.covered and p.attention == (kinds == "attentions")]
         near = difflib.get_close_matches(rule.where, paths, 3, 0.0) if isinstance(rule.where, str) else paths[:3]
         there = f"nearest {kinds}: {', '.join(map(repr, near))}" if near else f"the model has no {kinds} to quantize"
         return f"Recipe: rule {rule.label} matches nothing, need the path of a layer ({there})"
@@ -142,6 +144,8 @@ class Recipe:
 
 
 def _speaks(rule: Rule, place: Place) -> bool:
+    if rule.keep is None and not place.covered:
+        return False
     return rule.speaks_of(place.attention) and rule.matches(place.path, place.module)
 
 

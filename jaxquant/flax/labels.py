@@ -1,0 +1,37 @@
+"""Groups of parameters for an optimizer: learned scales want a learning rate of their own."""
+
+from typing import Any
+
+import jax
+
+SCALES = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_offset")
+FROZEN = ("inputs_zero_point", "step")
+
+
+def labels(params: Any) -> Any:
+    """The group of each leaf: "scales" (learned), "frozen" (counted, calibrated), else "weights".
+
+    Args:
+      params: a tree of parameters as optax is given it: an nnx.State, or Linen's params.
+    Returns:
+      A tree of the same structure with a string at each leaf: what optax.multi_transform takes as labels.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from flax import nnx
+      >>> from jaxquant.flax import Lsq, Recipe, Rule, nnx_api
+      >>> recipe = Recipe(Rule("**", weights="int4", weight_estimator=Lsq()))
+      >>> qmodel, _ = nnx_api.prepare(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), recipe)
+      >>> groups = {"weights": optax.adamw(1e-3), "scales": optax.adam(1e-4), "frozen": optax.set_to_zero()}
+      >>> optimizer = nnx.Optimizer(qmodel, optax.multi_transform(groups, nnx_api.labels), wrt=nnx.Param)
+      >>> grads = nnx.grad(lambda m: jnp.sum(m(jnp.ones((3, 4))) ** 2))(qmodel)
+      >>> optimizer.update(qmodel, grads)
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: _label(path), params)
+
+
+def _label(path: tuple) -> str:
+    names = {str(getattr(key, "key", getattr(key, "name", ""))) for key in path}
+    if names & set(SCALES):
+        return "scales"
+    return "frozen" if names & set(FROZEN) else "weights"

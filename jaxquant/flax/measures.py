@@ -1,0 +1,168 @@
+"""What quantization does to one layer: the error of its output, what is clipped, which codes are in use."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxquant import affine
+from jaxquant.flax import layers
+from jaxquant.flax.report import table
+from jaxquant.flax.site import LayerSpec
+from jaxquant.qat import learned
+from jaxquant.qat.trained import step
+from jaxquant.qtensor import spec_convention
+from refquant.estimators import Ste
+from refquant.formats import IntFormat
+from refquant.spec import QuantSpec
+
+HEADER = ("path", "error", "clipped inputs", "clipped weights", "codes in use", "bits in use")
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["error", "signal", "inputs_clipped", "inputs", "weights_clipped", "weights", "used"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class Measures:
+    """Sums over the calls of one layer.
+
+    Attributes:
+      error: float32 (), squared differences of the layer's output from the float layer's on the same input.
+      signal: float32 (), squares of the float layer's output.
+      inputs_clipped: float32 (), elements of the inputs beyond a static range.
+      inputs: float32 (), elements of the inputs.
+      weights_clipped: float32 (), elements of the kernel beyond their range.
+      weights: float32 (), elements of the kernel, once a call.
+      used: bool (codes of the format,), which codes the kernel has.
+    """
+
+    error: jax.Array
+    signal: jax.Array
+    inputs_clipped: jax.Array
+    inputs: jax.Array
+    weights_clipped: jax.Array
+    weights: jax.Array
+    used: jax.Array
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One layer, in numbers.
+
+    Attributes:
+      path: of the layer; "[i]" behind it counts layers stacked for a scan.
+      error: norm of the output's error over the norm of the float output; NaN where the layer was never called.
+      inputs_clipped: share of the inputs beyond the static range.
+      weights_clipped: share of the kernel beyond its range.
+      codes: distinct codes of the kernel.
+      of: codes the format has.
+      bits: log2 of codes.
+    """
+
+    path: str
+    error: float
+    inputs_clipped: float
+    weights_clipped: float
+    codes: int
+    of: int
+    bits: float
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """A row for every quantized layer; `str` is a table."""
+
+    rows: tuple[Explanation, ...]
+
+    def __iter__(self):
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        return table([HEADER, *[_cells(row) for row in self.rows]])
+
+
+def nothing(site: LayerSpec) -> Measures:
+    """The sums of no call."""
+    zero = jnp.float32(0)
+    return Measures(zero, zero, zero, zero, zero, zero, jnp.zeros(2**site.weights.fmt.bits, bool))
+
+
+def add(a: Measures, b: Measures) -> Measures:
+    """The sums of both."""
+    return jax.tree.map(lambda x, y: x | y if x.dtype == bool else x + y, a, b)
+
+
+def measure(site: LayerSpec, kernel: jax.Array, state: layers.State, x: jax.Array, y: jax.Array, plain: jax.Array):
+    """The sums of one call.
+
+    Args:
+      site: what the layer does.
+      kernel: its master parameter.
+      state: its leaves beside the kernel.
+      x: its input (of any dtype; ids count as not clipped).
+      y: its output.
+      plain: the float layer's output on the same input.
+    """
+    wide, plain = y.astype(jnp.float32), plain.astype(jnp.float32)
+    weight = layers.weight(site, kernel, state)
+    codes = weight.quantized().codes.astype(jnp.int32)
+    first = site.weights.fmt.qmin if isinstance(site.weights.fmt, IntFormat) else 0
+    used = jnp.zeros(2**site.weights.fmt.bits, bool).at[codes.reshape(-1) - first].set(True)
+    return Measures(
+        jnp.sum(jnp.square(wide - plain)),
+        jnp.sum(jnp.square(plain)),
+        _clipped_inputs(site, state, x),
+        jnp.float32(x.size),
+        _clipped(weight.values, *weight.scale(), site.weights),
+        jnp.float32(kernel.size),
+        used,
+    )
+
+
+def explanations(found: list[tuple[str, Measures]]) -> Explanations:
+    """Rows from the sums of every layer; leading axes of layers stacked for a scan become rows of their own."""
+    rows = []
+    for path, sums in found:
+        shape = np.shape(sums.error)
+        for index in np.ndindex(shape):
+            name = path + "".join(f"[{i}]" for i in index)
+            rows.append(_row(name, jax.tree.map(lambda v, at=index: np.asarray(v)[at], sums)))
+    return Explanations(tuple(rows))
+
+
+def _row(path: str, sums: Measures) -> Explanation:
+    codes = int(sums.used.sum())
+    error = float(np.sqrt(sums.error / sums.signal)) if sums.signal else float("nan")
+    inputs = float(sums.inputs_clipped / sums.inputs) if sums.inputs else 0.0
+    weights = float(sums.weights_clipped / sums.weights) if sums.weights else 0.0
+    return Explanation(path, error, inputs, weights, codes, len(sums.used), float(np.log2(max(codes, 1))))
+
+
+def _cells(row: Explanation) -> tuple[str, ...]:
+    shares = (f"{row.error:.2%}", f"{row.inputs_clipped:.2%}", f"{row.weights_clipped:.2%}")
+    return (row.path or ".", *shares, f"{row.codes} of {row.of}", f"{row.bits:.1f}")
+
+
+def _clipped_inputs(site: LayerSpec, state: layers.State, x: jax.Array) -> jax.Array:
+    """A scale of the input's own range clips nothing."""
+    if not site.static or not jnp.issubdtype(x.dtype, jnp.floating):
+        return jnp.float32(0)
+    values = tuple(state[name] for name in site.input_names)
+    if isinstance(site.input_estimator, Ste):
+        return _clipped(x, values[0], values[1] if len(values) > 1 else None, site.inputs)
+    return _clipped(x, *learned.effective(site.input_estimator, values, site.inputs.fmt), site.inputs)
+
+
+def _clipped(x: jax.Array, scale: jax.Array, zero_point: jax.Array | None, spec: QuantSpec) -> jax.Array:
+    """How many elements no gradient would reach."""
+    options = {"fmt": spec.fmt, "granularity": spec.granularity, "convention": spec_convention(spec)}
+    ones = jnp.ones(x.shape, jnp.float32)
+    inside = affine.fake_quantize_vjp(x, step(scale, spec), zero_point, ones, **options)
+    return jnp.sum(inside == 0, dtype=jnp.int32).astype(jnp.float32)

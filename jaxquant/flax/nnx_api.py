@@ -1,0 +1,135 @@
+"""Quantization of Flax NNX models: prepare, train or calibrate, convert; `explain` and `labels` beside them.
+
+Example:
+  >>> import jax.numpy as jnp
+  >>> from flax import nnx
+  >>> from jaxquant.flax import Recipe, Rule, nnx_api
+  >>> model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+  >>> x = jnp.ones((3, 4))
+  >>> qmodel, report = nnx_api.prepare(model, Recipe(Rule("**", weights="int4", inputs="int8:token")), x)
+  >>> print(report)
+  path  kind    weights     inputs              why
+  ----  ------  ----------  ------------------  ------------
+  .     Linear  int4:axis1  int8:token dynamic  rule 1: '**'
+  >>> imodel = nnx_api.convert(qmodel)
+  >>> bool((imodel(x) == qmodel(x)).all()), imodel.kernel.codes.dtype
+  (True, dtype('int8'))
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxquant.flax import measures, observers
+from jaxquant.flax.labels import labels
+from jaxquant.flax.measures import Explanations
+from jaxquant.flax.nnx_convert import convert, stacked_axes
+from jaxquant.flax.nnx_layers import layers_of
+from jaxquant.flax.nnx_prepare import prepare
+from jaxquant.flax.nnx_variables import Codes, Explained, Observed, Scale, Step, set_value, value_of
+
+__all__ = [
+    "Codes", "Observed", "Scale", "Step", "advance", "calibrate", "convert", "explain", "labels", "observe", "prepare",
+]  # fmt: skip
+
+
+def observe(model: nnx.Module, x: Any, *, method: str = "__call__") -> Any:
+    """Run the float model on a batch, while layers with a static input scale note what they see.
+
+    Args:
+      model: from `prepare`; its statistics are kept in it as Variables of type Observed, until `calibrate`.
+      x: the model's argument, or a tuple of several.
+      method: what is called.
+    Returns:
+      What the float model returns.
+    Raises:
+      ValueError: no layer has a static input scale, or the model is converted.
+    """
+    found = _masters("observe", model)
+    static = [layer for layer in found if layer.site.static]
+    if not static:
+        raise ValueError("observe: no layer has a static input scale, need a rule with input_scale='static'")
+    for layer in static:
+        if not hasattr(layer, "observed"):
+            layer.observed = Observed(_stacked(layer, observers.init(layer.site)))
+    return _run(model, found, "observe", x, method)
+
+
+def calibrate(model: nnx.Module) -> None:
+    """Set every static input scale from what its layer has seen, and forget the statistics.
+
+    Args:
+      model: after `observe`; changed in place.
+    Raises:
+      ValueError: a layer saw no data, or NaN or infinities.
+    """
+    static = [layer for layer in _masters("calibrate", model) if layer.site.static]
+    found = [(layer, _leaves_seen(layer)) for layer in static]
+    for layer, leaves in found:
+        for name, value in leaves.items():
+            set_value(getattr(layer, name), value)
+        if hasattr(layer, "observed"):
+            del layer.observed
+
+
+def explain(model: nnx.Module, x: Any, *, method: str = "__call__") -> Explanations:
+    """What quantization does to each layer, on one batch.
+
+    Args:
+      model: from `prepare`; unchanged afterwards.
+      x: the model's argument, or a tuple of several.
+      method: what is called.
+    Returns:
+      For each layer: the relative error of its output against the float layer on the same input, the shares of inputs
+      and weights that are clipped, and how many codes are in use.  Printable.
+    Raises:
+      ValueError: the model is converted.
+    """
+    clone = nnx.clone(model)
+    found = _masters("explain", clone)
+    for layer in found:
+        layer.explained = Explained(_stacked(layer, measures.nothing(layer.site)))
+    _run(clone, found, "explain", x, method)
+    return measures.explanations([(layer.path, value_of(layer.explained)) for layer in found])
+
+
+def advance(model: nnx.Module) -> None:
+    """Count one step in every layer of a scheduled recipe; in place, in or outside of nnx.jit, nothing recompiles."""
+    for layer in layers_of(model):
+        if hasattr(layer, "step"):
+            layer.step[...] = layer.step[...] + jnp.float32(1)
+
+
+def _masters(function: str, model: nnx.Module) -> list[Any]:
+    found = layers_of(model)
+    if not found or any(layer.converted for layer in found):
+        what = "converted" if found else "not prepared"
+        raise ValueError(f"{function}: the model is {what}, need what prepare returned")
+    return found
+
+
+def _run(model: nnx.Module, found: list[Any], mode: str, x: Any, method: str) -> Any:
+    for layer in found:
+        layer.mode = mode
+    try:
+        return getattr(model, method)(*(x if isinstance(x, tuple) else (x,)))
+    finally:
+        for layer in found:
+            layer.mode = "quantized"
+
+
+def _stacked(layer: Any, tree: Any) -> Any:
+    """The same for each of the layers that are stacked for a scan."""
+    lead = tuple(layer.weight.shape[: stacked_axes(layer)])
+    return jax.tree.map(lambda v: jnp.broadcast_to(v, (*lead, *v.shape)), tree)
+
+
+def _leaves_seen(layer: Any) -> dict[str, jax.Array]:
+    observed = getattr(layer, "observed", None)
+    stats = observers.init(layer.site) if observed is None else value_of(observed)
+    seen = stats if hasattr(stats, "low") else stats.seen
+    if layer.kernel_name == "embedding" and not (seen.count > 0).any():
+        return {}  # its attend is never called
+    return observers.finalize(stats, layer.site, path=layer.path, stacked=stacked_axes(layer))

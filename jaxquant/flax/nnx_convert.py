@@ -1,0 +1,102 @@
+"""From a prepared NNX model to one that holds codes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxquant.flax import layers
+from jaxquant.flax.nnx_layers import layers_of
+from jaxquant.flax.nnx_variables import Codes, beside, value_of
+from jaxquant.flax.nnx_walk import KINDS, expected_shape
+from jaxquant.flax.site import LayerSpec
+
+
+def convert(model: nnx.Module) -> nnx.Module:
+    """A clone of a prepared model with a QTensor where each kernel was: the same output, bit for bit.
+
+    Args:
+      model: from `prepare`, trained or calibrated; unchanged afterwards.
+    Returns:
+      A model without learned scales and steps; codes and scales are Variables that are no Params.
+    Raises:
+      ValueError: the model is not prepared, or is converted; a scale is NaN (not calibrated), infinite or zero.
+    """
+    found = layers_of(model)
+    if not found or any(layer.converted for layer in found):
+        what = "converted already" if found else "not prepared"
+        raise ValueError(f"convert: the model is {what}, need what prepare returned")
+    for layer in found:
+        check_scales("convert", layer)
+    clone = nnx.clone(model)
+    made: dict[int, nnx.Variable] = {}
+    for layer in layers_of(clone):
+        _convert(layer, made)
+    return clone
+
+
+def stacked_axes(layer: Any) -> int:
+    """How many leading axes of a layer's kernel count layers."""
+    base = next(cls for cls in type(layer).__mro__ if cls in KINDS)
+    weight = layer.weight
+    return len(weight.shape) - len(expected_shape(layer, base))
+
+
+def check_scales(function: str, layer: Any) -> None:
+    """Refuse scales that are no positive finite numbers, where values are known.
+
+    Raises:
+      ValueError: see above.
+    """
+    for name, value in layer.leaves().items():
+        if name in ("step", "inputs_zero_point", "kernel_offset", "inputs_offset") or _unknown(value):
+            continue
+        numbers = np.asarray(value)
+        if name == "inputs_scale" and layer.kernel_name == "embedding" and np.isnan(numbers).all():
+            continue  # a table whose attend is never called: its look-up has no input scale
+        if np.isnan(numbers).any():
+            why = "need calibrate first, or a training that does not diverge"
+            raise ValueError(f"{function}: layer {layer.path!r} has {name} NaN, {why}")
+        if np.isinf(numbers).any() or (numbers == 0).any():
+            bad = "infinite" if np.isinf(numbers).any() else "zero"
+            raise ValueError(f"{function}: layer {layer.path!r} has a {bad} {name}, need finite positive scales")
+
+
+def _unknown(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct)
+
+
+def _convert(layer: Any, made: dict[int, nnx.Variable]) -> None:
+    site, state, stacked = layer.site, layer.leaves(), stacked_axes(layer)
+    kernel = getattr(layer, layer.kernel_name)
+    if id(kernel) not in made:
+        made[id(kernel)] = beside(kernel, Codes, _codes(site, value_of(kernel), state, stacked), stacked=stacked)
+    constants = _inputs(site, state, stacked)
+    still = layers.frozen_site(site)
+    for name in site.state_names:
+        delattr(layer, name)
+    for name in still.input_names:
+        setattr(layer, name, beside(kernel, Codes, constants[name], stacked=stacked))
+    layer.param_dtype = jnp.dtype(kernel.dtype)
+    setattr(layer, layer.kernel_name, made[id(kernel)])
+    layer.site = still
+
+
+def _codes(site: LayerSpec, kernel: Any, state: dict[str, Any], stacked: int) -> Any:
+    learned = {name: state[name] for name in site.weight_names}
+    return _over(lambda kernel, learned: layers.frozen_weight(site, kernel, learned), stacked, kernel, learned)
+
+
+def _inputs(site: LayerSpec, state: dict[str, Any], stacked: int) -> dict[str, Any]:
+    given = {name: state[name] for name in site.input_names}
+    return _over(lambda given: layers.frozen_inputs(site, given), stacked, given) if given else {}
+
+
+def _over(function: Any, stacked: int, *args: Any) -> Any:
+    """The function of one layer over layers stacked along leading axes, on values or on shapes."""
+    for _ in range(stacked):
+        function = jax.vmap(function)
+    abstract = any(isinstance(v, jax.ShapeDtypeStruct) for v in jax.tree.leaves(args))
+    return jax.eval_shape(function, *args) if abstract else function(*args)

@@ -1,0 +1,224 @@
+"""Flax NNX's layers on codes: subclasses to which the modules of a prepared clone are retyped.
+
+A retyped module keeps its parameters, its attributes and its place in the model; `isinstance`, `.kernel`, shared
+modules and tied tables go on working.  Beside them it holds `site` (what it does, static), `path` and `mode` (static),
+and the leaves that the site names.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxquant.flax import layers, watch
+from jaxquant.flax.attention import QuantizedAttention
+from jaxquant.flax.layers import Dtypes
+from jaxquant.flax.nnx_variables import Codes, value_of
+from jaxquant.flax.site import LayerSpec
+
+
+class Quantized(nnx.Module):
+    """What all quantized layers share.
+
+    Attributes:
+      site: what the layer does.
+      path: its (first) place in the model.
+      mode: "quantized"; for a while "observe" or "explain".
+      reached: a set that notes the path of a layer that is called, or None.
+    """
+
+    site: LayerSpec
+    path: str
+    mode: str = "quantized"
+    reached: watch.Reached | None = None
+    kernel_name = "kernel"
+
+    @property
+    def weight(self) -> Any:
+        """The master kernel, or the QTensor of a converted layer."""
+        return value_of(getattr(self, self.kernel_name))
+
+    @property
+    def converted(self) -> bool:
+        """Whether the kernel is stored as codes."""
+        return isinstance(getattr(self, self.kernel_name), Codes)
+
+    @property
+    def dtypes(self) -> Dtypes:
+        """Its dtype and param_dtype."""
+        return Dtypes(self.dtype, self.param_dtype)
+
+    def leaves(self) -> dict[str, jax.Array]:
+        """The leaves beside kernel and bias."""
+        names = self.site.state_names
+        return {name: value_of(getattr(self, name)) for name in names if hasattr(self, name)}
+
+    def run(self, x: jax.Array, quantized: Callable[[], jax.Array], plain: Callable[[], jax.Array]) -> jax.Array:
+        """The layer in its present mode; an error names the layer.
+
+        Args:
+          x: the input.
+          quantized: the layer on codes.
+          plain: the float layer on the same input.
+        """
+        if self.reached is not None:
+            self.reached.paths.add(self.path)
+        try:
+            if self.mode == "quantized":
+                return quantized()
+            return watch.MODES[self.mode](self, x, quantized, plain)
+        except (TypeError, ValueError) as error:
+            if type(error) not in (TypeError, ValueError) or str(error).startswith("layer "):
+                raise
+            raise type(error)(f"layer {self.path!r}: {error}") from error
+
+
+class QuantLinear(Quantized, nnx.Linear):
+    """nnx.Linear on codes."""
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """As nnx.Linear; bits by the layer contract (specs/60-layers.md)."""
+        no_sharding(out_sharding)
+
+        def quantized() -> jax.Array:
+            return layers.linear(self.site, self.weight, value_of(self.bias), self.leaves(), inputs, dtypes=self.dtypes)
+
+        return self.run(inputs, quantized, lambda: nnx.Linear.__call__(self, inputs))
+
+
+class QuantLinearGeneral(Quantized, nnx.LinearGeneral):
+    """nnx.LinearGeneral on codes."""
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """As nnx.LinearGeneral."""
+        no_sharding(out_sharding)
+        axis = sorted(a % inputs.ndim for a in self.axis)
+        batch = sorted(a % inputs.ndim for a in self.batch_axis)
+
+        def quantized() -> jax.Array:
+            return layers.general(
+                self.site, self.weight, value_of(self.bias), self.leaves(), inputs,
+                axis=axis, batch_axis=batch, dtypes=self.dtypes,
+            )  # fmt: skip
+
+        return self.run(inputs, quantized, lambda: nnx.LinearGeneral.__call__(self, inputs))
+
+
+class QuantEinsum(Quantized, nnx.Einsum):
+    """nnx.Einsum on codes."""
+
+    def __call__(self, inputs: jax.Array, einsum_str: str | None = None, out_sharding: Any = None) -> jax.Array:
+        """As nnx.Einsum; the subscripts are the layer's own, by which its scales were laid out."""
+        no_sharding(out_sharding)
+        if einsum_str is not None:
+            raise ValueError(f"layer {self.path!r}: einsum_str at the call, need the layer's own {self.einsum_str!r}")
+        subscripts = self.einsum_str.replace(" ", "")
+
+        def quantized() -> jax.Array:
+            bias = value_of(self.bias)
+            if bias is not None:
+                like = jax.ShapeDtypeStruct(self.kernel_shape, inputs.dtype)
+                bias = bias.reshape(self._infer_broadcasted_bias_shape(subscripts, inputs, like))
+            return layers.einsum(
+                self.site, self.weight, bias, self.leaves(), inputs, subscripts=subscripts, dtypes=self.dtypes
+            )
+
+        return self.run(inputs, quantized, lambda: nnx.Einsum.__call__(self, inputs))
+
+
+class QuantConv(Quantized, nnx.Conv):
+    """nnx.Conv on codes."""
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """As nnx.Conv."""
+        no_sharding(out_sharding)
+
+        def quantized() -> jax.Array:
+            return self.convolved(self.weight, value_of(self.bias), self.leaves(), inputs)
+
+        return self.run(inputs, quantized, lambda: nnx.Conv.__call__(self, inputs))
+
+    def convolved(self, kernel: Any, bias: Any, leaves: dict[str, jax.Array], inputs: jax.Array) -> jax.Array:
+        """The layer with a given kernel and bias."""
+        names = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
+        options = {name: getattr(self, name) for name in names}
+        return layers.conv(self.site, kernel, bias, leaves, inputs, **options, dtypes=self.dtypes)
+
+
+class QuantConvTranspose(Quantized, nnx.ConvTranspose):
+    """nnx.ConvTranspose on codes."""
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """As nnx.ConvTranspose."""
+        options = {name: getattr(self, name) for name in ("strides", "padding", "kernel_dilation")}
+
+        def quantized() -> jax.Array:
+            return layers.conv_transpose(
+                self.site, self.weight, value_of(self.bias), self.leaves(), inputs, **options, dtypes=self.dtypes
+            )
+
+        return self.run(inputs, quantized, lambda: nnx.ConvTranspose.__call__(self, inputs))
+
+
+class QuantEmbed(Quantized, nnx.Embed):
+    """nnx.Embed on codes; `attend` takes integers where the rule gives inputs."""
+
+    kernel_name = "embedding"
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """As nnx.Embed: rows of the dequantized table."""
+        no_sharding(out_sharding)
+        if not jnp.issubdtype(inputs.dtype, jnp.integer):
+            raise ValueError("Input type must be an integer or unsigned integer.")  # Flax's own words
+        ids = jnp.zeros_like(inputs) if self.num_embeddings == 1 else inputs  # Flax finds every id in a single row
+
+        def quantized() -> jax.Array:
+            return layers.embed(self.site, self.weight, self.leaves(), ids, dtypes=self.dtypes)
+
+        return self.run(inputs, quantized, lambda: nnx.Embed.__call__(self, inputs))
+
+    def attend(self, query: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """As nnx.Embed.attend."""
+        no_sharding(out_sharding)
+
+        def quantized() -> jax.Array:
+            return layers.attend(self.site, self.weight, self.leaves(), query, dtypes=self.dtypes)
+
+        return self.run(query, quantized, lambda: nnx.Embed.attend(self, query))
+
+
+class QuantMultiHeadAttention(nnx.MultiHeadAttention):
+    """nnx.MultiHeadAttention whose products QKᵀ and PV run on codes (its `attention_fn`)."""
+
+    attention_fn: QuantizedAttention
+
+
+RETYPED = {
+    nnx.Linear: QuantLinear,
+    nnx.LinearGeneral: QuantLinearGeneral,
+    nnx.Einsum: QuantEinsum,
+    nnx.Conv: QuantConv,
+    nnx.ConvTranspose: QuantConvTranspose,
+    nnx.Embed: QuantEmbed,
+    nnx.MultiHeadAttention: QuantMultiHeadAttention,
+}
+
+
+def no_sharding(out_sharding: Any) -> None:
+    """Refuse an option that the layers on codes do not have.
+
+    Raises:
+      ValueError: out_sharding is given.
+    """
+    if out_sharding is not None:
+        raise ValueError(
+            f"out_sharding is {out_sharding!r}, need None and a constraint on the result (codes are multiplied in "
+            "automatic sharding mode)"
+        )
+
+
+def layers_of(model: nnx.Module) -> list[Any]:
+    """Every quantized layer of a prepared or converted model, each once, by path."""
+    return [module for _, module in nnx.iter_graph(model) if isinstance(module, Quantized)]

@@ -1,0 +1,209 @@
+"""From a float NNX model to one whose layers run on codes: a clone, retyped in place, with a report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxquant.flax import nnx_walk
+from jaxquant.flax.attention import QuantizedAttention
+from jaxquant.flax.nnx_layers import RETYPED, Quantized, layers_of
+from jaxquant.flax.nnx_variables import Codes, Scale, Step, beside, value_of
+from jaxquant.flax.nnx_walk import Found
+from jaxquant.flax.recipe import Recipe
+from jaxquant.flax.report import Report, Row
+from jaxquant.flax.rule import Rule, learned
+from jaxquant.flax.site import LayerSpec, resolve, resolve_attention
+from jaxquant.flax.watch import Reached
+from jaxquant.qat import starting
+
+
+def prepare(
+    model: nnx.Module, recipe: Recipe, x: Any = None, *, methods: Mapping[str, Any] | None = None
+) -> tuple[nnx.Module, Report]:
+    """A clone of a model whose layers are quantized by a recipe, and what each layer got.
+
+    Args:
+      model: any NNX module with values or abstract (nnx.eval_shape); unchanged afterwards.
+      recipe: what to do with which layers.
+      x: arguments of the model's call, one or a tuple, arrays or ShapeDtypeStructs: the model is traced once, so that
+        every error comes now, and the report names layers that were not reached.
+      methods: arguments of other methods to trace, by name ("decode").
+    Returns:
+      (the clone, a report with a row for every module that has parameters).  Its float parameters have the same bits.
+    Raises:
+      ValueError: a rule matches nothing or contradicts another, a layer's hook is set, specs do not fit a layer, a
+        shared parameter is treated in two ways.
+    """
+    if layers_of(model):
+        raise ValueError("prepare: the model is prepared already, need the float model (a recipe is applied once)")
+    clone = nnx.clone(model)
+    found = nnx_walk.find(clone)
+    recipe.check(place for one in found for place in one.places())
+    decided = [(one, _rule(recipe, one)) for one in found]
+    sites = {id(one.module): _site(recipe, one, rule) for one, rule in decided if _quantizes(one, rule)}
+    _check_shared(found, sites)
+    rows = [row for one, rule in decided for row in _rows(recipe, one, rule, sites.get(id(one.module)))]
+    _retype(found, sites)
+    reached = trace(clone, x, methods or {})
+    return clone, Report(tuple(rows if reached is None else [_noted(row, reached, clone) for row in rows]))
+
+
+def _quantizes(one: Found, rule: Rule | None) -> bool:
+    return one.reason is None and rule is not None and rule.keep is None
+
+
+def _rule(recipe: Recipe, one: Found) -> Rule | None:
+    """The rule that decides about a module, the same by every path."""
+    rules = [recipe.rule_for(place) for place in one.places()]
+    for path, rule in zip(one.paths, rules, strict=True):
+        if one.reason is None and rule != rules[0]:
+            raise ValueError(
+                f"prepare: the shared module {one.path!r} falls under {_label(rules[0])}, and as {path!r} under "
+                f"{_label(rule)}, need one rule for both (they are one layer)"
+            )
+    return rules[0]
+
+
+def _label(rule: Rule | None) -> str:
+    return "no rule" if rule is None else f"rule {rule.label}"
+
+
+def _site(recipe: Recipe, one: Found, rule: Rule) -> LayerSpec:
+    hook = nnx_walk.hook_set(one.module)
+    if hook is not None and (not one.attention or hook == "attention_fn"):
+        raise ValueError(
+            f"layer {one.path!r}: {type(one.module).__name__} has {hook} set, need its default or a rule that keeps "
+            "the layer in float (quantization would replace it)"
+        )
+    if one.attention:
+        return resolve_attention(rule)
+    shape, expected = _kernel(one).shape, nnx_walk.expected_shape(one.module)
+    if tuple(shape[len(shape) - len(expected) :]) != tuple(expected):
+        raise ValueError(
+            f"layer {one.path!r}: the kernel has shape {tuple(shape)}, need (..., {', '.join(map(str, expected))}): "
+            "layers are stacked along the first axis"
+        )
+    kind, summed = nnx_walk.KINDS[type(one.module)], nnx_walk.summed(one.module)
+    return resolve(rule, kind, expected, summed=summed, path=one.path, schedule=recipe.schedule)
+
+
+def _kernel(one: Found) -> nnx.Variable:
+    return getattr(one.module, one.kernel_name)
+
+
+def _check_shared(found: list[Found], sites: dict[int, LayerSpec]) -> None:
+    """Every holder of a quantized kernel treats it in the same way."""
+    holders: dict[int, list[tuple[str, Any]]] = {}
+    for one in found:
+        site = sites.get(id(one.module))
+        for name, variable in nnx_walk.variables(one.module):
+            own = site if site is not None and name == one.kernel_name else None
+            holders.setdefault(id(variable), []).append((one.path, own and (own.weights, own.weight_estimator)))
+    for users in holders.values():
+        for path, how in users:
+            if how != users[0][1]:
+                raise ValueError(
+                    f"prepare: {users[0][0]!r} and {path!r} share a parameter and fall under rules that treat it in "
+                    "two ways, need the same weights for both (it has one set of codes)"
+                )
+
+
+def _retype(found: list[Found], sites: dict[int, LayerSpec]) -> None:
+    made: dict[int, dict[str, nnx.Variable]] = {}
+    for one in found:
+        site, module = sites.get(id(one.module)), one.module
+        if site is None:
+            continue
+        if one.attention:
+            module.attention_fn = QuantizedAttention(site)
+        else:
+            kernel = _kernel(one)
+            shared = made.setdefault(id(kernel), {})
+            for name, variable in _leaves(one, site, kernel, shared).items():
+                setattr(module, name, variable)
+            module.site, module.path, module.mode, module.reached = site, one.path, "quantized", None
+        object.__setattr__(module, "__class__", RETYPED[type(module)])
+
+
+def _leaves(one: Found, site: LayerSpec, kernel: nnx.Variable, shared: dict) -> dict[str, nnx.Variable]:
+    """The Variables that a site names; those of a tied kernel's quantizer are shared as it is."""
+    expected = nnx_walk.expected_shape(one.module)
+    stacked = kernel.ndim - len(expected)
+    lead = tuple(kernel.shape[:stacked])
+    if not shared and site.weight_names:
+        values = _started(site, value_of(kernel), stacked)
+        pairs = zip(site.weight_names, values, strict=True)
+        shared.update({name: beside(kernel, Scale, value, stacked=stacked) for name, value in pairs})
+    leaves = dict(shared) if site.weight_names else {}
+    for name in site.input_names:
+        zero = name == "inputs_zero_point"
+        value = _full(kernel, lead, 0 if zero else jnp.nan, jnp.int32 if zero else jnp.float32)
+        leaves[name] = beside(kernel, Scale if learned(site.input_estimator) else Codes, value, stacked=stacked)
+    if site.has_step:
+        leaves["step"] = beside(kernel, Step, _full(kernel, lead, 0, jnp.float32), stacked=stacked)
+    return leaves
+
+
+def _started(site: LayerSpec, kernel: Any, stacked: int) -> tuple[Any, ...]:
+    def start(values: jax.Array) -> tuple[jax.Array, ...]:
+        return starting.from_values(site.weight_estimator, values, site.weights)
+
+    for _ in range(stacked):
+        start = jax.vmap(start)
+    return jax.eval_shape(start, kernel) if _abstract(kernel) else start(kernel)
+
+
+def _full(kernel: nnx.Variable, shape: tuple[int, ...], value: float, dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype) if _abstract(value_of(kernel)) else jnp.full(shape, value, dtype)
+
+
+def _abstract(value: Any) -> bool:
+    return isinstance(value, jax.ShapeDtypeStruct)
+
+
+def _rows(recipe: Recipe, one: Found, rule: Rule | None, site: LayerSpec | None) -> list[Row]:
+    kind = type(one.module).__name__
+    if one.attention:
+        why = recipe.why(rule) if rule else "off unless a rule has attention"
+        text = "" if site is None else site.inputs_text
+        return [Row(one.path, product, "", text, why) for product in ("QKᵀ", "PV")]
+    also = "".join(f"; also {path!r}" for path in one.paths[1:])
+    if site is None:
+        why = one.reason if one.reason and not (rule and rule.keep) else recipe.why(rule)
+        return [Row(one.path, kind, "", "", why + also)]
+    return [Row(one.path, kind, site.weights_text, site.inputs_text, recipe.why(rule) + also)]
+
+
+def trace(model: nnx.Module, x: Any, methods: Mapping[str, Any]) -> set[str] | None:
+    """Run a prepared model on shapes alone; the paths of the layers that were reached, None where nothing was run."""
+    calls = ({} if x is None else {"__call__": x}) | dict(methods)
+    if not calls:
+        return None
+    reached = Reached()
+    for layer in layers_of(model):
+        layer.reached = reached
+    graph, state = nnx.split(model)
+    for layer in layers_of(model):
+        layer.reached = None
+    for name, given in calls.items():
+        args = given if isinstance(given, tuple) else (given,)
+        jax.eval_shape(lambda state, args, name=name: _called(nnx.merge(graph, state), name, args), state, args)
+    return reached.paths
+
+
+def _called(model: nnx.Module, name: str, args: tuple) -> Any:
+    out = getattr(model, name)(*args) if name != "__call__" else model(*args)
+    return jax.tree.leaves(out)
+
+
+def _noted(row: Row, reached: set[str], model: nnx.Module) -> Row:
+    quantized = {layer.path for layer in layers_of(model)}
+    if row.path not in quantized or row.path in reached:
+        return row
+    return Row(row.path, row.kind, row.weights, row.inputs, f"{row.why}; not reached by x")
+
+
+__all__ = ["Quantized", "prepare", "trace"]

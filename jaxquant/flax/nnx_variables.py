@@ -1,0 +1,72 @@
+"""The Variables that prepared and converted NNX models hold."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+AXES = ("out_sharding", "sharding_names", "sharding")
+
+
+class Scale(nnx.Param):
+    """A learned scale, offset or bound: trained like a Param, in an optimizer group of its own (`labels`)."""
+
+
+class Codes(nnx.Variable):
+    """A converted kernel (a QTensor) or a static scale: no Param, so gradients and optimizers pass it by."""
+
+
+class Observed(nnx.Variable):
+    """What an observer has seen."""
+
+
+class Step(nnx.Variable):
+    """The steps that a schedule counts, float32."""
+
+
+class Explained(nnx.Variable):
+    """What `explain` has added up in one layer."""
+
+
+def value_of(variable: nnx.Variable | None) -> Any:
+    """The value, an array or a QTensor; `.value` is deprecated in later versions of Flax and all there is in 0.12.0."""
+    if variable is None:
+        return None
+    return variable.get_value() if hasattr(type(variable), "get_value") else variable.value
+
+
+def set_value(variable: nnx.Variable, value: Any) -> None:
+    """Put a value in place."""
+    if hasattr(type(variable), "set_value"):
+        variable.set_value(value)
+    else:
+        variable.value = value
+
+
+def beside(kernel: nnx.Variable, kind: type[nnx.Variable], value: Any, *, stacked: int = 0) -> nnx.Variable:
+    """A Variable beside a kernel, with its metadata; names of mesh axes stay where it has the kernel's size.
+
+    Args:
+      kernel: the Variable whose metadata is inherited.
+      kind: the class of the new one.
+      value: an array or a QTensor.
+      stacked: how many leading axes of the kernel count layers.
+    """
+    metadata = dict(kernel.get_metadata())
+    shape = tuple(value_of(kernel).shape)
+    sizes = {tuple(leaf.shape) for leaf in jax.tree.leaves(value)}
+    for key in AXES:
+        if isinstance(metadata.get(key), tuple) and len(metadata[key]) == len(shape):
+            names = {_kept(metadata[key], shape, own, stacked) for own in sizes}
+            metadata[key] = names.pop() if len(names) == 1 else None
+            if metadata[key] is None:
+                del metadata[key]
+    return kind.from_metadata(value, metadata)
+
+
+def _kept(names: tuple, shape: tuple[int, ...], own: tuple[int, ...], stacked: int) -> tuple:
+    """The names of a value of shape `own`, whose axes are the kernel's or, per tensor, only the stacked ones."""
+    if len(own) != len(shape):
+        return tuple(names[: min(stacked, len(own))])
+    kept = [name if mine == size else None for name, mine, size in zip(names, own, shape, strict=True)]
+    return type(names)(*kept) if hasattr(names, "_normalized_spec") else tuple(kept)

@@ -1,0 +1,43 @@
+"""What a quantized NNX layer does besides running: note that it was reached, observe its inputs, measure its error."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxquant.flax import measures, observers
+from jaxquant.flax.nnx_variables import set_value, value_of
+
+Thunk = Callable[[], jax.Array]
+
+
+@dataclass(eq=False)
+class Reached:
+    """The paths of the layers that a trace has called; compared by identity, so that no trace is taken from a cache.
+
+    Attributes:
+      paths: filled while the model runs.
+    """
+
+    paths: set[str] = field(default_factory=set)
+
+
+def observe(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.Array:
+    """The float layer; a static one notes its input's statistics."""
+    observed = getattr(layer, "observed", None)
+    if observed is not None and jnp.issubdtype(x.dtype, jnp.floating):
+        set_value(observed, observers.update(value_of(observed), x))
+    return plain()
+
+
+def explain(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.Array:
+    """The layer on codes, with its error against the float layer on the same input."""
+    y = quantized()
+    sums = measures.measure(layer.site, layer.weight, layer.leaves(), x, y, plain())
+    set_value(layer.explained, measures.add(value_of(layer.explained), sums))
+    return y
+
+
+MODES = {"observe": observe, "explain": explain}
