@@ -1,0 +1,88 @@
+"""What becomes of a layer in each kind of run: prepared, observed, calibrated, converted."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxquant.flax import layers, measures, observers
+from jaxquant.flax.linen_layers import boxed_codes, boxed_like, quantized, state_of
+from jaxquant.flax.linen_sites import Layer, input_leaves, takes_codes
+from jaxquant.qat import starting
+from jaxquant.qtensor import QTensor
+
+#: Leaves that stand in the parameters only while a run lasts.
+STATS, CONVERTED, EXPLAINED = "stats of the inputs", "converted ", "explained"
+
+Thunk = Callable[[], Any]
+
+
+def prepared(layer: Layer, call: Thunk) -> Any:
+    """Put the leaves that the estimators need; those that stand there already stay.
+
+    Raises:
+      ValueError: the kernel is converted.
+    """
+    _need_master("prepare", layer)
+    for name, value in initial(layer).items():
+        if not layer.module.has_variable("params", name):
+            layer.put(name, boxed_like(layer.boxed_kernel, value))
+    return quantized(layer)
+
+
+def initial(layer: Layer) -> dict[str, jax.Array]:
+    """The leaves of an untrained layer: scales of the kernel from its values, those of the inputs NaN."""
+    site = layer.site
+    values = starting.from_values(site.weight_estimator, layer.kernel, site.weights)
+    leaves = dict(zip(site.weight_names, values, strict=True))
+    for name in input_leaves(layer):
+        leaves[name] = jnp.float32(0 if name == "inputs_zero_point" else jnp.nan)  # NaN shows in every result
+    return leaves | ({"step": jnp.float32(0)} if site.has_step else {})
+
+
+def observed(layer: Layer, call: Thunk) -> Any:
+    """Add the input to the layer's statistics, where its scale is a constant; the model runs in float."""
+    _need_master("observe", layer)
+    if layer.site.static and takes_codes(layer):
+        stats = layer.module.get_variable("params", STATS)
+        stats = observers.init(layer.site) if stats is None else stats
+        layer.put(STATS, observers.update(stats, jnp.asarray(layer.x)))
+    return call()
+
+
+def calibrated(layer: Layer, call: Thunk) -> Any:
+    """Put the input scale that follows from the layer's statistics."""
+    stats = layer.module.get_variable("params", STATS)
+    if stats is not None and takes_codes(layer):
+        for name, value in observers.finalize(stats, layer.site, path=layer.path).items():
+            layer.put(name, boxed_like(layer.boxed_kernel, value.astype(jnp.float32)))
+    return call()
+
+
+def converted(layer: Layer, call: Thunk) -> Any:
+    """Put the kernel's codes and the constants of the inputs under names of their own, so that the run goes on."""
+    box, state = layer.boxed_kernel, state_of(layer)
+    if isinstance(box, QTensor):
+        return quantized(layer)
+    weight = layers.frozen_weight(layer.site, layer.kernel, state)
+    layer.put(CONVERTED + layer.kind.kernel, boxed_codes(box, weight))
+    if takes_codes(layer):
+        for name, value in layers.frozen_inputs(layer.site, state).items():
+            layer.put(CONVERTED + name, boxed_like(box, value))
+    return quantized(layer)
+
+
+def explained(layer: Layer, call: Thunk) -> Any:
+    """Add the layer's error against its float self on the same input, its clipped share and its codes."""
+    _need_master("explain", layer)
+    y = quantized(layer)
+    sums = measures.measure(layer.site, layer.kernel, state_of(layer), jnp.asarray(layer.x), y, call())
+    before = layer.module.get_variable("params", EXPLAINED)
+    layer.put(EXPLAINED, sums if before is None else measures.add(before, sums))
+    return y
+
+
+def _need_master(function: str, layer: Layer) -> None:
+    if isinstance(layer.boxed_kernel, QTensor):
+        raise ValueError(f"{function}: layer {layer.path!r} is converted, need the float parameters (codes are final)")

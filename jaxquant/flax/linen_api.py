@@ -1,0 +1,250 @@
+"""Quantization of unchanged Flax Linen models: QAT, calibration, conversion, all as functions of parameter trees.
+
+Everything that a layer needs stands beside its kernel in "params": kernel_scale, kernel_offset, inputs_scale,
+inputs_zero_point, inputs_offset, step.  A converted layer has a QTensor where its kernel was.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax.core import meta
+
+from jaxquant.flax import observers
+from jaxquant.flax.linen_acts import CONVERTED, calibrated, converted, explained, observed, prepared
+from jaxquant.flax.linen_quantized import Quantized
+from jaxquant.flax.linen_sites import LEAVES, Path
+from jaxquant.flax.linen_visit import Act, Call, Coverage, Frame, flat, framed, grown, is_abstract, merged
+from jaxquant.flax.measures import Explanations, explanations
+from jaxquant.flax.report import Report
+from jaxquant.qtensor import QTensor
+
+__all__ = ["Quantized", "advance", "calibrate", "convert", "explain", "labels", "observe", "prepare"]
+
+#: What must be finite before it becomes a constant.
+CHECKED = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_offset")
+
+Methods = Mapping[str, tuple]
+
+
+def prepare(
+    qmodel: Quantized,
+    params: Any,
+    *inputs: Any,
+    methods: Methods | None = None,
+    collections: Mapping[str, Any] | None = None,
+    rngs: Any = None,
+    **options: Any,
+) -> tuple[Any, Report]:
+    """The float parameters with what the recipe's estimators need beside them; a pure function of the parameters.
+
+    Args:
+      qmodel: the model with its recipe.
+      params: of the float model: arrays, or ShapeDtypeStructs (then so is the result).
+      *inputs: of the model: arrays or ShapeDtypeStructs; only shapes, dtypes and static values count.
+      methods: further methods by name, each with the tuple of its arguments: {"decode": (tokens,)}.
+      collections: the other collections, where the model does not make them itself.
+      rngs: as in apply.
+      **options: of the model's `__call__`.
+    Returns:
+      (params with the same float leaves and new ones, the report of what each layer does).
+    Raises:
+      ValueError: a rule matches nothing or contradicts another, a layer's hook is set, a spec does not fit a layer, or
+        parameters that are converted already.
+    """
+    calls = [Call(None, inputs, options, rngs)]
+    calls += [Call(name, tuple(args), {}, rngs) for name, args in (methods or {}).items()]
+    qmodel.seen.clear()
+    for call in calls:
+        qmodel.remember(call)
+    leaves, coverage = _leaves(qmodel, prepared, {**(collections or {}), "params": params})
+    qmodel.recipe.check(coverage.places.values())
+    return merged(params, leaves), coverage.report(params)
+
+
+def observe(
+    qmodel: Quantized,
+    params: Any,
+    *inputs: Any,
+    stats: Any = None,
+    method: str | None = None,
+    collections: Mapping[str, Any] | None = None,
+    rngs: Any = None,
+    **options: Any,
+) -> Any:
+    """Statistics of the inputs of all layers with static scales, while the model runs in float.
+
+    Args:
+      qmodel: the model with its recipe.
+      params: prepared; they are not changed.
+      *inputs: one batch.
+      stats: of earlier batches; None: there are none.
+      method: its name; None is `__call__`.
+      collections: the other collections, such as batch_stats.
+      rngs: as in apply.
+      **options: of the method.
+    Returns:
+      The statistics by layer, a tree of their own.
+    Raises:
+      ValueError: the recipe has no static scales, or the parameters are converted.
+    """
+    call = Call(method, inputs, options, rngs)
+    qmodel.remember(call, replace=False)
+    variables = {**(collections or {}), "params": merged(params, flat(stats or {}))}
+    frame, arrays = framed(call)
+    leaves = _observed(qmodel, frame, variables, arrays)
+    if not leaves:
+        raise ValueError("observe: no layer that runs has a static input scale (a dynamic one sees each input itself)")
+    return merged(stats or {}, leaves)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _observed(qmodel: Quantized, frame: Frame, variables: Any, arrays: list) -> dict[Path, Any]:
+    return grown(qmodel.model, qmodel.interceptor(observed), variables, (frame.call(arrays),))
+
+
+def calibrate(qmodel: Quantized, params: Any, stats: Any, *inputs: Any, **options: Any) -> Any:
+    """The parameters with the static input scales that follow from statistics.
+
+    Args:
+      qmodel: the model with its recipe.
+      params: prepared.
+      stats: what `observe` returned last.
+      *inputs: of the model, where neither prepare nor apply has told qmodel their shapes.
+      **options: likewise.
+    Raises:
+      ValueError: a layer saw no data, or data that is not finite.
+    """
+    _remember(qmodel, "calibrate", inputs, options)
+    seen = flat(stats)
+    for path, found in seen.items():
+        observers.check(found, "/".join(path[:-1]))
+    leaves, _ = _leaves(qmodel, calibrated, {"params": merged(params, seen)})
+    return merged(params, leaves)
+
+
+def convert(
+    qmodel: Quantized, params: Any, *inputs: Any, collections: Mapping[str, Any] | None = None, **options: Any
+) -> Any:
+    """The same tree with a QTensor where each quantized kernel was, and constants for learned input scales.
+
+    Args:
+      qmodel: the model with its recipe.
+      params: trained or calibrated: arrays, or ShapeDtypeStructs (then so is the result, for restoring a checkpoint).
+      *inputs: of the model, where neither prepare nor apply has told qmodel their shapes.
+      collections: the other collections, where the model does not make them itself.
+      **options: of the model's `__call__`.
+    Raises:
+      ValueError: a scale is zero, not finite or not calibrated.
+    """
+    _remember(qmodel, "convert", inputs, options)
+    leaves, _ = _leaves(qmodel, converted, {**(collections or {}), "params": params})
+    named = {(*path[:-1], path[-1].removeprefix(CONVERTED)): leaf for path, leaf in leaves.items()}
+    layers = {path[:-1] for path in named}
+    check_scales(params, layers)
+    return merged(params, named, without=lambda path: path[-1] in LEAVES and path[:-1] in layers)
+
+
+def explain(
+    qmodel: Quantized,
+    params: Any,
+    *inputs: Any,
+    method: str | None = None,
+    collections: Mapping[str, Any] | None = None,
+    rngs: Any = None,
+    **options: Any,
+) -> Explanations:
+    """What quantization does to each layer: its error on the same input, what is clipped, which codes are in use.
+
+    Args:
+      qmodel: the model with its recipe.
+      params: prepared, not converted.
+      *inputs: one batch.
+      method: its name; None is `__call__`.
+      collections: the other collections, such as batch_stats.
+      rngs: as in apply.
+      **options: of the method.
+    """
+    call = Call(method, inputs, options, rngs)
+    qmodel.remember(call, replace=False)
+    frame, arrays = framed(call)
+    found = _explained(qmodel, frame, {**(collections or {}), "params": params}, arrays)
+    return explanations([("/".join(path[:-1]), sums) for path, sums in found.items()])
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _explained(qmodel: Quantized, frame: Frame, variables: Any, arrays: list) -> dict[Path, Any]:
+    return grown(qmodel.model, qmodel.interceptor(explained), variables, (frame.call(arrays),))
+
+
+def labels(params: Any) -> Any:
+    """A label a leaf, for optax.multi_transform: "weights", "scales" (learned) or "frozen" (constants, codes, steps).
+
+    Args:
+      params: prepared or converted; or pass the function itself to optax.
+    """
+    leaves = flat(params)
+    found = {path: jax.tree.map(lambda _, p=path: _label(p, leaves), leaf) for path, leaf in leaves.items()}
+    return merged(params, found)
+
+
+def _label(path: Path, leaves: Mapping[Path, Any]) -> str:
+    owner, name = path[:-1], path[-1]
+    kernel = next((leaves[(*owner, k)] for k in ("kernel", "embedding") if (*owner, k) in leaves), None)
+    if isinstance(leaves[path], QTensor):
+        return "frozen"
+    if name not in LEAVES or kernel is None:
+        return "weights"
+    constant = name in ("inputs_scale", "inputs_zero_point") and (*owner, "inputs_zero_point") in leaves
+    return "frozen" if constant or name == "step" or isinstance(kernel, QTensor) else "scales"
+
+
+def advance(params: Any) -> Any:
+    """The parameters one step later: 1 is added to the step of every layer that has one."""
+    steps = {path: jax.tree.map(lambda v: v + 1, leaf) for path, leaf in flat(params).items() if path[-1] == "step"}
+    return merged(params, steps)
+
+
+def check_scales(params: Any, layers: set[Path]) -> None:
+    """Refuse scales that no integer layer can use; those of a trace or of shapes pass.
+
+    Raises:
+      ValueError: one is zero or not finite.
+    """
+    for path, leaf in flat(params).items():
+        value = meta.unbox(leaf)
+        if path[:-1] not in layers or path[-1] not in CHECKED:
+            continue
+        if isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct):
+            continue
+        value = np.asarray(value)
+        wrong = ~np.isfinite(value) | ((value == 0) & path[-1].endswith("scale"))
+        if wrong.any():
+            raise ValueError(
+                f"convert: layer {'/'.join(path[:-1])!r} has {path[-1]} {value[wrong].flat[0]}, need finite numbers, "
+                "and scales that are not zero (NaN: not calibrated yet, see observe and calibrate)"
+            )
+
+
+def _remember(qmodel: Quantized, function: str, inputs: tuple, options: dict[str, Any]) -> None:
+    if inputs or options:
+        qmodel.remember(Call(None, inputs, options))
+    if not qmodel.seen:
+        raise ValueError(
+            f"{function}: qmodel has not run yet, need the model's inputs too: {function}(qmodel, ..., x) (their "
+            "shapes tell which layers there are)"
+        )
+
+
+def _leaves(qmodel: Quantized, act: Act, variables: Any) -> tuple[dict[Path, Any], Coverage]:
+    """What an act puts, by runs with zeros whose results nobody computes, and what the runs came across."""
+    interceptor = qmodel.interceptor(act)
+    calls = tuple(call.unseen() for call in qmodel.seen.values())
+
+    def traced(variables: Any) -> dict[Path, Any]:
+        return grown(qmodel.model, interceptor, variables, calls)
+
+    leaves = jax.eval_shape(traced, variables) if is_abstract(variables) else jax.jit(traced)(variables)
+    return leaves, interceptor.coverage

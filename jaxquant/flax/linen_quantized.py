@@ -1,0 +1,141 @@
+"""A Linen model whose layers run on codes: the wrapper that is used as the model itself is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from jaxquant.flax.linen_acts import prepared
+from jaxquant.flax.linen_layers import quantized
+from jaxquant.flax.linen_visit import Act, Call, Interceptor, grown, mark, merged, run
+from jaxquant.flax.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A Linen model whose layers run on codes by a recipe; used as the model itself is.
+
+    The model is neither copied nor changed: layers are intercepted inside this wrapper's own calls, so that
+    `jax.jit(qmodel.apply)` is right, and models of one process never see each other.
+
+    Attributes:
+      model: any Linen module.
+      recipe: what its layers do.
+
+    Raises:
+      TypeError: no Linen module, or no recipe.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    #: The shapes that each method was last called with; what is not asked again by convert and calibrate.
+    seen: dict[str | None, Call] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
+            raise TypeError(f"Quantized: model is a {type(self.model).__name__}, need a Linen module")
+        if not isinstance(self.recipe, Recipe):
+            raise TypeError(f"Quantized: recipe is a {type(self.recipe).__name__}, need a Recipe")
+
+    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The float model's own variables, and beside its kernels what the recipe needs (as by `prepare`).
+
+        Args:
+          rngs: a key, or keys by name.
+          *args: of the model.
+          **kwargs: likewise.
+        """
+        variables = self.model.init(rngs, *args, **kwargs)
+        call = Call(kwargs.pop("method", None), args, kwargs, rngs)
+        self.remember(call)
+        leaves = grown(self.model, self.interceptor(prepared), variables, (call.unseen(),))
+        return {**variables, "params": merged(variables["params"], leaves)}
+
+    def apply(
+        self,
+        variables: Mapping[str, Any],
+        *args: Any,
+        rngs: Any = None,
+        method: Any = None,
+        mutable: Any = False,
+        capture_intermediates: Any = False,
+        **kwargs: Any,
+    ) -> Any:
+        """As nn.Module.apply, on codes.
+
+        Args:
+          variables: "params" as `prepare` or `convert` gives them, and the other collections.
+          *args: of the method.
+          rngs: a key, or keys by name.
+          method: its name or itself; None is `__call__`.
+          mutable: which collections come back changed.
+          capture_intermediates: as in nn.Module.apply.
+          **kwargs: of the method.
+        Returns:
+          What the method returns; with `mutable`, (that, changed collections).
+        Raises:
+          ValueError: the parameters are those of another recipe, or not prepared.
+        """
+        call = Call(method, args, kwargs, rngs)
+        self.remember(call, replace=False)
+        options = {"mutable": mutable, "capture_intermediates": capture_intermediates}
+        return run(self.model, self.interceptor(quantized), variables, call, **options)
+
+    def bind(self, variables: Mapping[str, Any], *, rngs: Any = None, mutable: Any = False) -> "Bound":
+        """The model with its variables, whose methods and submodules run on codes."""
+        bound = self.model.bind(variables, rngs=rngs, mutable=mutable)
+        interceptor = self.interceptor(quantized)
+        mark(bound, interceptor.token)
+        return Bound(bound, interceptor)
+
+    def tabulate(self, rngs: Any, *args: Any, **options: Any) -> str:
+        """Flax's table of the model with the leaves that training adds, and the report of what each layer does.
+
+        Args:
+          rngs: a key, or keys by name.
+          *args: of the model.
+          **options: of nn.tabulate and of the model.
+        """
+        interceptor = Interceptor(self.recipe, None, prepared)
+        with nn.intercept_methods(interceptor):
+            text = nn.tabulate(self.model, rngs, **options)(*args)
+        shapes = jax.eval_shape(lambda: self.model.init(rngs, *args))["params"]
+        return f"{text}\n{interceptor.coverage.report(shapes)}\n"
+
+    def interceptor(self, act: Act) -> Interceptor:
+        """A new interceptor for one run of this model."""
+        return Interceptor(self.recipe, f"{act.__name__} {self.recipe!r}", act)
+
+    def remember(self, call: Call, *, replace: bool = True) -> None:
+        """Keep the shapes of a call, so that later functions need not be told them."""
+        if replace or call.method not in self.seen:
+            self.seen[call.method] = call.abstract()
+
+
+class Bound:
+    """A bound model, or a submodule of one; calls of its methods run on codes."""
+
+    def __init__(self, module: nn.Module, interceptor: Interceptor):
+        """Takes a bound module."""
+        self._module, self._interceptor = module, interceptor
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's `__call__`."""
+        with nn.intercept_methods(self._interceptor):
+            return self._module(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """A method or submodule that runs on codes; any other attribute as it is."""
+        value = getattr(self._module, name)
+        if isinstance(value, nn.Module):
+            return Bound(value, self._interceptor)
+        if not callable(value) or getattr(value, "__self__", None) is not self._module:
+            return value
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            with nn.intercept_methods(self._interceptor):
+                return value(*args, **kwargs)
+
+        return method

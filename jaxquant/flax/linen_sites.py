@@ -1,0 +1,230 @@
+"""Which calls of Linen modules are layers with a kernel, and what a recipe says about each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flax import linen as nn
+from flax.core import meta
+
+from jaxquant.flax.layers import frozen_site
+from jaxquant.flax.recipe import Place, Recipe
+from jaxquant.flax.report import Row
+from jaxquant.flax.rule import Rule
+from jaxquant.flax.site import LayerSpec, kernel_letters_summed, resolve
+from jaxquant.qtensor import QTensor
+from refquant.estimators import Ste
+
+#: Leaves that a layer may have beside its kernel and its bias.
+LEAVES = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_zero_point", "inputs_offset", "step")
+#: What marks the scopes of a quantized run, its lifted and compiled parts included.
+FLAG = "jaxquant"
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A class of Linen layers that can run on codes.
+
+    Attributes:
+      name: as in `site.KINDS`.
+      kernel: the name of its kernel among the parameters.
+      hooks: fields that put a user's function in place of an operation.
+      methods: those that use the kernel.
+    """
+
+    name: str
+    kernel: str = "kernel"
+    hooks: tuple[str, ...] = ("promote_dtype",)
+    methods: tuple[str, ...] = ("__call__",)
+
+
+DOT = ("dot_general", "dot_general_cls", "promote_dtype")
+#: Exact classes only: a subclass may compute something else.
+KINDS = {
+    nn.Dense: Kind("linear", hooks=DOT),
+    nn.DenseGeneral: Kind("general", hooks=DOT),
+    nn.Einsum: Kind("einsum", hooks=("promote_dtype", "preferred_element_type")),
+    nn.Conv: Kind("conv", hooks=("promote_dtype", "conv_general_dilated", "conv_general_dilated_cls", "mask")),
+    nn.ConvTranspose: Kind("conv_transpose", hooks=("promote_dtype", "preferred_element_type", "mask")),
+    nn.Embed: Kind("embed", kernel="embedding", methods=("__call__", "attend")),
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of a layer that the recipe quantizes, with access to its parameters.
+
+    Attributes:
+      module: bound to its scope.
+      kind: what it is.
+      site: what it does.
+      method: "__call__" or "attend".
+      args: of the call.
+      kwargs: likewise.
+      note: told every (path, name) that is put.
+    """
+
+    module: nn.Module
+    kind: Kind
+    site: LayerSpec
+    method: str
+    args: tuple
+    kwargs: dict
+    note: Callable[[Path], None] = field(repr=False)
+
+    @property
+    def path(self) -> str:
+        """Its place in the model, parts joined by "/"."""
+        return "/".join(self.module.path)
+
+    @property
+    def x(self) -> Any:
+        """The input."""
+        return self.args[0] if self.args else next(self.kwargs[k] for k in ("inputs", "query") if k in self.kwargs)
+
+    @property
+    def kernel(self) -> Any:
+        """The master kernel or a QTensor."""
+        return meta.unbox(self.boxed_kernel)
+
+    @property
+    def boxed_kernel(self) -> Any:
+        """The kernel as it stands among the parameters."""
+        return self.module.get_variable("params", self.kind.kernel)
+
+    @property
+    def bias(self) -> Any:
+        """The bias, None where the layer has none."""
+        return self.get("bias") if getattr(self.module, "use_bias", False) else None
+
+    @property
+    def subscripts(self) -> str:
+        """Of an einsum: the call's own before the module's."""
+        given = self.kwargs.get("einsum_str", self.args[1] if len(self.args) > 1 else None)
+        return (given or self.module.einsum_str).replace(" ", "")
+
+    def get(self, name: str) -> Any:
+        """A parameter, None where there is none."""
+        return meta.unbox(self.module.get_variable("params", name))
+
+    def state(self) -> dict[str, Any]:
+        """The leaves beside kernel and bias."""
+        return {name: self.get(name) for name in LEAVES if self.module.has_variable("params", name)}
+
+    def put(self, name: str, value: Any) -> None:
+        """Set a leaf beside the kernel; inside nn.scan and nn.vmap Flax stacks it as it does the kernel.
+
+        Raises:
+          ValueError: the parameters are computed there (WeightNorm, SpectralNorm, map_variables).
+        """
+        if not self.module.is_mutable_collection("params"):
+            raise ValueError(
+                f"layer {self.path!r}: its parameters are computed by a transform around it, need a rule that keeps it "
+                "(nothing can be stored beside a kernel that is not stored)"
+            )
+        self.module.put_variable("params", name, value)
+        self.note((*self.module.path, name))
+
+
+def layer_at(recipe: Recipe, module: nn.Module, method: str, args: tuple, kwargs: dict, note: Any) -> Layer | None:
+    """The layer that a call of a module in KINDS is, None where the recipe leaves it in float."""
+    kind = KINDS[type(module)]
+    rule = rule_of(recipe, module)
+    if rule is None or rule.keep is not None:
+        return None
+    check_hooks(module, kind)
+    kernel = module.get_variable("params", kind.kernel)
+    if kernel is None:
+        return None
+    shape, path = meta.unbox(kernel).shape, "/".join(module.path)
+    call = Layer(module, kind, None, method, args, kwargs, note)
+    site = resolve(rule, kind.name, shape, summed=_summed(call), path=path, schedule=recipe.schedule)
+    return replace(call, site=site)
+
+
+def left_alone(module: nn.Module) -> str | None:
+    """Why a layer of a known class has no operation on codes, None where it has."""
+    if type(module) is nn.ConvTranspose and (module.transpose_kernel or module.padding == "CIRCULAR"):
+        return "transpose_kernel" if module.transpose_kernel else "circular padding of a transposed convolution"
+    return None
+
+
+def rule_of(recipe: Recipe, module: nn.Module) -> Rule | None:
+    """The rule that decides about a layer."""
+    return recipe.rule_for(place_of(module))
+
+
+def place_of(module: nn.Module) -> Place:
+    """What a rule sees of a layer."""
+    return Place("/".join(module.path), module)
+
+
+def check_hooks(module: nn.Module, kind: Kind) -> None:
+    """Refuse a layer whose operation the user has replaced.
+
+    Raises:
+      ValueError: a hook is set.
+    """
+    for name in kind.hooks:
+        default = type(module).__dataclass_fields__[name].default if name in type(module).__dataclass_fields__ else None
+        if getattr(module, name, default) is not default:
+            raise ValueError(
+                f"layer {'/'.join(module.path)!r}: {type(module).__name__} has {name} set, need its default or a rule "
+                "that keeps the layer in float (quantization would replace it)"
+            )
+
+
+def check_leaves(layer: Layer) -> None:
+    """Refuse parameters that were made for another recipe.
+
+    Raises:
+      ValueError: a leaf is missing, is too many, or a converted kernel has another spec.
+    """
+    kernel, site = layer.boxed_kernel, layer.site
+    converted = isinstance(kernel, QTensor)
+    if converted and kernel.spec != site.weights:
+        raise ValueError(
+            f"layer {layer.path!r}: the converted kernel has {kernel.spec}, need {site.weights} (a checkpoint of "
+            "another recipe)"
+        )
+    need = set(frozen_site(site).input_names) if converted and takes_codes(layer) else set(input_leaves(layer))
+    if not converted:
+        need |= {*site.weight_names, *(("step",) if site.has_step else ())}
+    there = {name for name in LEAVES if layer.module.has_variable("params", name)}
+    wrong = sorted(need - there) + sorted(there - need - {*site.state_names, "inputs_zero_point"})
+    if wrong:
+        what = f"no {wrong[0]!r}" if wrong[0] in need else f"{wrong[0]!r}"
+        raise ValueError(
+            f"layer {layer.path!r}: params have {what} beside {layer.kind.kernel!r}, need {sorted(need) or 'nothing'} "
+            "(not prepared, a method not named in prepare, or a checkpoint of another recipe)"
+        )
+
+
+def takes_codes(layer: Layer) -> bool:
+    """Whether the call quantizes its input: a look-up has ids."""
+    return layer.site.inputs is not None and (layer.kind.name != "embed" or layer.method == "attend")
+
+
+def input_leaves(layer: Layer) -> tuple[str, ...]:
+    """The leaves of the input's quantizer; beside a constant scale there is always a zero point, which tells it."""
+    if not (takes_codes(layer) and layer.site.static):
+        return ()
+    if isinstance(layer.site.input_estimator, Ste):
+        return ("inputs_scale", "inputs_zero_point")
+    return layer.site.input_names
+
+
+def row_of(layer: Layer, why: str) -> Row:
+    """The layer's line of a report."""
+    inputs = layer.site.inputs_text if takes_codes(layer) or layer.kind.name != "embed" else "ids"
+    return Row(layer.path, type(layer.module).__name__, layer.site.weights_text, inputs, why)
+
+
+def _summed(layer: Layer) -> tuple[int, ...] | None:
+    """The summed axes of the kernel where the kind alone does not tell them."""
+    if layer.kind.name == "general":
+        batch, axis = len(tuple(layer.module.batch_dims)), layer.module.axis
+        return tuple(range(batch, batch + (1 if isinstance(axis, int) else len(tuple(axis)))))
+    return kernel_letters_summed(layer.subscripts) if layer.kind.name == "einsum" else None

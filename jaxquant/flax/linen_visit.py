@@ -1,0 +1,262 @@
+"""Running a Linen model with its layers in other hands: the interceptor, and runs that only grow its parameters."""
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import traverse_util
+from flax.core import DenyList, FrozenDict, freeze, unfreeze
+
+from jaxquant.flax.linen_sites import FLAG, KINDS, Layer, Path, layer_at, left_alone, place_of, row_of, rule_of
+from jaxquant.flax.recipe import Place, Recipe
+from jaxquant.flax.report import Report, Row
+
+#: What becomes of a layer's call: given the layer and its own float operation.
+Act = Callable[[Layer, Callable[[], Any]], Any]
+
+#: nn.Dropout in a run whose values nobody sees.
+UNSEEN_RNGS = ("dropout",)
+
+
+@dataclass
+class Coverage:
+    """What a run came across.
+
+    Attributes:
+      rows: of layers and attentions, by path.
+      places: what rules can speak of, by path.
+      classes: the name of the class at every path.
+      grown: every parameter that was put.
+      reasons: why modules that are no layers stay in float.
+    """
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+    classes: dict[str, str] = field(default_factory=dict)
+    grown: set[Path] = field(default_factory=set)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def report(self, params: Any) -> Report:
+        """A row for every module that has parameters."""
+        owners = dict.fromkeys("/".join(path[:-1]) for path in flat(params))
+        left = {path: self._left(path) for path in owners if path not in self.rows}
+        return Report(tuple(row for _, row in sorted({**self.rows, **left}.items())))
+
+    def _left(self, path: str) -> Row:
+        name = self.classes.get(path)
+        if name is None:
+            return Row(path, "?", "", "", "not run: name the method that uses it in methods")
+        return Row(path, name, "", "", self.reasons.get(path, "not a layer that can run on codes"))
+
+
+@dataclass
+class Interceptor:
+    """Hands the layers of one model to `act`; whatever else runs meanwhile is left alone.
+
+    Attributes:
+      recipe: what to do with which layers.
+      token: marks the scopes of this model's run; None: every model's.
+      act: what becomes of a layer.
+      coverage: what it came across.
+      cells: recurrent cells that are running.
+    """
+
+    recipe: Recipe
+    token: str | None
+    act: Act
+    coverage: Coverage = field(default_factory=Coverage)
+    cells: int = 0
+
+    def __call__(self, call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        """nn.intercept_methods calls this around every method of every module."""
+        module = context.module
+        if module.scope is None or self.token not in (None, module.scope.flags.get(FLAG)):
+            return call(*args, **kwargs)
+        self.coverage.classes["/".join(module.path)] = type(module).__name__
+        if module.is_initializing() and type(module) in KINDS:
+            y = call(*args, **kwargs)  # the kernel comes into being here
+            return self._intercept(lambda *args, **kwargs: y, args, kwargs, context)
+        return self._intercept(call, args, kwargs, context)
+
+    def _intercept(self, call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        module = context.module
+        if isinstance(module, nn.RNNCellBase):
+            with self._cell():
+                return call(*args, **kwargs)
+        layer = self._layer(module, context.method_name, args, kwargs)
+        return call(*args, **kwargs) if layer is None else self.act(layer, lambda: call(*args, **kwargs))
+
+    def _layer(self, module: nn.Module, method: str, args: tuple, kwargs: dict) -> Layer | None:
+        path = "/".join(module.path)
+        if self.cells:
+            self.coverage.reasons[path] = "part of a recurrent cell"
+            return None
+        if type(module) not in KINDS or method not in KINDS[type(module)].methods:
+            return None
+        if left_alone(module):
+            self.coverage.reasons[path] = f"left alone: {left_alone(module)}"
+            return None
+        self.coverage.places[path] = place_of(module)
+        why = self.recipe.why(rule_of(self.recipe, module))
+        layer = layer_at(self.recipe, module, method, args, kwargs, self.coverage.grown.add)
+        if layer is None:
+            self.coverage.reasons[path] = why
+        elif path not in self.coverage.rows or method == "attend":
+            self.coverage.rows[path] = row_of(layer, why)
+        return layer
+
+    @contextmanager
+    def _cell(self) -> Any:
+        self.cells += 1
+        try:
+            yield
+        finally:
+            self.cells -= 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a model: its method, what it is given, and the collections beside the parameters.
+
+    Attributes:
+      method: None is "__call__".
+      args: arrays, ShapeDtypeStructs, or static values.
+      kwargs: likewise.
+      rngs: keys by name, or one key.
+    """
+
+    method: str | None = None
+    args: tuple = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    rngs: Any = None
+
+    def abstract(self) -> "Call":
+        """The same with shapes instead of arrays."""
+        names = self.rngs if isinstance(self.rngs, Mapping) else {} if self.rngs is None else {"params": None}
+        return replace(self, args=_shapes(self.args), kwargs=_shapes(dict(self.kwargs)), rngs=dict.fromkeys(names))
+
+    def unseen(self) -> "Call":
+        """The same with zeros, for runs of which only the parameters are wanted."""
+        call = self.abstract()
+        rngs = {name: jax.random.key(0) for name in (*call.rngs, *UNSEEN_RNGS)}
+        return replace(call, args=_zeros(call.args), kwargs=_zeros(call.kwargs), rngs=rngs)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """All of a call but its arrays; hashable.
+
+    Attributes:
+      method: as in Call.
+      tree: of args, kwargs and rngs.
+      static: the leaves that are no arrays, None at an array's place.
+    """
+
+    method: str | None
+    tree: Any
+    static: tuple
+
+    def call(self, arrays: list) -> Call:
+        """The call with its arrays."""
+        rest = iter(arrays)
+        leaves = [next(rest) if leaf is None else leaf for leaf in self.static]
+        args, kwargs, rngs = jax.tree.unflatten(self.tree, leaves)
+        return Call(self.method, args, kwargs, rngs)
+
+
+def framed(call: Call) -> tuple[Frame, list]:
+    """A call as what is static in it, and its arrays."""
+    leaves, tree = jax.tree.flatten((call.args, dict(call.kwargs), call.rngs))
+    static = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
+    return Frame(call.method, tree, static), [leaf for leaf in leaves if _is_array(leaf)]
+
+
+def intercepted(model: nn.Module, interceptor: Interceptor) -> Callable[..., Any]:
+    """A function that runs a method of the bound model with the interceptor at work, for nn.apply and nn.init."""
+
+    def run(bound: nn.Module, method: Any, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+        mark(bound, interceptor.token)
+        with nn.intercept_methods(interceptor):
+            return function(bound, method)(*args, **kwargs)
+
+    return run
+
+
+def mark(bound: nn.Module, token: str) -> None:
+    """Mark the scope, so that only this model's modules are intercepted and nn.jit keeps their traces apart."""
+    bound.scope.flags = freeze({**bound.scope.flags, FLAG: token})
+
+
+def function(bound: nn.Module, method: Any) -> Callable:
+    """The bound method that a name, an unbound method or None stands for."""
+    if method is None:
+        return bound
+    if isinstance(method, str):
+        return getattr(bound, method)
+    unbound = getattr(method, "__func__", method)
+    return lambda *args, **kwargs: unbound(bound, *args, **kwargs)
+
+
+def run(model: nn.Module, interceptor: Interceptor, variables: Any, call: Call, **options: Any) -> Any:
+    """One apply of the model under the interceptor."""
+    applied = nn.apply(intercepted(model, interceptor), model, **options)
+    return applied(variables, call.method, call.args, call.kwargs, rngs=call.rngs)
+
+
+def grown(model: nn.Module, interceptor: Interceptor, variables: Any, calls: tuple[Call, ...]) -> dict[Path, Any]:
+    """What the interceptor puts beside the kernels of a model while it runs.
+
+    Args:
+      model: the float model.
+      interceptor: one whose `act` puts leaves.
+      variables: "params" and other collections.
+      calls: what to run, one after the other.
+    Returns:
+      The leaves by path, stacked where the model's transforms stack their kernels.
+    """
+    variables = dict(variables)
+    for call in calls:
+        _, changed = run(model, interceptor, variables, call, mutable=DenyList("intermediates"))
+        variables = {**variables, **changed}
+    leaves = flat(variables["params"])
+    return {path: leaves[path] for path in sorted(interceptor.coverage.grown)}
+
+
+def merged(params: Any, leaves: Mapping[Path, Any], without: Callable[[Path], bool] = lambda path: False) -> Any:
+    """The tree with leaves set, the others the same objects; of the class of the tree (dict or FrozenDict)."""
+    kept = {path: leaf for path, leaf in flat(params).items() if not without(path)}
+    tree = traverse_util.unflatten_dict({**kept, **leaves})
+    return freeze(tree) if isinstance(params, FrozenDict) else tree
+
+
+def is_abstract(tree: Any) -> bool:
+    """Whether any leaf is a shape without values."""
+    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))
+
+
+def flat(params: Any) -> dict[Path, Any]:
+    """The leaves of a tree of dicts by path; boxes, QTensors and statistics are leaves."""
+    return traverse_util.flatten_dict(unfreeze(params), keep_empty_nodes=True)
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype) if _is_array(v) else v, tree)
+
+
+def _zeros(tree: Any) -> Any:
+    def zero(leaf: Any) -> Any:
+        if not _is_array(leaf):
+            return leaf
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jnp.broadcast_to(jax.random.key(0), leaf.shape)
+        return jnp.zeros(leaf.shape, leaf.dtype)
+
+    return jax.tree.map(zero, tree)
