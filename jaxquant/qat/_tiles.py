@@ -1,5 +1,6 @@
 """What learned scales share: how one is used, and the sum of its gradient over a tile (specs/62-estimators.md)."""
 
+import math
 from typing import Any
 
 import jax
@@ -62,3 +63,20 @@ def finished(total: jax.Array, factor: float, learned: jax.Array | None = None) 
     if learned is None:
         return found
     return _exact.from_bits(_exact.bits(found) ^ (_exact.bits(learned) & _exact.NEGATIVE_ZERO))
+
+
+def means(values: jax.Array, tile: Shape, shape: Shape) -> jax.Array:
+    """LSQ-3: the mean of each tile, flushed."""
+    total = summed(counted(values), tile, shape)
+    return _exact.flush(_exact.div(total, counts(values.shape, tile)))
+
+
+def counts(shape: Shape, tile: Shape) -> jax.Array:
+    """The elements of each tile as a binary32 number, at least 1; one number where no tile is ragged."""
+    if all(n % t == 0 for n, t in zip(shape, tile, strict=True)):
+        return jnp.float32(math.prod(min(n, t) for n, t in zip(shape, tile, strict=True)) or 1)
+    found = jnp.ones((), jnp.int32)
+    for axis, (n, t) in enumerate(zip(shape, tile, strict=True)):
+        along = [min(t, n - start) for start in range(0, n, t)]
+        found = found * jnp.array(along, jnp.int32).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return jnp.maximum(found, 1).astype(jnp.float32)

@@ -24,7 +24,7 @@ from refquant.estimators import (
     learned_names,
 )
 from refquant.formats import Format, IntFormat
-from refquant.granularity import Granularity, PerTensor
+from refquant.granularity import Granularity, PerTensor, Shape
 
 Learned = tuple[jax.Array, ...]
 
@@ -44,8 +44,8 @@ def effective(estimator: Estimator, learned: Learned, fmt: Format) -> tuple[jax.
 
     Spec: EST-1, LSP-3, PCT-1 (specs/62-estimators.md).  Class: exact.
     """
-    learned = _learned("effective", estimator, learned, fmt)
-    return _effective(type(estimator), fmt, *learned)
+    check_learned("effective", estimator, fmt)
+    return _effective(type(estimator), fmt, *_learned("effective", estimator, learned))
 
 
 def learned_vjp(
@@ -76,22 +76,45 @@ def learned_vjp(
 
     Spec: EST-2..EST-6, LSQ-2, LSP-4, PCT-3 (specs/62-estimators.md).  Class: exact.
     """
-    name = "learned_vjp"
-    learned = _learned(name, estimator, learned, fmt)
+    return gradients(
+        "learned_vjp", estimator, x, learned, cotangent, fmt=fmt, granularity=granularity, convention=convention
+    )
+
+
+def gradients(
+    name: str,
+    estimator: Estimator,
+    x: jax.Array,
+    learned: Learned,
+    cotangent: jax.Array,
+    *,
+    fmt: Format,
+    granularity: Granularity,
+    convention: Affine = DEFAULT,
+) -> tuple[jax.Array, Learned]:
+    """`learned_vjp` for a function of another name (EST-2..EST-6)."""
+    check_learned(name, estimator, fmt)
     check_zero(name, convention.zero)
-    x, cotangent = _inputs.real(name, "x", x), _inputs.real(name, "cotangent", cotangent)
-    checks.same_shape(name, "cotangent", cotangent.shape, x.shape, "x")
-    for argument, value in zip(learned_names(estimator), learned, strict=True):
+    x, arrays = _inputs.real(name, "x", x), _learned(name, estimator, learned)
+    for argument, value in zip(learned_names(estimator), arrays, strict=True):
         checks.scale_shape(name, argument, value.shape, x.shape, granularity)
-    factor = gradient_scale(estimator, fmt, x.shape, granularity)
+    cotangent = _inputs.real(name, "cotangent", cotangent)
+    checks.same_shape(name, "cotangent", cotangent.shape, x.shape, "x")
+    plan, factor = planned(estimator, x.shape, fmt, granularity, convention)
+    return VJPS[type(estimator)](plan, factor, x, *arrays, cotangent)
+
+
+def planned(
+    estimator: Estimator, shape: Shape, fmt: Format, granularity: Granularity, convention: Affine = DEFAULT
+) -> tuple[Plan, float]:
+    """What decides a gradient besides the arrays, and the gradient scale (EST-5)."""
     mask = "ratio" if isinstance(estimator, Pact) else estimator.mask
-    plan = Plan(fmt, granularity.tile(x.shape), convention, CAST, mask)
-    return _VJPS[type(estimator)](plan, factor, x, *learned, cotangent)
+    plan = Plan(fmt, granularity.tile(shape), convention, CAST, mask)
+    return plan, gradient_scale(estimator, fmt, shape, granularity)
 
 
-def _learned(function: str, estimator: Estimator, learned: Any, fmt: Format) -> Learned:
-    """The learned arrays, strong and float32."""
-    check_learned(function, estimator, fmt)
+def _learned(function: str, estimator: Estimator, learned: Any) -> Learned:
+    """The learned arrays, strong, float32 and of one shape."""
     check_count(function, estimator, len(learned))
     names = learned_names(estimator)
     arrays = tuple(_tiles.as_learned(function, *pair) for pair in zip(names, learned, strict=True))
@@ -198,4 +221,4 @@ def _pact(plan: Plan, factor: float, x: jax.Array, alpha: jax.Array, cotangent: 
     return passed((wide >= 0) & (wide < bound), cotangent), (_tiles.finished(total, factor, alpha),)
 
 
-_VJPS = {Lsq: _lsq, LsqPlus: _lsq_plus, Pact: _pact}
+VJPS = {Lsq: _lsq, LsqPlus: _lsq_plus, Pact: _pact}

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 
-from refquant import checks
 from refquant.bits import flush
 from refquant.blocks import expand, from_blocks, to_blocks
 from refquant.estimators import FLOOR, check_float32
@@ -14,16 +13,14 @@ from refquant.sums import tree_sum
 SMALLEST = np.float32(2.0**-100)
 
 
-def as_learned(function: str, argument: str, value: object, shape: Shape, granularity: Granularity) -> np.ndarray:
-    """A learned number a tile of x, float32; a Python number becomes one (GEN-1).
+def as_learned(function: str, argument: str, value: object) -> np.ndarray:
+    """A learned number as a float32 array; a Python number becomes one (GEN-1).
 
     Raises:
       TypeError: another dtype.
-      ValueError: another shape.
     """
     array = np.asarray(value, np.float32) if type(value) in (int, float) else np.asarray(value)
     check_float32(function, argument, array.dtype)
-    checks.scale_shape(function, argument, array.shape, shape, granularity)
     return array
 
 

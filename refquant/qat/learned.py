@@ -16,7 +16,6 @@ from refquant.estimators import (
     Pact,
     Ste,
     check_count,
-    check_float32,
     check_learned,
     check_zero,
     gradient_scale,
@@ -61,7 +60,6 @@ def effective(estimator: Estimator, learned: Learned, fmt: Format) -> tuple[np.n
     return found.scale, found.zero_point
 
 
-@np.errstate(all="ignore")
 def learned_vjp(
     estimator: Estimator,
     x: np.ndarray,
@@ -90,14 +88,31 @@ def learned_vjp(
 
     Spec: EST-2..EST-6, LSQ-2, LSP-4, PCT-3 (specs/62-estimators.md).  Class: exact.
     """
-    name = "learned_vjp"
+    return gradients(
+        "learned_vjp", estimator, x, learned, cotangent, fmt=fmt, granularity=granularity, convention=convention
+    )
+
+
+@np.errstate(all="ignore")
+def gradients(
+    name: str,
+    estimator: Estimator,
+    x: np.ndarray,
+    learned: Learned,
+    cotangent: np.ndarray,
+    *,
+    fmt: Format,
+    granularity: Granularity,
+    convention: Affine = DEFAULT,
+) -> tuple[np.ndarray, Learned]:
+    """`learned_vjp` for a function of another name (EST-2..EST-6)."""
     fmt = check_learned(name, estimator, fmt)
-    arrays = _learned(name, estimator, learned)
     check_zero(name, convention.zero)
-    x, cotangent = as_real(name, "x", x), as_real(name, "cotangent", cotangent)
-    checks.same_shape(name, "cotangent", cotangent.shape, x.shape, "x")
+    x, arrays = as_real(name, "x", x), _learned(name, estimator, learned)
     for argument, value in zip(learned_names(estimator), arrays, strict=True):
         checks.scale_shape(name, argument, value.shape, x.shape, granularity)
+    cotangent = as_real(name, "cotangent", cotangent)
+    checks.same_shape(name, "cotangent", cotangent.shape, x.shape, "x")
     mask = "ratio" if isinstance(estimator, Ste | Pact) else estimator.mask
     factor = gradient_scale(estimator, fmt, x.shape, granularity)
     plan = _Plan(fmt, granularity, convention, mask, factor)
@@ -107,10 +122,9 @@ def learned_vjp(
 def _learned(function: str, estimator: Estimator, learned: Learned) -> list[np.ndarray]:
     """The learned arrays, float32 and of one shape."""
     check_count(function, estimator, len(learned))
-    arrays = [np.asarray(v, np.float32) if type(v) in (int, float) else np.asarray(v) for v in learned]
-    for name, value in zip(learned_names(estimator), arrays, strict=True):
-        check_float32(function, name, value.dtype)
-    checks.same_shape(function, learned_names(estimator)[-1], arrays[-1].shape, arrays[0].shape, "scale")
+    names = learned_names(estimator)
+    arrays = [_tiles.as_learned(function, *pair) for pair in zip(names, learned, strict=True)]
+    checks.same_shape(function, names[-1], arrays[-1].shape, arrays[0].shape, "scale")
     return arrays
 
 

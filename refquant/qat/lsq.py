@@ -5,14 +5,15 @@ Esser, McKinstry, Bablani, Appuswamy, Modha: Learned Step Size Quantization, ICL
 
 import numpy as np
 
+from refquant import checks
 from refquant.affine import fake_quantize
-from refquant.arguments import as_real, as_scale
+from refquant.arguments import as_real
 from refquant.bits import flush
 from refquant.estimators import Lsq, check_learned, reciprocal_root
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor
 from refquant.qat import _tiles
-from refquant.qat.learned import learned_vjp
+from refquant.qat.learned import gradients
 
 TENSOR = PerTensor()
 LSQ = Lsq()
@@ -48,7 +49,8 @@ def lsq(
     """
     check_learned("lsq", estimator, fmt, Lsq)
     x = as_real("lsq", "x", x)
-    scale = as_scale("lsq", scale, x.shape, granularity)
+    scale = _tiles.as_learned("lsq", "scale", scale)
+    checks.scale_shape("lsq", "scale", scale.shape, x.shape, granularity)
     return fake_quantize(x, _tiles.used(scale), fmt=fmt, granularity=granularity)  # LSQ-1
 
 
@@ -84,9 +86,8 @@ def lsq_vjp(
       ([1.0, 0.0], 6.75)
     """
     check_learned("lsq_vjp", estimator, fmt, Lsq)
-    x = as_real("lsq_vjp", "x", x)
-    scale = as_scale("lsq_vjp", scale, x.shape, granularity)
-    dx, (dscale,) = learned_vjp(estimator, x, (scale,), cotangent, fmt=fmt, granularity=granularity)
+    check_learned("lsq_vjp", estimator, fmt, Lsq)
+    dx, (dscale,) = gradients("lsq_vjp", estimator, x, (scale,), cotangent, fmt=fmt, granularity=granularity)
     return dx, dscale
 
 

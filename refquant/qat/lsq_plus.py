@@ -6,7 +6,7 @@ Bhalgat, Lee, Nagel, Blankevoort, Kwak: LSQ+, CVPR workshops 2020, arXiv 2004.09
 import numpy as np
 
 from refquant import checks
-from refquant.arguments import as_real, as_scale
+from refquant.arguments import as_real
 from refquant.bits import flush
 from refquant.estimators import LsqPlus, check_learned, gradient_scale
 from refquant.formats import Format, IntFormat
@@ -163,8 +163,10 @@ def _arguments(
     name: str, x: object, scale: object, offset: object, granularity: Granularity
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x = as_real(name, "x", x)
-    scale = as_scale(name, scale, x.shape, granularity)
-    return x, scale, _tiles.as_learned(name, "offset", offset, x.shape, granularity)
+    scale, offset = (_tiles.as_learned(name, *v) for v in (("scale", scale), ("offset", offset)))
+    for argument, value in (("scale", scale), ("offset", offset)):
+        checks.scale_shape(name, argument, value.shape, x.shape, granularity)
+    return x, scale, offset
 
 
 def _judged(

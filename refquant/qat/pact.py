@@ -5,13 +5,14 @@ Choi, Wang, Venkataramani, Chuang, Srinivasan, Gopalakrishnan: PACT, 2018, arXiv
 
 import numpy as np
 
+from refquant import checks
 from refquant.affine import fake_quantize
 from refquant.arguments import as_real
 from refquant.estimators import Pact, check_learned
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor
 from refquant.qat import _tiles
-from refquant.qat.learned import effective, learned_vjp
+from refquant.qat.learned import effective, gradients
 
 TENSOR = PerTensor()
 PACT = Pact()
@@ -39,7 +40,8 @@ def pact(x: np.ndarray, alpha: np.ndarray, *, fmt: Format, granularity: Granular
     """
     check_learned("pact", PACT, fmt)
     x = as_real("pact", "x", x)
-    alpha = _tiles.as_learned("pact", "alpha", alpha, x.shape, granularity)
+    alpha = _tiles.as_learned("pact", "alpha", alpha)
+    checks.scale_shape("pact", "alpha", alpha.shape, x.shape, granularity)
     scale, _ = effective(PACT, (alpha,), fmt)
     return fake_quantize(x, scale, fmt=fmt, granularity=granularity)  # PCT-1
 
@@ -68,8 +70,5 @@ def pact_vjp(
       >>> dx.tolist(), float(dalpha)
       ([0.0, 4.0, 0.0], 5.0)
     """
-    check_learned("pact_vjp", PACT, fmt)
-    x = as_real("pact_vjp", "x", x)
-    alpha = _tiles.as_learned("pact_vjp", "alpha", alpha, x.shape, granularity)
-    dx, (dalpha,) = learned_vjp(PACT, x, (alpha,), cotangent, fmt=fmt, granularity=granularity)
+    dx, (dalpha,) = gradients("pact_vjp", PACT, x, (alpha,), cotangent, fmt=fmt, granularity=granularity)
     return dx, dalpha
