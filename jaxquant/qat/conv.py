@@ -100,16 +100,23 @@ class ConvLayer:
         """LAY-5, LAY-1."""
         w = weight_operand(weight)
         acc = convolve(a.values, w.values, window=self.at, max_a=a.bound, max_b=w.bound)
-        s_w = present(w.scale)
-        y = scaled_sums(acc, s_w.reshape(-1) if s_w.ndim else s_w, bias)
-        return finished(y, present(a.scale), bias, self.dtype)
+        y = scaled_sums(acc, self.weight_factor(weight), bias)
+        return finished(y, self.input_factor(a.scale), bias, self.dtype)
+
+    def input_factor(self, scale: jax.Array) -> jax.Array:
+        """The scale of the inputs as it broadcasts to the result."""
+        return present(scale)
+
+    def weight_factor(self, weight: QTensor) -> jax.Array:
+        """The scale of the weight as it broadcasts to the result."""
+        scale = present(weight.scale)
+        return scale.reshape(-1) if scale.ndim else scale
 
     def weights_only(self, x: jax.Array, weight: QTensor, bias: jax.Array | None) -> jax.Array:
         """LAY-7: the float convolution with the dequantized weight."""
         y = correlate(_exact.widen(x), dequantize_tensor(weight), self.at, jnp.float32)
         return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(bias)), self.dtype)
 
-    def product(self, x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array:
+    def product(self, x: jax.Array, weight: jax.Array) -> jax.Array:
         """The float convolution, for gradients."""
-        y = correlate(x, weight, self.at, jnp.float32)
-        return y if bias is None else y + bias
+        return correlate(x, weight, self.at, jnp.float32)

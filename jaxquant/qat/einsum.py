@@ -82,17 +82,26 @@ class DotLayer:
     def integer(self, a: Operand, weight: QTensor, bias: jax.Array | None) -> jax.Array:
         """LAY-1, LAY-3."""
         y = sums(self.plan, a.values, a.bound, weight, bias)
-        return finished(y, aligned(a.scale, self.plan.x, self.plan, of_x=True), bias, self.dtype)
+        return finished(y, self.input_factor(a.scale), bias, self.dtype)
+
+    def input_factor(self, scale: jax.Array) -> jax.Array:
+        """The scale of the inputs as it broadcasts to the result."""
+        return aligned(scale, self.plan.x, self.plan, of_x=True)
+
+    def weight_factor(self, weight: QTensor) -> jax.Array | None:
+        """The scale of the weight as it broadcasts to the result; None: it does not leave the sum (groups)."""
+        if isinstance(weight.spec.granularity, PerGroup):
+            return None
+        return aligned(weight.scale, self.plan.weight, self.plan, of_x=False)
 
     def weights_only(self, x: jax.Array, weight: QTensor, bias: jax.Array | None) -> jax.Array:
         """LAY-7: the float product with the dequantized weight."""
         y = self._dot(_exact.widen(x), dequantize_tensor(weight), lax.Precision.HIGHEST)
         return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(bias)), self.dtype)
 
-    def product(self, x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array:
+    def product(self, x: jax.Array, weight: jax.Array) -> jax.Array:
         """The float contraction, for gradients."""
-        y = self._dot(x, weight, lax.Precision.DEFAULT)
-        return y if bias is None else y + bias
+        return self._dot(x, weight, lax.Precision.DEFAULT)
 
     def _dot(self, x: jax.Array, weight: jax.Array, precision: lax.Precision) -> jax.Array:
         plan = self.plan

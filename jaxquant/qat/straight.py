@@ -4,14 +4,15 @@ What the backward pass keeps is codes and a mask, a byte each, or the input itse
 more than a float layer keeps.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from jaxquant import _exact, affine
-from jaxquant.qat.layer import Operand, centred
+from jaxquant.qat.layer import Operand, centred, weight_operand
 from jaxquant.qat.learned import effective, learned_vjp
 from jaxquant.qat.trained import Pair, Trained, dynamic_scale, frozen, step
 from jaxquant.qtensor import QTensor, dequantize_tensor, spec_convention
@@ -41,9 +42,29 @@ class Layer(Protocol):
         """LAY-7."""
         ...
 
-    def product(self, x: jax.Array, weight: jax.Array, bias: jax.Array | None) -> jax.Array:
-        """The float operation that this one approximates, binary32, linear in x, in the weight and in the bias."""
+    def product(self, x: jax.Array, weight: jax.Array) -> jax.Array:
+        """The float operation that this one approximates without its bias, binary32, linear in x and in the weight."""
         ...
+
+    def input_factor(self, scale: jax.Array) -> jax.Array:
+        """The scale of the inputs as it broadcasts to the result."""
+        ...
+
+    def weight_factor(self, weight: QTensor) -> jax.Array | None:
+        """The scale of the weight as it broadcasts to the result; None: it does not leave the sum (groups)."""
+        ...
+
+
+class Side(NamedTuple):
+    """An operand of the backward products.
+
+    Attributes:
+      values: float32; codes, or real values.
+      factor: what makes codes real, as it broadcasts to the result; None for real values.
+    """
+
+    values: jax.Array
+    factor: jax.Array | None
 
 
 @partial(jax.jit, static_argnums=0)
@@ -92,19 +113,41 @@ def _codes_and_kept(layer: Layer, x: jax.Array, scale: jax.Array, zero_point: ja
 
 def _backward(layer: Layer, kept: tuple, cotangent: jax.Array) -> tuple:
     seen, input_pair, weight, weight_pair, bias, static, like = kept
-    x = _real_input(layer, seen, input_pair)
     q = weight.coded(*weight_pair) if isinstance(weight, Trained) else weight
-    real_bias = bias if bias is not None and bias.dtype != jnp.int32 else None
-    wide = None if real_bias is None else _exact.widen(real_bias)
-    _, pull = jax.vjp(layer.product, x, dequantize_tensor(q), wide)
-    to_x, to_weight, to_bias = pull(_exact.widen(cotangent))
+    flowing = _exact.widen(cotangent)
+    to_x, to_weight = _product_cotangents(layer, _real_side(layer, seen, input_pair), q, flowing)
     to_x, to_static = _input_cotangent(layer, seen, static, to_x)
     return (
         _exact.narrow(to_x, str(like.dtype)),
         weight.cotangent(*weight_pair, to_weight) if isinstance(weight, Trained) else None,
-        None if real_bias is None else _exact.narrow(to_bias, str(real_bias.dtype)),
+        None if bias is None or bias.dtype == jnp.int32 else _bias_cotangent(bias, flowing),
         to_static,
     )
+
+
+def _product_cotangents(layer: Layer, x: Side, q: QTensor, flowing: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The gradients of x̂ and ŵ.
+
+    Scales that leave the sum multiply the cotangent, not the operand: the codes of the forward pass serve again.
+    """
+    factor = None if layer.inputs is None else layer.weight_factor(q)
+    w = Side(dequantize_tensor(q), None) if factor is None else Side(_as_float(weight_operand(q)), factor)
+    to_x = jax.linear_transpose(lambda v: layer.product(v, w.values), x.values)
+    to_weight = jax.linear_transpose(lambda v: layer.product(x.values, v), w.values)
+    return _pulled(to_x, flowing, w.factor), _pulled(to_weight, flowing, x.factor)
+
+
+def _pulled(pull: Callable, flowing: jax.Array, factor: jax.Array | None) -> jax.Array:
+    """One scale for all multiplies what comes out: it fuses with the mask there."""
+    if factor is None:
+        return pull(flowing)[0]
+    return pull(flowing * factor)[0] if factor.ndim else pull(flowing)[0] * factor
+
+
+def _bias_cotangent(bias: jax.Array, flowing: jax.Array) -> jax.Array:
+    like = jax.ShapeDtypeStruct(bias.shape, jnp.float32)
+    summed = jax.linear_transpose(lambda b: jnp.broadcast_to(b, flowing.shape), like)(flowing)[0]
+    return _exact.narrow(summed, str(bias.dtype))
 
 
 _straight_through.defvjp(_forward, _backward)
@@ -138,13 +181,17 @@ def _input_scale(layer: Layer, x: jax.Array, static: Any) -> Pair:
     return effective(layer.estimator, tuple(v for v in static if v is not None), layer.inputs.fmt)
 
 
-def _real_input(layer: Layer, seen: Any, pair: Pair | None) -> jax.Array:
-    """What the product of the forward pass was taken of: x, or the values of its codes."""
+def _real_side(layer: Layer, seen: Any, pair: Pair | None) -> Side:
+    """What the product of the forward pass was taken of: x, or its centred codes and their scale."""
     if layer.inputs is None:
-        return _exact.widen(seen)
+        return Side(_exact.widen(seen), None)
     scale, zero_point = pair
     codes = seen[0] if isinstance(layer.estimator, Ste) else _codes_and_kept(layer, seen, scale, zero_point)[0]
-    return dequantize_tensor(QTensor(codes, scale, zero_point, layer.inputs))
+    return Side(_as_float(centred(codes, zero_point, scale, integers(layer.inputs))), layer.input_factor(scale))
+
+
+def _as_float(side: Operand) -> jax.Array:
+    return side.values.astype(jnp.float32)
 
 
 def _input_cotangent(layer: Layer, seen: Any, static: Any, flowing: jax.Array) -> tuple[jax.Array, Any]:
