@@ -6,6 +6,7 @@ from jaxquant.qat.conv import conv
 from jaxquant.qat.dot import dense
 from jaxquant.qat.einsum import einsum
 from jaxquant.qat.embedding import attend, embed
+from jaxquant.qat.folding import fold
 from jaxquant.qat.integer import matmul
 from jaxquant.qat.learned import effective, learned_vjp
 from jaxquant.qat.lsq import lsq, lsq_init, lsq_vjp
@@ -23,6 +24,7 @@ __all__ = [
     "einsum",
     "embed",
     "fake_quantize_vjp",
+    "fold",
     "integer_bias",
     "learned_vjp",
     "lsq",

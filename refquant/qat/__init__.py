@@ -6,6 +6,7 @@ from refquant.qat.conv import conv
 from refquant.qat.dot import dense
 from refquant.qat.einsum import einsum
 from refquant.qat.embedding import attend, embed
+from refquant.qat.folding import fold
 from refquant.qat.integer import matmul
 from refquant.qat.learned import effective, learned_vjp
 from refquant.qat.lsq import lsq, lsq_init, lsq_vjp
@@ -23,6 +24,7 @@ __all__ = [
     "einsum",
     "embed",
     "fake_quantize_vjp",
+    "fold",
     "integer_bias",
     "learned_vjp",
     "lsq",

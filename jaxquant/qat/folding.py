@@ -1,0 +1,95 @@
+"""A batch norm folded into the layer before it: kernel and bias that give the normalized output.
+
+Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only inference (CVPR 2018),
+section 3.2, with the running statistics.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxquant import _exact, _inputs
+from jaxquant.qat.lsq_plus import square_root
+
+
+def fold(
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    mean: jax.Array,
+    var: jax.Array,
+    scale: jax.Array | None = None,
+    offset: jax.Array | None = None,
+    *,
+    epsilon: float,
+) -> tuple[jax.Array, jax.Array]:
+    """The kernel and the bias of a layer followed by a batch norm in evaluation mode.
+
+    The factor of a channel is scale / sqrt(var + epsilon); kernel · factor and (bias − mean) · factor + offset, each
+    step rounded to binary32 and flushed.  Differentiable in every array, by the formula's own derivative (bounded).
+
+    Args:
+      kernel: float32, float16 or bfloat16, output channels along the last axis.
+      bias: float, shape (channels,), or None.
+      mean: float, shape (channels,), running.
+      var: float, shape (channels,), running.
+      scale: float, shape (channels,), or None for 1.
+      offset: float, shape (channels,), or None for 0.
+      epsilon: what is added to the variance; rounded to binary32.
+    Returns:
+      (kernel, bias): float32.
+    Raises:
+      TypeError: another dtype.
+
+    Spec: LAY-14 (specs/60-layers.md).  Class: exact; the gradient is bounded.
+    Example:
+      >>> kernel, bias = fold(jnp.float32([[2.0]]), None, jnp.float32([1]), jnp.float32([4]), epsilon=0.0)
+      >>> kernel.tolist(), bias.tolist()
+      ([[1.0]], [-0.5])
+    """
+    names = ("kernel", "bias", "mean", "var", "scale", "offset")
+    given = zip(names, (kernel, bias, mean, var, scale, offset), strict=True)
+    arrays = tuple(None if v is None else jnp.asarray(_inputs.real("fold", name, v)) for name, v in given)
+    return _compiled(float(np.float32(epsilon)), *arrays)
+
+
+def factor_of(var: jax.Array, scale: jax.Array | None, *, epsilon: float) -> jax.Array:
+    """What a channel of the kernel is multiplied by: scale / sqrt(var + epsilon), float32 (LAY-14)."""
+    deviation = square_root(_exact.add(_wide(var), jnp.float32(epsilon)))
+    top = jnp.ones_like(deviation) if scale is None else _wide(scale)
+    return _exact.flush(_exact.div(top, deviation))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _fold(epsilon: float, kernel, bias, mean, var, scale, offset) -> tuple[jax.Array, jax.Array]:
+    factor = factor_of(var, scale, epsilon=epsilon)
+    folded = _exact.flush(_exact.rounded(_wide(kernel) * factor))  # LAY-14
+    centre = _exact.flush(-_wide(mean)) if bias is None else _exact.add(_wide(bias), -_wide(mean))
+    shifted = _exact.flush(_exact.rounded(centre * factor))
+    return folded, shifted if offset is None else _exact.add(shifted, _wide(offset))
+
+
+def _forward(epsilon: float, *arrays):
+    return _fold(epsilon, *arrays), arrays
+
+
+def _backward(epsilon: float, arrays, cotangents):
+    kernel, bias, mean, var, scale, offset = arrays
+    factor = factor_of(var, scale, epsilon=epsilon)
+    centre = -_wide(mean) if bias is None else _exact.add(_wide(bias), -_wide(mean))
+    _, pull = jax.vjp(lambda k, c, f: (k * f, c * f), _wide(kernel), centre, factor)
+    to_kernel, to_centre, to_factor = pull(cotangents)
+    above = _exact.add(_wide(var), jnp.float32(epsilon))
+    to_var = _exact.div(to_factor * factor * jnp.float32(-0.5), above)
+    to_scale = None if scale is None else _exact.div(to_factor, square_root(above))
+    found = (to_kernel, to_centre, -to_centre, to_var, to_scale, cotangents[1])
+    return tuple(None if v is None else _exact.narrow(g, str(v.dtype)) for v, g in zip(arrays, found, strict=True))
+
+
+_fold.defvjp(_forward, _backward)
+_compiled = jax.jit(_fold, static_argnums=0)
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return _exact.flush(_exact.rounded(_exact.widen(x)))

@@ -1,0 +1,59 @@
+"""A batch norm folded into the layer before it: kernel and bias that give the normalized output.
+
+Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only inference (CVPR 2018),
+section 3.2, with the running statistics.
+"""
+
+import numpy as np
+
+from refquant.arguments import as_real
+from refquant.bits import flush
+
+
+@np.errstate(all="ignore")
+def fold(
+    kernel: np.ndarray,
+    bias: np.ndarray | None,
+    mean: np.ndarray,
+    var: np.ndarray,
+    scale: np.ndarray | None = None,
+    offset: np.ndarray | None = None,
+    *,
+    epsilon: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel and the bias of a layer followed by a batch norm in evaluation mode.
+
+    The factor of a channel is scale / sqrt(var + epsilon); kernel · factor and (bias − mean) · factor + offset, each
+    step rounded to binary32 and flushed.
+
+    Args:
+      kernel: float32, float16 or bfloat16, output channels along the last axis.
+      bias: float, shape (channels,), or None.
+      mean: float, shape (channels,), running.
+      var: float, shape (channels,), running.
+      scale: float, shape (channels,), or None for 1.
+      offset: float, shape (channels,), or None for 0.
+      epsilon: what is added to the variance; rounded to binary32.
+    Returns:
+      (kernel, bias): float32.
+    Raises:
+      TypeError: another dtype.
+
+    Spec: LAY-14 (specs/60-layers.md).  Class: exact.
+    Example:
+      >>> kernel, bias = fold(np.float32([[2.0]]), None, np.float32([1]), np.float32([4]), epsilon=0.0)
+      >>> kernel.tolist(), bias.tolist()
+      ([[1.0]], [-0.5])
+    """
+    kernel, mean, var = _wide("kernel", kernel), _wide("mean", mean), _wide("var", var)
+    deviation = np.sqrt(flush(var + np.float32(epsilon)))
+    top = np.float32(1) if scale is None else _wide("scale", scale)
+    factor = flush(top / deviation)  # LAY-14
+    centre = flush(-mean) if bias is None else flush(_wide("bias", bias) - mean)
+    shifted = flush(centre * factor)
+    shifted = shifted if offset is None else flush(shifted + _wide("offset", offset))
+    return flush(kernel * factor), shifted
+
+
+def _wide(name: str, x: np.ndarray) -> np.ndarray:
+    return flush(as_real("fold", name, x).astype(np.float32))
