@@ -47,7 +47,7 @@ def observed(layer: Layer, call: Thunk) -> Any:
     if layer.site.static and takes_codes(layer):
         stats = layer.module.get_variable("params", STATS)
         stats = observers.init(layer.site) if stats is None else stats
-        layer.put(STATS, observers.update(stats, jnp.asarray(layer.x)))
+        layer.put(STATS, shared(observers.update)(stats, jnp.asarray(layer.x)))
     return call()
 
 
@@ -76,11 +76,44 @@ def converted(layer: Layer, call: Thunk) -> Any:
 def explained(layer: Layer, call: Thunk) -> Any:
     """Add the layer's error against its float self on the same input, its clipped share and its codes."""
     _need_master("explain", layer)
-    y = quantized(layer)
-    sums = measures.measure(layer.site, layer.kernel, state_of(layer), jnp.asarray(layer.x), y, call())
+    site, y = layer.site, quantized(layer)
+
+    def added(before: measures.Measures, kernel: Any, state: Any, x: Any, y: Any, plain: Any) -> measures.Measures:
+        return measures.add(before, measures.measure(site, kernel, state, x, y, plain))
+
     before = layer.module.get_variable("params", EXPLAINED)
-    layer.put(EXPLAINED, sums if before is None else measures.add(before, sums))
+    before = measures.nothing(site) if before is None else before
+    layer.put(EXPLAINED, shared(added)(before, layer.kernel, state_of(layer), jnp.asarray(layer.x), y, call()))
     return y
+
+
+def shared(update: Callable[..., Any]) -> Callable[..., Any]:
+    """An update of sums that nn.vmap may batch while it shares the parameters: then the lanes count one by one.
+
+    Args:
+      update: a function of the sums and of what is added to them.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def once(sums: Any, *added: Any) -> Any:
+        return update(sums, *added)
+
+    @once.def_vmap
+    def lanes(size: int, batched: Any, sums: Any, *added: Any) -> Any:
+        own, *others = batched
+        if any(jax.tree.leaves(own)):
+            axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
+            y = jax.vmap(update, in_axes=axes, axis_size=size)(sums, *added)
+            return y, jax.tree.map(lambda _: True, y)
+
+        def step(sums: Any, lane: jax.Array) -> tuple[Any, None]:
+            picked = jax.tree.map(lambda v, b: v[lane] if b else v, added, tuple(others))
+            return once(sums, *picked), None
+
+        y, _ = jax.lax.scan(step, sums, jnp.arange(size))
+        return y, jax.tree.map(lambda _: False, y)
+
+    return once
 
 
 def _need_master(function: str, layer: Layer) -> None:

@@ -26,7 +26,7 @@ __all__ = ["Quantized", "advance", "calibrate", "convert", "explain", "labels", 
 #: What must be finite before it becomes a constant.
 CHECKED = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_offset")
 
-Methods = Mapping[str, tuple]
+Methods = Mapping[str, Any]
 
 
 def prepare(
@@ -44,7 +44,7 @@ def prepare(
       qmodel: the model with its recipe.
       params: of the float model: arrays, or ShapeDtypeStructs (then so is the result).
       *inputs: of the model: arrays or ShapeDtypeStructs; only shapes, dtypes and static values count.
-      methods: further methods by name, each with the tuple of its arguments: {"decode": (tokens,)}.
+      methods: further methods by name, each with its argument or the tuple of them: {"decode": tokens}.
       collections: the other collections, where the model does not make them itself.
       rngs: as in apply.
       **options: of the model's `__call__`.
@@ -55,13 +55,13 @@ def prepare(
         parameters that are converted already.
     """
     calls = [Call(None, inputs, options, rngs)]
-    calls += [Call(name, tuple(args), {}, rngs) for name, args in (methods or {}).items()]
+    for name, args in (methods or {}).items():
+        calls.append(Call(name, args if isinstance(args, tuple) else (args,), {}, rngs))
     qmodel.seen.clear()
     for call in calls:
         qmodel.remember(call)
     leaves, coverage = _leaves(qmodel, prepared, {**(collections or {}), "params": params})
-    qmodel.recipe.check(coverage.places.values())
-    return merged(params, leaves), coverage.report(params)
+    return merged(params, leaves), coverage.check(qmodel.recipe, params)
 
 
 def observe(
@@ -102,7 +102,7 @@ def observe(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _observed(qmodel: Quantized, frame: Frame, variables: Any, arrays: list) -> dict[Path, Any]:
-    return grown(qmodel.model, qmodel.interceptor(observed), variables, (frame.call(arrays),))
+    return grown(qmodel.model, qmodel.interceptor(observed, in_float=True), variables, (frame.call(arrays),))
 
 
 def calibrate(qmodel: Quantized, params: Any, stats: Any, *inputs: Any, **options: Any) -> Any:

@@ -17,7 +17,12 @@ from jaxquant.qtensor import QTensor
 def quantized(layer: Layer, call: Callable[[], Any] | None = None) -> Any:
     """The layer's call on codes, by its master parameters or its converted ones; the float one is never called."""
     check_leaves(layer)
-    return OPERATIONS[layer.kind.name](layer, layer.module)
+    try:
+        return OPERATIONS[layer.kind.name](layer, layer.module)
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise
+        raise type(error)(f"layer {layer.path!r}: {error}") from error
 
 
 def options_of(layer: Layer) -> dict[str, Any]:

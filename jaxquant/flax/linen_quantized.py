@@ -102,11 +102,11 @@ class Quantized:
         with nn.intercept_methods(interceptor):
             text = nn.tabulate(self.model, rngs, **options)(*args)
         shapes = jax.eval_shape(lambda: self.model.init(rngs, *args))["params"]
-        return f"{text}\n{interceptor.coverage.report(shapes)}\n"
+        return f"{text}\n{interceptor.coverage.check(self.recipe, shapes)}\n"
 
-    def interceptor(self, act: Act) -> Interceptor:
+    def interceptor(self, act: Act, **options: Any) -> Interceptor:
         """A new interceptor for one run of this model."""
-        return Interceptor(self.recipe, f"{act.__name__} {self.recipe!r}", act)
+        return Interceptor(self.recipe, f"{act.__name__} {self.recipe!r}", act, **options)
 
     def remember(self, call: Call, *, replace: bool = True) -> None:
         """Keep the shapes of a call, so that later functions need not be told them."""

@@ -52,6 +52,9 @@ KINDS = {
 }
 
 
+NORMS = (nn.BatchNorm, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.InstanceNorm, nn.WeightNorm, nn.SpectralNorm)
+
+
 @dataclass(frozen=True)
 class Layer:
     """One call of a layer that the recipe quantizes, with access to its parameters.
@@ -145,10 +148,16 @@ def layer_at(recipe: Recipe, module: nn.Module, method: str, args: tuple, kwargs
 
 
 def left_alone(module: nn.Module) -> str | None:
-    """Why a layer of a known class has no operation on codes, None where it has."""
+    """Why a module has no operation on codes, None where it has."""
     if type(module) is nn.ConvTranspose and (module.transpose_kernel or module.padding == "CIRCULAR"):
-        return "transpose_kernel" if module.transpose_kernel else "circular padding of a transposed convolution"
-    return None
+        option = "transpose_kernel" if module.transpose_kernel else "circular padding"
+        return f"a transposed convolution with {option}: left alone"
+    if type(module) in KINDS:
+        return None
+    base = next((cls for cls in type(module).__mro__ if cls in KINDS), None)
+    if base is not None:
+        return f"a subclass of {base.__name__}: only Flax's own classes are known"
+    return "a norm" if isinstance(module, NORMS) else "parameters of a class that is not Flax's own layer"
 
 
 def rule_of(recipe: Recipe, module: nn.Module) -> Rule | None:

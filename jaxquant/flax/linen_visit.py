@@ -11,9 +11,11 @@ from flax import linen as nn
 from flax import traverse_util
 from flax.core import DenyList, FrozenDict, freeze, unfreeze
 
+from jaxquant.flax.linen_attention import ATTENTIONS, attending, attention_place, attention_rows, attention_site
 from jaxquant.flax.linen_sites import FLAG, KINDS, Layer, Path, layer_at, left_alone, place_of, row_of, rule_of
 from jaxquant.flax.recipe import Place, Recipe
 from jaxquant.flax.report import Report, Row
+from jaxquant.flax.rule import Rule
 
 #: What becomes of a layer's call: given the layer and its own float operation.
 Act = Callable[[Layer, Callable[[], Any]], Any]
@@ -29,28 +31,37 @@ class Coverage:
     Attributes:
       rows: of layers and attentions, by path.
       places: what rules can speak of, by path.
-      classes: the name of the class at every path.
+      modules: the module at every path, the innermost of those that share one.
       grown: every parameter that was put.
       reasons: why modules that are no layers stay in float.
     """
 
     rows: dict[str, Row] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
-    classes: dict[str, str] = field(default_factory=dict)
+    modules: dict[str, nn.Module] = field(default_factory=dict)
     grown: set[Path] = field(default_factory=set)
     reasons: dict[str, str] = field(default_factory=dict)
 
-    def report(self, params: Any) -> Report:
-        """A row for every module that has parameters."""
-        owners = dict.fromkeys("/".join(path[:-1]) for path in flat(params))
-        left = {path: self._left(path) for path in owners if path not in self.rows}
-        return Report(tuple(row for _, row in sorted({**self.rows, **left}.items())))
+    def check(self, recipe: Recipe, params: Any) -> Report:
+        """The report, with a row for every module that has parameters.
 
-    def _left(self, path: str) -> Row:
-        name = self.classes.get(path)
-        if name is None:
+        Raises:
+          ValueError: a rule decides about nothing.
+        """
+        owners = dict.fromkeys("/".join(path[:-1]) for path in flat(params))
+        left = [path for path in owners if path not in self.rows]
+        others = [Place(path, self.modules.get(path), covered=False) for path in left if path not in self.places]
+        recipe.check([*self.places.values(), *others])
+        kept = {place.path: recipe.rule_for(place) for place in others}
+        rows = {path: self._left(recipe, path, kept.get(path)) for path in left}
+        return Report(tuple(row for _, row in sorted({**self.rows, **rows}.items())))
+
+    def _left(self, recipe: Recipe, path: str, rule: Rule | None) -> Row:
+        module = self.modules.get(path)
+        if module is None:
             return Row(path, "?", "", "", "not run: name the method that uses it in methods")
-        return Row(path, name, "", "", self.reasons.get(path, "not a layer that can run on codes"))
+        why = recipe.why(rule) if rule else self.reasons.get(path, left_alone(module))
+        return Row(path, type(module).__name__, "", "", why or "not a layer that can run on codes")
 
 
 @dataclass
@@ -63,6 +74,7 @@ class Interceptor:
       act: what becomes of a layer.
       coverage: what it came across.
       cells: recurrent cells that are running.
+      in_float: whether the model runs in float meanwhile.
     """
 
     recipe: Recipe
@@ -70,13 +82,14 @@ class Interceptor:
     act: Act
     coverage: Coverage = field(default_factory=Coverage)
     cells: int = 0
+    in_float: bool = False
 
     def __call__(self, call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         """nn.intercept_methods calls this around every method of every module."""
         module = context.module
         if module.scope is None or self.token not in (None, module.scope.flags.get(FLAG)):
             return call(*args, **kwargs)
-        self.coverage.classes["/".join(module.path)] = type(module).__name__
+        self.coverage.modules["/".join(module.path)] = module
         if module.is_initializing() and type(module) in KINDS:
             y = call(*args, **kwargs)  # the kernel comes into being here
             return self._intercept(lambda *args, **kwargs: y, args, kwargs, context)
@@ -87,18 +100,25 @@ class Interceptor:
         if isinstance(module, nn.RNNCellBase):
             with self._cell():
                 return call(*args, **kwargs)
+        if type(module) in ATTENTIONS and context.method_name == "__call__" and not self.cells:
+            return self._attention(module, lambda: call(*args, **kwargs))
         layer = self._layer(module, context.method_name, args, kwargs)
         return call(*args, **kwargs) if layer is None else self.act(layer, lambda: call(*args, **kwargs))
+
+    def _attention(self, module: nn.Module, call: Callable[[], Any]) -> Any:
+        path, site = "/".join(module.path), attention_site(self.recipe, module)
+        self.coverage.places[f"{path} products"] = attention_place(module)
+        self.coverage.rows.update(attention_rows(self.recipe, module, site))
+        return attending(module, None if self.in_float else site, call)
 
     def _layer(self, module: nn.Module, method: str, args: tuple, kwargs: dict) -> Layer | None:
         path = "/".join(module.path)
         if self.cells:
-            self.coverage.reasons[path] = "part of a recurrent cell"
+            self.coverage.reasons[path] = "inside a recurrent cell: left alone"
             return None
         if type(module) not in KINDS or method not in KINDS[type(module)].methods:
             return None
         if left_alone(module):
-            self.coverage.reasons[path] = f"left alone: {left_alone(module)}"
             return None
         self.coverage.places[path] = place_of(module)
         why = self.recipe.why(rule_of(self.recipe, module))
@@ -220,10 +240,25 @@ def grown(model: nn.Module, interceptor: Interceptor, variables: Any, calls: tup
     """
     variables = dict(variables)
     for call in calls:
-        _, changed = run(model, interceptor, variables, call, mutable=DenyList("intermediates"))
+        with _shared_over_time():
+            _, changed = run(model, interceptor, variables, call, mutable=DenyList("intermediates"))
         variables = {**variables, **changed}
     leaves = flat(variables["params"])
     return {path: leaves[path] for path in sorted(interceptor.coverage.grown)}
+
+
+@contextmanager
+def _shared_over_time() -> Any:
+    """Flax's refusal to change shared parameters in a loop, in words of this library."""
+    try:
+        yield
+    except ValueError as error:
+        if "data dependency on the scan body" not in str(error):
+            raise
+        raise ValueError(
+            "a layer inside nn.scan with variable_broadcast='params' can be neither observed nor explained, need dynamic "
+            "input scales or a rule that keeps it (what its steps see cannot be stored beside parameters they share)"
+        ) from error
 
 
 def merged(params: Any, leaves: Mapping[Path, Any], without: Callable[[Path], bool] = lambda path: False) -> Any:

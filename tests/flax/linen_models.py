@@ -1,0 +1,125 @@
+"""Linen models for the tests: every kind of layer at once, and every transform that Flax puts around layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from strategies import halves
+
+
+def inputs(*shape: int, seed: int = 0) -> np.ndarray:
+    """Values of which many lie within 2 ulp of half a step of their own range."""
+    rng = np.random.default_rng(seed)
+    values = rng.choice(np.concatenate([halves(1 / 127, -127, 127), halves(1 / 7, -7, 7)]), shape)
+    values.reshape(-1)[:1] = 1
+    return values.astype(np.float32)
+
+
+def near_boundary(params: Any) -> Any:
+    """Kernels with values at half steps of their scales; other leaves random."""
+    rng = np.random.default_rng(0)
+
+    def new(path: tuple, leaf: Any) -> Any:
+        name = path[-1].key
+        if name not in ("kernel", "embedding"):
+            return jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
+        return jnp.asarray(inputs(*leaf.shape, seed=leaf.size) * rng.choice([0.5, 1, 3]), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(new, params)
+
+
+class Zoo(nn.Module):
+    """One layer of every kind on one input (4, 6, 8); a dict of results."""
+
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        named = {"dtype": self.dtype}
+        table = nn.Embed(11, 8, **named, name="embed")
+        ids = jnp.arange(6).reshape(2, 3) * 3 - 4
+        grid = x.reshape(4, 6, 4, 2)
+        return {
+            "dense": nn.Dense(5, **named, name="dense")(x),
+            "general": nn.DenseGeneral((2, 3), axis=(-2, -1), **named, name="general")(x),
+            "batched": nn.DenseGeneral(3, axis=-1, batch_dims=(0,), **named, name="batched")(x),
+            "einsum": nn.Einsum((8, 2, 3), "...d,dhe->...he", **named, name="einsum")(x),
+            "conv": nn.Conv(6, (3,), strides=2, padding="CAUSAL", **named, name="conv")(x),
+            "dilated": nn.Conv(3, (2, 2), kernel_dilation=2, **named, name="dilated")(grid),
+            "depthwise": nn.Conv(8, 3, feature_group_count=8, padding="CIRCULAR", **named, name="depthwise")(x),
+            "transposed": nn.ConvTranspose(3, (3, 2), strides=(2, 1), **named, name="transposed")(grid),
+            "rows": table(ids),
+            "attended": table.attend(x),
+        }
+
+
+class Block(nn.Module):
+    """A residual block, in the form of a scan's body."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, _: Any = None) -> tuple[jax.Array, None]:
+        hidden = nn.relu(nn.Dense(12, name="up")(x))
+        return x + nn.Dense(x.shape[-1], name="down")(hidden), None
+
+
+class Stack(nn.Module):
+    """Blocks under one of Flax's transforms, then a head."""
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Dense(3, name="head")(self.blocks(x))
+
+    def blocks(self, x: jax.Array) -> jax.Array:
+        split, stacked = {"params": True}, {"params": 0}
+        if self.kind == "scan":
+            return nn.scan(Block, variable_axes=stacked, split_rngs=split, length=3)(name="layers")(x, None)[0]
+        if self.kind == "scan of remat":
+            body = nn.remat(Block, prevent_cse=False)
+            return nn.scan(body, variable_axes=stacked, split_rngs=split, length=3)(name="layers")(x, None)[0]
+        if self.kind == "shared scan":
+            return nn.scan(Block, variable_broadcast="params", split_rngs={"params": False}, length=3)(name="layers")(
+                x, None
+            )[0]
+        if self.kind == "vmap":
+            return nn.vmap(Block, variable_axes=stacked, split_rngs=split)(name="layers")(x)[0]
+        if self.kind == "shared vmap":
+            return nn.vmap(Block, variable_axes={"params": None}, split_rngs={"params": False})(name="layers")(x)[0]
+        if self.kind == "jit":
+            return nn.jit(Block)(name="layers")(x)[0]
+        if self.kind == "remat of one":
+            return nn.remat(nn.Dense)(x.shape[-1], name="layers")(x)
+        if self.kind == "shared":
+            block = Block(name="layers")
+            return block(block(x)[0])[0]
+        return nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(8)], name="layers")(x)
+
+
+STACKS = ("scan", "scan of remat", "shared scan", "vmap", "shared vmap", "jit", "remat of one", "shared", "sequential")
+
+
+class Tied(nn.Module):
+    """A small decoder in setup style: a tied table, attention, a norm, and a second method."""
+
+    def setup(self) -> None:
+        self.table = nn.Embed(13, 8)
+        self.attention = nn.MultiHeadDotProductAttention(num_heads=2)
+        self.norm = nn.LayerNorm()
+        self.only = nn.Dense(2)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        x = self.table(ids)
+        return self.table.attend(self.norm(x + self.attention(x)))
+
+    def pooled(self, ids: jax.Array) -> jax.Array:
+        return self.only(self.table(ids).max(axis=-2))
+
+
+def full_init(model: nn.Module, *args: Any, seed: int = 0) -> Any:
+    """Float parameters with near-boundary kernels."""
+    return near_boundary(model.init(jax.random.key(seed), *args)["params"])
