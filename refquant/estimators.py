@@ -36,7 +36,7 @@ class Ste:
 
 @dataclass(frozen=True)
 class Lsq:
-    """Learned step size: one learned scale a tile (LSQ-1..LSQ-5).
+    """Learned step size: one learned scale a tile (LSQ-1..LSQ-3).
 
     Attributes:
       gradient_scale: what the scale's gradient is multiplied by, 1 / sqrt(N * qmax): "per_scale", N elements share a

@@ -140,7 +140,9 @@ def _arguments(
 
 
 def _spread(plan: Plan, x: jax.Array, scale: jax.Array, offset: jax.Array) -> tuple[jax.Array, jax.Array]:
-    step, base = _tiles.used(scale), _exact.flush(_exact.rounded(offset))
+    pattern = _exact.bits(offset)
+    small = (pattern & _exact.MAGNITUDE) < _exact.MIN_NORMAL
+    step, base = _tiles.used(scale), _exact.from_bits(jnp.where(small, 0, pattern))  # GEN-9, and -0 is +0
     return blocks.spread(step, x.shape, plan.tile), blocks.spread(base, x.shape, plan.tile)
 
 
@@ -157,7 +159,7 @@ def _judged(plan: Plan, x: jax.Array, step: jax.Array, base: jax.Array) -> tuple
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _straight_through(plan: Plan, factor: float, x: jax.Array, scale: jax.Array, offset: jax.Array) -> jax.Array:
-    """LSP-1 in one pass."""
+    """LSP-1 in one pass; the sum with a base of +0 is +0 as with an integer 0, which has no sign."""
     step, base = _spread(plan, x, scale, offset)
     steps, _, _ = _judged(plan, x, step, base)
     return _exact.narrow(_exact.add(_exact.rounded(steps * step), base), str(x.dtype))

@@ -54,7 +54,7 @@ def lsq_plus(
     x, scale, offset = _arguments("lsq_plus", x, scale, offset, granularity)
     steps, _, _ = _judged(x, scale, offset, fmt, granularity, estimator.mask)
     step, base = (_tiles.spread(v, x.shape, granularity) for v in (_tiles.used(scale), flush(offset)))
-    return flush(steps * step + base).astype(x.dtype)  # LSP-1
+    return flush((steps + np.float32(0)) * step + base).astype(x.dtype)  # LSP-1: the integer 0 has no sign
 
 
 @np.errstate(all="ignore")

@@ -10,6 +10,7 @@ from specs.vector_cases import (
     arithmetic,
     codecs,
     conventions,
+    estimators,
     layers,
     observers,
     requantizing,
@@ -25,7 +26,7 @@ from specs.vector_cases.withdrawn import WITHDRAWN
 
 
 def case_files() -> list[VectorFile]:
-    modules = (arithmetic, codecs, affine, conventions, values, scales, observers, requantizing, layers)
+    modules = (arithmetic, codecs, affine, conventions, values, scales, observers, requantizing, layers, estimators)
     return [file for module in modules for file in module.files()]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from refquant.conventions import fixed_point
+from refquant.estimators import learned_names
 from specs.vector_cases.arrays import Array, of_numpy
 
 #: Positional parameters, in order; what a case lacks is None (a trailing None is left out).
@@ -35,11 +36,28 @@ PARAMETERS = {
     "calibration.entropy.lg": ("v",),
     "qat.integer_bias": ("bias", "input_scale", "weight_scale"),
     "qat.matmul": ("a", "b"),
+    "qat.lsq": ("x", "scale"),
+    "qat.lsq_vjp": ("x", "scale", "cotangent"),
+    "qat.lsq_init": ("x",),
+    "qat.lsq_plus": ("x", "scale", "offset"),
+    "qat.lsq_plus_vjp": ("x", "scale", "offset", "cotangent"),
+    "qat.lsq_plus_init": ("x",),
+    "qat.lsq_plus_from_range": ("low", "high"),
+    "qat.pact": ("x", "alpha"),
+    "qat.pact_vjp": ("x", "alpha", "cotangent"),
+    "qat.stochastic_quantize": ("x", "scale", "zero_point", "bits"),
+    "qat.stochastic_fake_quantize": ("x", "scale", "zero_point", "bits"),
+    "qat.stochastic_fake_quantize_vjp": ("x", "scale", "zero_point", "bits", "cotangent"),
 }
 RESULTS = {
     "scales.range_of": ("low", "high"),
     "scales.choose_scale": ("scale", "zero_point"),
     "calibration.mse.search": ("low", "high"),
+    "qat.lsq_vjp": ("dx", "dscale"),
+    "qat.lsq_plus_vjp": ("dx", "dscale", "doffset"),
+    "qat.lsq_plus_init": ("scale", "offset"),
+    "qat.lsq_plus_from_range": ("scale", "offset"),
+    "qat.pact_vjp": ("dx", "dalpha"),
 }
 OBSERVERS = ("minmax", "ema", "histogram", "linear", "percentile", "mse", "entropy")
 LAYERS = ("qat.dense", "qat.einsum", "qat.conv", "qat.attend")
@@ -58,6 +76,8 @@ def _special(fn: str) -> Callable:
         return {"quantize_tensor": _quantize, "dequantize_tensor": _dequantize, "embed": _embed, "fixed_point": _fixed}[
             module
         ]
+    if fn in ("qat.effective", "qat.learned_vjp"):
+        return _learned
     if fn in LAYERS:
         return _layer
     return _observer if fn not in PARAMETERS and module in OBSERVERS else _plain
@@ -118,6 +138,18 @@ def _layer(package: str, fn: str, options: dict, arrays: dict) -> dict:
     first = (options.pop("subscripts"),) if "subscripts" in options else ()
     static = {k: arrays[k] for k in ("input_scale", "input_zero_point") if k in arrays}
     return {"result": _function(package, fn)(*first, arrays["x"], weight, arrays.get("bias"), **options, **static)}
+
+
+def _learned(package: str, fn: str, options: dict, arrays: dict) -> dict:
+    options = dict(options)
+    estimator = options.pop("estimator")
+    names = learned_names(estimator)
+    learned = tuple(arrays[f"learned.{name}"] for name in names)
+    if fn == "qat.effective":
+        scale, zero_point = _function(package, fn)(estimator, learned, options["fmt"])
+        return {"scale": scale, "zero_point": zero_point}
+    dx, found = _function(package, fn)(estimator, arrays["x"], learned, arrays["cotangent"], **options)
+    return {"dx": dx} | {f"d{name}": part for name, part in zip(names, found, strict=True)}
 
 
 def _observer(package: str, fn: str, options: dict, arrays: dict) -> dict:

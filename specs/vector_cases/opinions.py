@@ -18,9 +18,9 @@ Found = dict[str, Array]
 
 def opinion(case: Case) -> Found | None:
     """The third opinion, None where there is none."""
-    from specs.vector_cases import opinions_calibration, opinions_layers
+    from specs.vector_cases import opinions_calibration, opinions_estimators, opinions_layers
 
-    known = TABLE | opinions_calibration.TABLE | opinions_layers.TABLE
+    known = TABLE | opinions_calibration.TABLE | opinions_layers.TABLE | opinions_estimators.TABLE
     return known[case.fn](case) if case.fn in known else None
 
 

@@ -6,10 +6,12 @@ import dataclasses
 
 from refquant import formats
 from refquant.conventions import Affine, Cast, Rescale
+from refquant.estimators import Lsq, LsqPlus, Pact, Ste
 from refquant.granularity import Granularity, PerAxis, PerBlock, PerGroup, PerTensor, PerToken
 from refquant.spec import QuantSpec, ScaleRule
 
 GRAINS = {kind.__name__: kind for kind in (PerTensor, PerAxis, PerToken, PerGroup, PerBlock)}
+ESTIMATORS = {kind.__name__: kind for kind in (Ste, Lsq, LsqPlus, Pact)}
 NAMES = ("inputs", "spec", "weight")
 
 
@@ -26,7 +28,7 @@ def to_json(value: object) -> object:
             "convention": value.convention,
         }
         return {name: to_json(field) for name, field in fields.items()}
-    if isinstance(value, Granularity):
+    if isinstance(value, Granularity | Ste | Lsq | LsqPlus | Pact):
         return {"kind": type(value).__name__} | {k: to_json(v) for k, v in dataclasses.asdict(value).items()}
     if isinstance(value, tuple):
         return [to_json(v) for v in value]
@@ -48,6 +50,8 @@ def _parsed(name: str, value: object) -> object:
         return Cast(**value)
     if name == "rule":
         return ScaleRule(**value)
+    if name == "estimator":
+        return ESTIMATORS[value["kind"]](**{k: v for k, v in value.items() if k != "kind"})
     if name == "granularity":
         return GRAINS[value["kind"]](*(_tuples(v) for k, v in value.items() if k != "kind"))
     if name in NAMES:
