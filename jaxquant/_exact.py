@@ -35,6 +35,14 @@ def shift_right(pattern: jax.Array, by: jax.Array | int) -> jax.Array:
     return lax.shift_right_logical(pattern, jnp.asarray(by, pattern.dtype))
 
 
+def select(where: jax.Array, yes: jax.Array, no: jax.Array | int) -> jax.Array:
+    """jnp.where for operands that broadcast to `where`; inline, where jnp.where is a function of the program each time.
+
+    Witness: test_select_differential.
+    """
+    return lax.select(where, *(jnp.broadcast_to(jnp.asarray(v, yes.dtype), where.shape) for v in (yes, no)))
+
+
 def is_nan(x: jax.Array) -> jax.Array:
     """Where x is NaN, from the bits; no compiler flag can assume it away.  Witness: test_is_nan_differential."""
     return (bits(x) & MAGNITUDE) > INF
@@ -46,7 +54,7 @@ def flush(x: jax.Array) -> jax.Array:
     Witness: test_flush_differential.
     """
     pattern = bits(x)
-    return from_bits(jnp.where((pattern & MAGNITUDE) < MIN_NORMAL, pattern & NEGATIVE_ZERO, pattern))
+    return from_bits(select((pattern & MAGNITUDE) < MIN_NORMAL, pattern & NEGATIVE_ZERO, pattern))
 
 
 def rounded(product: jax.Array) -> jax.Array:
@@ -69,7 +77,7 @@ def add(a: jax.Array, b: jax.Array) -> jax.Array:
     b = flush(b)
     left, right = bits(a), bits(b)
     zeros = ((left | right) & MAGNITUDE) == 0
-    return from_bits(jnp.where(zeros, left & right, bits(flush(a + b))))
+    return from_bits(select(zeros, left & right, bits(flush(a + b))))
 
 
 def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
@@ -119,7 +127,7 @@ def narrow(x: jax.Array, dtype: str) -> jax.Array:
     pattern = bits(x)
     up = shift_right(pattern, jnp.int32(16)) & 1
     kept = shift_right(pattern + 0x7FFF + up, jnp.int32(16))
-    kept = jnp.where((pattern & MAGNITUDE) > INF, NAN >> 16, kept)
+    kept = select((pattern & MAGNITUDE) > INF, jnp.int32(NAN >> 16), kept)
     return lax.bitcast_convert_type(kept.astype(jnp.uint16), jnp.bfloat16)
 
 

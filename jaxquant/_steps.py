@@ -182,10 +182,10 @@ def _clip(placed: jax.Array, low: jax.Array, high: jax.Array, convention: Affine
     if convention.nan == "zero" and convention.zero != "bias":
         placed = jnp.where(_exact.is_nan(placed), zero, placed)
     if convention.nan == "qmax":
-        placed = jnp.where(placed < high, placed, high)
-        return jnp.where(placed > low, placed, low)
-    placed = jnp.where(placed > low, placed, low)
-    return jnp.where(placed < high, placed, high)
+        placed = _exact.select(placed < high, placed, high)
+        return _exact.select(placed > low, placed, low)
+    placed = _exact.select(placed > low, placed, low)
+    return _exact.select(placed < high, placed, high)
 
 
 def _ratio_inside(ratio: jax.Array, zero: jax.Array, fmt: IntFormat) -> jax.Array:

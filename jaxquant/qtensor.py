@@ -57,8 +57,7 @@ def quantize_tensor(x: jax.Array, spec: QuantSpec) -> QTensor:
     Spec: QTN-1, QTN-2 (specs/30-scales.md).  Class: exact.
     """
     x = _inputs.real("quantize_tensor", "x", x)
-    low, high = scales.range_of(x, granularity=spec.granularity)
-    scale, zero_point = scales.choose_scale(low, high, fmt=spec.fmt, rule=spec.scale)
+    scale, zero_point = scales.scale_of(x, fmt=spec.fmt, granularity=spec.granularity, rule=spec.scale)
     convention = spec_convention(spec)
     factor = _reciprocal(scale) if convention.op == "given" else scale
     codes = affine.quantize(x, factor, zero_point, fmt=spec.fmt, granularity=spec.granularity, convention=convention)

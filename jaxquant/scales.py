@@ -58,23 +58,50 @@ def choose_scale(
     return _choose_scale(low, high, fmt=fmt, rule=rule)
 
 
+def scale_of(
+    x: jax.Array, *, fmt: Format, granularity: Granularity, rule: ScaleRule
+) -> tuple[jax.Array, jax.Array | None]:
+    """`choose_scale` of `range_of` in one program."""
+    check_scale_rule("choose_scale", fmt, rule)
+    shape = granularity.scale_shape(x.shape)
+    return _scale_of(x, tile=granularity.tile(x.shape), shape=shape, fmt=fmt, rule=rule)
+
+
+@partial(jax.jit, static_argnames=("tile", "shape", "fmt", "rule"))
+def _scale_of(
+    x: jax.Array, *, tile: Shape, shape: Shape, fmt: Format, rule: ScaleRule
+) -> tuple[jax.Array, jax.Array | None]:
+    return _chosen(*_range_keys(x, tile, shape), fmt, rule)
+
+
 @partial(jax.jit, static_argnames=("tile", "shape"))
 def _range_of(x: jax.Array, *, tile: Shape, shape: Shape) -> tuple[jax.Array, jax.Array]:
+    low, high = _range_keys(x, tile, shape)
+    return bits.value_of(low), bits.value_of(high)
+
+
+def _range_keys(x: jax.Array, tile: Shape, shape: Shape) -> tuple[jax.Array, jax.Array]:
+    """The range of each tile as ordered keys (SCL-1)."""
     if x.size == 0:
-        return jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32)  # SCL-1, GRA-2
+        return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32)  # SCL-1, GRA-2
     keys, inside = blocks.tiled(_keys(x), tile, jnp.int32(0))
     low, high = _extremes(keys, inside)
     low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)  # tiles of one element reduce no axis: SCL-1's zero is due
-    return bits.value_of(low.reshape(shape)), bits.value_of(high.reshape(shape))
+    return low.reshape(shape), high.reshape(shape)
 
 
 @partial(jax.jit, static_argnames=("fmt", "rule"))
 def _choose_scale(
     low: jax.Array, high: jax.Array, *, fmt: Format, rule: ScaleRule
 ) -> tuple[jax.Array, jax.Array | None]:
-    low, high = bits.value_of(jnp.minimum(_keys(low), 0)), bits.value_of(jnp.maximum(_keys(high), 0))
+    return _chosen(jnp.minimum(_keys(low), 0), jnp.maximum(_keys(high), 0), fmt, rule)
+
+
+def _chosen(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) -> tuple[jax.Array, jax.Array | None]:
+    """Scale and zero point of a range given as ordered keys."""
     if rule.zero == "none":
         return _stored(_symmetric(low, high, fmt, rule), fmt, rule), None
+    low, high = bits.value_of(low), bits.value_of(high)
     width = jnp.minimum(high - low, jnp.float32(FLT_MAX))
     scale = _stored(_exact.div(width, jnp.float32(fmt.qmax - fmt.qmin)), fmt, rule)
     return scale, _exact.flush(low) if rule.zero == "float" else _zero_point(low, scale, fmt)
@@ -89,12 +116,13 @@ def _extremes(keys: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Ar
 def _keys(x: jax.Array) -> jax.Array:
     """SCL-1: ordered keys, NaN as 0, infinities as the largest finite value."""
     keys = bits.key_of(_exact.widen(x))
-    return jnp.where(jnp.abs(keys) > _exact.INF, 0, jnp.clip(keys, -FLT_MAX_KEY, FLT_MAX_KEY))
+    limit = jnp.int32(FLT_MAX_KEY)
+    return _exact.select(jnp.abs(keys) <= _exact.INF, lax.clamp(-limit, keys, limit), 0)
 
 
 def _symmetric(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
-    """SCL-2..SCL-4."""
-    below, above = -bits.key_of(low), bits.key_of(high)
+    """SCL-2..SCL-4, of ordered keys."""
+    below, above = -low, high
     amax = jnp.maximum(below, above)
     if rule.denominator == "signed_absmax":
         amax = jnp.where(below > above, -amax, amax)
@@ -105,8 +133,8 @@ def _stored(quotient: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
     """SCL-5 and SCL-6."""
     smallest, largest = scale_limits(fmt)
     quotient = _exact.flush(quotient)
-    magnitude = jnp.clip(jnp.abs(quotient), jnp.float32(smallest), jnp.float32(largest))
-    scale = jnp.where(quotient < 0, -magnitude, magnitude)
+    magnitude = lax.clamp(jnp.float32(smallest), jnp.abs(quotient), jnp.float32(largest))
+    scale = _exact.select(quotient < 0, -magnitude, magnitude) if rule.denominator == "signed_absmax" else magnitude
     if rule.storage == "float32":
         return _exact.rounded(scale)
     if rule.storage in ("pow2", "e8m0fnu"):

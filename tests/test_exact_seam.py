@@ -279,6 +279,17 @@ def _flushed(x: np.ndarray) -> np.ndarray:
     return np.where((x.view(np.uint32) & 0x7FFFFFFF) < 0x00800000, np.copysign(np.float32(0), x), x)
 
 
+def test_select_differential() -> None:
+    """Beside an array and beside one number, by the bits: a comparison of floats would flush its operands."""
+    above = ANY.view(np.int32) > 0
+    check(lambda x: _exact.select(_exact.bits(x) > 0, x, -x), (ANY,), np.where(above, ANY, -ANY))
+    check(
+        lambda x: _exact.select(_exact.bits(x) > 0, x, jnp.float32(-0.0)),
+        (ANY,),
+        np.where(above, ANY, np.float32(-0.0)),
+    )
+
+
 def test_add_differential() -> None:
     """Zeros of both signs, sums that cancel into the subnormals, and a zero that is a constant."""
     edge = np.uint32([0, 0x80000000, 0x03800000, 0x83800000, 0x3F800000, 0xBF800000, 0x7F800000]).view(np.float32)

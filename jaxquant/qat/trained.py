@@ -75,8 +75,7 @@ class Trained:
 def dynamic_scale(x: jax.Array, spec: QuantSpec) -> Pair:
     """Scale and zero point from the range of x (SCL-1..SCL-8); no gradient passes them."""
     x = jax.lax.stop_gradient(_inputs.real("quantize_tensor", "x", x))
-    low, high = scales.range_of(x, granularity=spec.granularity)
-    return scales.choose_scale(low, high, fmt=spec.fmt, rule=spec.scale)
+    return scales.scale_of(x, fmt=spec.fmt, granularity=spec.granularity, rule=spec.scale)
 
 
 def step(scale: jax.Array, spec: QuantSpec) -> jax.Array:
