@@ -5,7 +5,7 @@ The layout is refquant.files.quantized's (specs/65-files.md); codes and scales a
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from refquant.files.quantized import (
     check_stored,
     file_metadata,
     plan,
+    plan_of,
     predicted_bytes,
     read_entry,
 )
@@ -31,6 +32,10 @@ from refquant.schemes import Scheme
 from refquant.spec import QuantSpec
 
 PIECE = 1 << 24  # elements of a tensor in memory at once, where its rows are independent
+DTYPES = {
+    "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",
+    "uint64": "U64", "int64": "I64", "bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64",
+}  # fmt: skip
 _ZERO_VIEW = {"int8": np.uint8, "uint8": np.uint8, "int16": np.uint16, "uint16": np.uint16}
 
 
@@ -130,6 +135,56 @@ def write_quantized(
             for key, value in parts.items():
                 writer.append(key, value)
     return predicted_bytes(plans, metadata)
+
+
+def save(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Any],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Writes arrays and QTensors, such as the flattened parameters of a converted model; `load` gives the same bits.
+
+    Args:
+      path: where to; whole or absent afterwards.
+      tensors: name → array or QTensor.
+      metadata: of the file, beside its own entries.
+      overwrite: replace an existing output.
+    Returns:
+      The file's bytes.
+    Raises:
+      TypeError: a dtype that safetensors does not have.
+      ValueError: an output that exists, a spec that a file does not tell (FIL-3), a scale that its storage format does
+        not hold (a learned one), or names that collide.
+    """
+    quantized = {name: value for name, value in tensors.items() if isinstance(value, QTensor)}
+    copied = {name: np.asarray(value) for name, value in tensors.items() if name not in quantized}
+    for name, q in quantized.items():
+        _check_stored_scale(name, q)
+    plans = tuple(_plan(name, quantized[name] if name in quantized else copied[name]) for name in tensors)
+    return write_quantized(path, plans, quantized, copied.__getitem__, dict(metadata or {}), overwrite=overwrite)
+
+
+def _plan(name: str, value: np.ndarray | QTensor) -> Plan:
+    if isinstance(value, QTensor):
+        return plan_of(files.TensorInfo(name, "F32", value.shape, 0, 0), value.spec)
+    if value.dtype.name not in DTYPES:
+        raise TypeError(f"save: {name!r} has dtype {value.dtype}, need one of {', '.join(DTYPES)}")
+    return plan_of(files.TensorInfo(name, DTYPES[value.dtype.name], value.shape, 0, 0), None)
+
+
+def _check_stored_scale(name: str, q: QTensor) -> None:
+    storage = q.spec.scale.storage
+    if storage == "float32":
+        return
+    fmt = formats.ALL["e8m0fnu" if storage == "pow2" else storage]
+    held = decode(encode(q.scale, fmt=fmt), fmt=fmt)
+    if not np.array_equal(np.asarray(held), np.asarray(q.scale)):
+        raise ValueError(
+            f"save: the scale of {name!r} is not a {storage} number, need a scale rule with float32 storage (a learned "
+            "scale is a float32 number, EST-1)"
+        )
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray | QTensor]:

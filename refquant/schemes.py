@@ -50,7 +50,7 @@ class TensorScheme:
         options = [name for name, fields in OPTIONS.items() for k, v in fields.items() if getattr(self.scale, k) == v]
         return ":".join([self.fmt.name, self.grain, *options])
 
-    def spec(self, *, channel_axis: int = 0, group_axis: int = -1) -> QuantSpec:
+    def spec(self, *, channel_axis: int | tuple[int, ...] = 0, group_axis: int = -1) -> QuantSpec:
         """The QuantSpec for a tensor whose output channels and contracted axis are given."""
         return QuantSpec(self.fmt, grain_granularity(self.grain, channel_axis, group_axis), self.scale)
 
@@ -69,7 +69,7 @@ class Scheme:
         return ",".join(f"{k}={v}" for k, name in KEYS.items() if (v := getattr(self, name)))
 
 
-def grain_granularity(grain: str, channel_axis: int, group_axis: int) -> Granularity:
+def grain_granularity(grain: str, channel_axis: int | tuple[int, ...], group_axis: int) -> Granularity:
     """The granularity a grain names, on the axes of one layer."""
     if grain == "tensor":
         return PerTensor()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-pytest.importorskip("jax")
+jax = pytest.importorskip("jax")
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
 import refquant  # noqa: E402
 from jaxquant import store  # noqa: E402
-from jaxquant.qtensor import QTensor  # noqa: E402
+from jaxquant.qtensor import QTensor, quantize_tensor  # noqa: E402
+from refquant.conventions import PRESETS  # noqa: E402
 from refquant.files import Writer, read_header, read_tensor, sha256_file  # noqa: E402
 from refquant.files.quantized import Stored, classify, plan, predicted_bytes, read_entry  # noqa: E402
 from refquant.schemes import Scheme, parse, parse_tensor  # noqa: E402
@@ -164,3 +166,50 @@ def test_kernels_of_flax_are_quantized_along_their_own_axes(source):
     assert one.spec.granularity.scale_shape((20, 12)) == (3, 12)
     x = read_tensor(read_header(source), "dense.kernel")
     assert np.array_equal(x, tensors()["dense.kernel"][1])
+
+
+GRAINS = {
+    "layer/kernel": ((12, 6), refquant.PerAxis(1)),
+    "query/kernel": ((12, 4, 3), refquant.PerAxis((1, 2))),
+    "groups/kernel": ((12, 6), refquant.PerGroup(0, 5)),
+    "conv/kernel": ((3, 3, 2, 4), refquant.PerAxis(3)),
+    "blocks/kernel": ((6, 4), refquant.PerBlock((2, 2))),
+    "whole": ((5,), refquant.PerTensor()),
+}
+
+
+@pytest.mark.parametrize("scheme", ["int4:tensor", "uint4:tensor:asym", "int2:tensor:sf16", "nf4:tensor"])
+def test_saved_tensors_come_back_with_their_bits(tmp_path, scheme):
+    """FIL-2, FIL-3: kernels as Flax lays them out."""
+    random = np.random.Generator(np.random.PCG64(2))
+    found = {"bias": random.normal(size=6).astype(ml_dtypes.bfloat16), "steps": np.int32(7)}
+    for name, (shape, grain) in GRAINS.items():
+        spec = refquant.QuantSpec(parse_tensor(scheme).fmt, grain, parse_tensor(scheme).scale)
+        found[name] = quantize_tensor(random.normal(size=shape).astype(np.float32), spec)
+    size = store.save(tmp_path / "out.safetensors", found, metadata={"of": "a test"})
+    assert (tmp_path / "out.safetensors").stat().st_size == size
+    assert read_header(tmp_path / "out.safetensors").metadata["of"] == "a test"
+    back = store.load(tmp_path / "out.safetensors")
+    assert back.keys() == found.keys()
+    for name, value in found.items():
+        assert jax.tree.structure(value) == jax.tree.structure(back[name]), name
+        for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(back[name]), strict=True):
+            assert np.asarray(a).dtype == b.dtype and np.asarray(a).tobytes() == b.tobytes(), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"spec": refquant.QuantSpec(parse_tensor("int4").fmt, refquant.PerToken())}, "need scales per tensor"),
+        ({"spec": refquant.QuantSpec(parse_tensor("int4").fmt, convention=PRESETS["torch_fake_tensor"].affine)}, "convention"),
+        ({"spec": parse_tensor("int4:tensor:sf16").spec(), "scale": np.float32(0.1)}, "not a float16 number"),
+    ],
+)
+def test_what_a_file_cannot_tell_is_refused(tmp_path, change, message):
+    """FIL-3."""
+    q = quantize_tensor(np.ones((2, 2), np.float32), refquant.QuantSpec(parse_tensor("int4").fmt))
+    with pytest.raises(ValueError, match=message):
+        store.save(tmp_path / "out.safetensors", {"w": dataclasses.replace(q, **change)})
+    with pytest.raises(TypeError, match="complex64"):
+        store.save(tmp_path / "out.safetensors", {"w": np.zeros(2, np.complex64)})
+    assert not list(tmp_path.iterdir())

@@ -14,10 +14,12 @@ from typing import Literal
 
 from refquant.files.safetensors import Header, TensorInfo
 from refquant.files.safetensors_writer import predicted_size
+from refquant.granularity import PerAxis, PerGroup, PerToken
 from refquant.schemes import Scheme, TensorScheme, parse_tensor
 from refquant.spec import SCALE_BITS, QuantSpec
 
 Kind = Literal["linear", "embedding", "conv", "other"]
+Channels = int | tuple[int, ...]
 FLOATS = ("F64", "F32", "F16", "BF16")
 QUANTIZABLE = ("F32", "F16", "BF16")
 STORED_SCALE = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "e4m3fn": "F8_E4M3"}
@@ -44,16 +46,20 @@ class Plan:
       kind: its class by name and shape.
       scheme: how it is quantized, None where it is copied.
       why: why it is copied ("" where it is quantized).
+      given: its channel and group axes, where they are not those of the name and shape.
     """
 
     info: TensorInfo
     kind: Kind
     scheme: TensorScheme | None
     why: str = ""
+    given: tuple[Channels, int] | None = None
 
     @property
-    def axes(self) -> tuple[int, int]:
+    def axes(self) -> tuple[Channels, int]:
         """(channel axis, group axis): [out, in] as PyTorch stores it, [in, out] where the name ends in "kernel"."""
+        if self.given is not None:
+            return self.given
         flax = self.info.name.rsplit(".", 1)[-1].rsplit("/", 1)[-1] == "kernel"
         if self.kind == "embedding" or not flax:
             return 0, 1
@@ -97,6 +103,30 @@ class Plan:
         width = SCALE_BITS[self.spec.scale.storage]
         zero = {"none": 0, "float": 32, "int": 8 if self.spec.fmt.bits <= 8 else 16}[self.spec.scale.zero]
         return math.ceil(self.info.size * self.spec.fmt.bits / 8) * 8 + scales * (width + zero)
+
+
+def plan_of(info: TensorInfo, spec: QuantSpec | None) -> Plan:
+    """The plan of a tensor that is quantized by a spec already (None: copied).
+
+    Args:
+      info: its name and shape; the dtype is the source's.
+      spec: the spec of its codes.
+    Raises:
+      ValueError: a spec that the metadata does not hold: scales per token, or a convention that is not the default.
+    """
+    if spec is None:
+        return Plan(info, "other", None, "not quantized")
+    grain = spec.granularity
+    channel = grain.axis if isinstance(grain, PerAxis) else 0
+    group = grain.axis if isinstance(grain, PerGroup) else 0
+    scheme = TensorScheme(spec.fmt, "channel" if isinstance(grain, PerAxis) else str(grain), spec.scale)
+    made = Plan(info, classify(info.name, info.shape, info.dtype), scheme, given=(channel, group))
+    if grain == PerToken() or made.spec != spec:
+        raise ValueError(
+            f"plan_of: {info.name!r} has {spec}, need scales per tensor, channel, group or block and the default "
+            "convention (FIL-3: the scheme and its axes are all that a file tells)"
+        )
+    return made
 
 
 def check_stored(header: Header, name: str, spec: QuantSpec, shape: tuple[int, ...]) -> None:
@@ -180,12 +210,14 @@ def read_entry(name: str, text: str) -> tuple[QuantSpec, tuple[int, ...], str]:
     """
     try:
         entry = json.loads(text)
-        numbers = [*entry["shape"], entry["channel_axis"], entry["group_axis"]]
+        channel = entry["channel_axis"]
+        channel = tuple(channel) if isinstance(channel, list) else channel
+        numbers = [*entry["shape"], *(channel if isinstance(channel, tuple) else (channel,)), entry["group_axis"]]
         if not all(type(n) is int for n in numbers) or min(entry["shape"], default=0) < 0:
             raise ValueError("shape and axes must be whole numbers")
         shape = tuple(entry["shape"])
         scheme = parse_tensor(entry["scheme"])
-        spec = scheme.spec(channel_axis=entry["channel_axis"], group_axis=entry["group_axis"])
+        spec = scheme.spec(channel_axis=channel, group_axis=entry["group_axis"])
         spec.granularity.scale_shape(shape)
         return spec, shape, str(entry["dtype"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
