@@ -1,0 +1,165 @@
+"""NNX models for the tests, with the names and shapes of their Linen twins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from strategies import halves
+
+
+def inputs(*shape: int, seed: int = 0) -> np.ndarray:
+    """Values of which many lie within 2 ulp of half a step of their own range."""
+    rng = np.random.default_rng(seed)
+    values = rng.choice(np.concatenate([halves(1 / 127, -127, 127), halves(1 / 7, -7, 7)]), shape)
+    values.reshape(-1)[:1] = 1
+    return values.astype(np.float32)
+
+
+def near_boundary(model: nnx.Module) -> nnx.Module:
+    """The model with kernels at half steps of their scales and random other parameters, set in place."""
+    rng = np.random.default_rng(0)
+    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        if path[-1] in ("kernel", "embedding"):
+            value = inputs(*variable.shape, seed=variable.size) * rng.choice([0.5, 1, 3])
+        else:
+            value = rng.normal(size=variable.shape)
+        variable[...] = jnp.asarray(value, variable.dtype)
+    return model
+
+
+class Zoo(nnx.Module):
+    """One layer of every kind on one input (4, 6, 8); a dict of results."""
+
+    def __init__(self, dtype: Any = None, param_dtype: Any = jnp.float32):
+        common = {"dtype": dtype, "param_dtype": param_dtype, "rngs": nnx.Rngs(0)}
+        self.dense = nnx.Linear(8, 5, **common)
+        self.general = nnx.LinearGeneral((6, 8), (2, 3), axis=(-2, -1), **common)
+        self.batched = nnx.LinearGeneral(8, 3, axis=-1, batch_axis={0: 4}, **common)
+        self.einsum = nnx.Einsum("...d,dhe->...he", (8, 2, 3), (2, 3), **common)
+        self.conv = nnx.Conv(8, 6, (3,), strides=2, padding="CAUSAL", **common)
+        self.dilated = nnx.Conv(2, 3, (2, 2), kernel_dilation=2, **common)
+        self.depthwise = nnx.Conv(8, 8, (3,), feature_group_count=8, padding="CIRCULAR", **common)
+        self.transposed = nnx.ConvTranspose(2, 3, (3, 2), strides=(2, 1), **common)
+        self.embed = nnx.Embed(11, 8, **common)
+
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        ids = jnp.arange(6).reshape(2, 3) * 3 - 4
+        grid = x.reshape(4, 6, 4, 2)
+        return {
+            "dense": self.dense(x),
+            "general": self.general(x),
+            "batched": self.batched(x),
+            "einsum": self.einsum(x),
+            "conv": self.conv(x),
+            "dilated": self.dilated(grid),
+            "depthwise": self.depthwise(x),
+            "transposed": self.transposed(grid),
+            "rows": self.embed(ids),
+            "attended": self.embed.attend(x),
+        }
+
+
+class Block(nnx.Module):
+    """A residual block."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs):
+        self.up = nnx.Linear(width, 12, rngs=rngs)
+        self.down = nnx.Linear(12, width, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x + self.down(nnx.relu(self.up(x)))
+
+
+@nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+def scanned(block: Block, x: jax.Array) -> jax.Array:
+    return block(x)
+
+
+@nnx.remat
+def remat(block: Block, x: jax.Array) -> jax.Array:
+    return block(x)
+
+
+@nnx.jit
+def jitted(block: Block, x: jax.Array) -> jax.Array:
+    return block(x)
+
+
+@nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+def scanned_remat(block: Block, x: jax.Array) -> jax.Array:
+    return remat(block, x)
+
+
+class Stack(nnx.Module):
+    """Blocks under one of Flax's transforms (functions of the module level), then a head."""
+
+    def __init__(self, kind: str):
+        self.kind, rngs = kind, nnx.Rngs(0)
+        self.head = nnx.Linear(8, 3, rngs=rngs)
+        if kind.startswith("scan"):
+            make = nnx.vmap(lambda rngs: Block(8, rngs), in_axes=0, out_axes=0)
+            self.layers = make(nnx.Rngs(params=jax.random.split(jax.random.key(0), 3)))
+        elif kind == "list":
+            self.layers = nnx.List([Block(8, rngs), Block(8, rngs)])
+        elif kind == "dict":
+            self.layers = nnx.Dict(a=Block(8, rngs), b=Block(8, rngs))
+        elif kind == "sequential":
+            self.layers = nnx.Sequential(nnx.Linear(8, 8, rngs=rngs), nnx.relu, Block(8, rngs))
+        else:
+            self.layers = Block(8, rngs)
+        if kind == "shared":
+            self.again = self.layers
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.blocks(x))
+
+    def blocks(self, x: jax.Array) -> jax.Array:
+        if self.kind == "list":
+            return self.layers[1](self.layers[0](x))
+        if self.kind == "dict":
+            return self.layers.b(self.layers.a(x))
+        if self.kind == "shared":
+            return self.again(self.layers(x))
+        wrapped = {"scan": scanned, "scan of remat": scanned_remat, "remat": remat, "jit": jitted}
+        return wrapped[self.kind](self.layers, x) if self.kind in wrapped else self.layers(x)
+
+
+STACKS = ("scan", "scan of remat", "remat", "jit", "list", "dict", "sequential", "shared")
+
+
+class Tied(nnx.Module):
+    """A small decoder: a tied table, attention, a norm, and a second method."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.table = nnx.Embed(13, 8, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)
+        self.norm = nnx.LayerNorm(8, rngs=rngs)
+        self.only = nnx.Linear(8, 2, rngs=rngs)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        x = self.table(ids)
+        return self.table.attend(self.norm(x + self.attention(x)))
+
+    def pooled(self, ids: jax.Array) -> jax.Array:
+        return self.only(self.table(ids).max(axis=-2))
+
+
+class Normed(nnx.Module):
+    """Layers with a batch norm behind them."""
+
+    def __init__(self, *, use_bias: bool = False, affine: bool = True, dtype: Any = None):
+        rngs = nnx.Rngs(0)
+        named = {"use_bias": affine, "use_scale": affine, "rngs": rngs, "dtype": dtype}
+        self.conv = nnx.Conv(2, 6, (3, 3), use_bias=use_bias, rngs=rngs, dtype=dtype)
+        self.bn = nnx.BatchNorm(6, use_running_average=True, **named)
+        self.dense = nnx.Linear(6, 3, use_bias=use_bias, rngs=rngs, dtype=dtype)
+        self.a_norm = nnx.BatchNorm(3, use_running_average=True, **named)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nnx.relu(self.bn(self.conv(x)))
+        return self.a_norm(self.dense(x.max(axis=(1, 2))))
