@@ -210,7 +210,7 @@ def square_root(x: jax.Array) -> jax.Array:
     whole = jnp.where(odd, significand, significand + significand)  # times 2^25: 49 or 50 digits
     rest, root = jnp.zeros_like(whole), jnp.zeros_like(whole)
     for place in range(48, -1, -2):
-        digits = _exact.shift_right(whole, place - 25) if place >= 25 else _exact.shift_left(whole, 1) * (place == 24)
+        digits = _exact.shift_right(whole, place - 25) if place >= 25 else _exact.shift_left(whole, 25 - place)
         rest, trial = _exact.shift_left(rest, 2) + (digits & 3), _exact.shift_left(root, 2) + 1
         fits = rest >= trial
         rest = jnp.where(fits, rest - trial, rest)
