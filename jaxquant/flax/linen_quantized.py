@@ -6,10 +6,13 @@ from typing import Any
 
 import jax
 from flax import linen as nn
+from flax.core import bind
+from flax.core.scope import union_filters
 
 from jaxquant.flax.linen_acts import prepared
 from jaxquant.flax.linen_layers import quantized
-from jaxquant.flax.linen_visit import Act, Call, Interceptor, grown, mark, merged, run
+from jaxquant.flax.linen_sites import FLAG
+from jaxquant.flax.linen_visit import Act, Call, Interceptor, bound_to, grown, merged, run
 from jaxquant.flax.recipe import Recipe
 
 
@@ -80,15 +83,16 @@ class Quantized:
         """
         call = Call(method, args, kwargs, rngs)
         self.remember(call, replace=False)
-        options = {"mutable": mutable, "capture_intermediates": capture_intermediates}
-        return run(self.model, self.interceptor(quantized), variables, call, **options)
+        if capture_intermediates:
+            mutable = union_filters(mutable, "intermediates")
+        capture = _calls if capture_intermediates is True else capture_intermediates or None
+        return run(self.model, self.interceptor(quantized, capture=capture), variables, call, mutable=mutable)
 
     def bind(self, variables: Mapping[str, Any], *, rngs: Any = None, mutable: Any = False) -> "Bound":
         """The model with its variables, whose methods and submodules run on codes."""
-        bound = self.model.bind(variables, rngs=rngs, mutable=mutable)
         interceptor = self.interceptor(quantized)
-        mark(bound, interceptor.token)
-        return Bound(bound, interceptor)
+        scope = bind(variables, rngs=rngs, mutable=mutable, flags={FLAG: interceptor.token})
+        return Bound(bound_to(self.model, scope), interceptor)
 
     def tabulate(self, rngs: Any, *args: Any, **options: Any) -> str:
         """Flax's table of the model with the leaves that training adds, and the report of what each layer does.
@@ -112,6 +116,10 @@ class Quantized:
         """Keep the shapes of a call, so that later functions need not be told them."""
         if replace or call.method not in self.seen:
             self.seen[call.method] = call.abstract()
+
+
+def _calls(module: nn.Module, method: str) -> bool:
+    return method == "__call__"
 
 
 class Bound:

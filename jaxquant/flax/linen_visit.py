@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
-from flax.core import DenyList, FrozenDict, freeze, unfreeze
+from flax.core import DenyList, FrozenDict, Scope, apply, freeze, unfreeze
 
 from jaxquant.flax.linen_attention import ATTENTIONS, attending, attention_place, attention_rows, attention_site
 from jaxquant.flax.linen_sites import FLAG, KINDS, Layer, Path, layer_at, left_alone, place_of, row_of, rule_of
@@ -75,6 +75,7 @@ class Interceptor:
       coverage: what it came across.
       cells: recurrent cells that are running.
       in_float: whether the model runs in float meanwhile.
+      capture: whose results are sown as intermediates: (module, method) -> bool; None: nothing.
     """
 
     recipe: Recipe
@@ -83,6 +84,7 @@ class Interceptor:
     coverage: Coverage = field(default_factory=Coverage)
     cells: int = 0
     in_float: bool = False
+    capture: Callable[[nn.Module, str], bool] | None = None
 
     def __call__(self, call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         """nn.intercept_methods calls this around every method of every module."""
@@ -93,7 +95,10 @@ class Interceptor:
         if module.is_initializing() and type(module) in KINDS:
             y = call(*args, **kwargs)  # the kernel comes into being here
             return self._intercept(lambda *args, **kwargs: y, args, kwargs, context)
-        return self._intercept(call, args, kwargs, context)
+        y = self._intercept(call, args, kwargs, context)
+        if self.capture is not None and self.capture(module, context.method_name):
+            module.sow("intermediates", context.method_name, y)
+        return y
 
     def _intercept(self, call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         module = context.module
@@ -195,20 +200,9 @@ def framed(call: Call) -> tuple[Frame, list]:
     return Frame(call.method, tree, static), [leaf for leaf in leaves if _is_array(leaf)]
 
 
-def intercepted(model: nn.Module, interceptor: Interceptor) -> Callable[..., Any]:
-    """A function that runs a method of the bound model with the interceptor at work, for nn.apply and nn.init."""
-
-    def run(bound: nn.Module, method: Any, args: tuple, kwargs: Mapping[str, Any]) -> Any:
-        mark(bound, interceptor.token)
-        with nn.intercept_methods(interceptor):
-            return function(bound, method)(*args, **kwargs)
-
-    return run
-
-
-def mark(bound: nn.Module, token: str) -> None:
-    """Mark the scope, so that only this model's modules are intercepted and nn.jit keeps their traces apart."""
-    bound.scope.flags = freeze({**bound.scope.flags, FLAG: token})
+def bound_to(model: nn.Module, scope: Scope) -> nn.Module:
+    """A copy of the model in a scope, its submodules in the scopes below."""
+    return model.clone(parent=scope, _deep_clone=True)
 
 
 def function(bound: nn.Module, method: Any) -> Callable:
@@ -221,10 +215,18 @@ def function(bound: nn.Module, method: Any) -> Callable:
     return lambda *args, **kwargs: unbound(bound, *args, **kwargs)
 
 
-def run(model: nn.Module, interceptor: Interceptor, variables: Any, call: Call, **options: Any) -> Any:
-    """One apply of the model under the interceptor."""
-    applied = nn.apply(intercepted(model, interceptor), model, **options)
-    return applied(variables, call.method, call.args, call.kwargs, rngs=call.rngs)
+def run(model: nn.Module, interceptor: Interceptor, variables: Any, call: Call, *, mutable: Any = False) -> Any:
+    """One apply of the model under the interceptor.
+
+    The token is a flag of the root scope: every scope below inherits it, and nn.jit keeps traces of other flags apart.
+    """
+
+    def scoped(scope: Scope, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+        with nn.intercept_methods(interceptor):
+            return function(bound_to(model, scope), call.method)(*args, **kwargs)
+
+    applied = apply(scoped, mutable=mutable, flags={FLAG: interceptor.token})
+    return applied(variables, call.args, call.kwargs, rngs=call.rngs)
 
 
 def grown(model: nn.Module, interceptor: Interceptor, variables: Any, calls: tuple[Call, ...]) -> dict[Path, Any]:
@@ -256,8 +258,8 @@ def _shared_over_time() -> Any:
         if "data dependency on the scan body" not in str(error):
             raise
         raise ValueError(
-            "a layer inside nn.scan with variable_broadcast='params' can be neither observed nor explained, need dynamic "
-            "input scales or a rule that keeps it (what its steps see cannot be stored beside parameters they share)"
+            "a layer inside nn.scan with variable_broadcast='params' can be neither observed nor explained, need "
+            "dynamic input scales or a rule that keeps it (what its steps see cannot stand beside parameters they share)"
         ) from error
 
 
