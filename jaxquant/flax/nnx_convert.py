@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxquant.flax import layers
+from jaxquant.flax import layers, nnx_folding
 from jaxquant.flax.nnx_layers import layers_of
 from jaxquant.flax.nnx_variables import Codes, beside, value_of
 from jaxquant.flax.nnx_walk import KINDS, expected_shape
@@ -32,8 +32,9 @@ def convert(model: nnx.Module) -> nnx.Module:
         check_scales("convert", layer)
     clone = nnx.clone(model)
     made: dict[int, nnx.Variable] = {}
+    norms = nnx_folding.norms_of(clone)
     for layer in layers_of(clone):
-        _convert(layer, made)
+        _convert(layer, made, None if layer.handoff is None else norms[id(layer.handoff)])
     return clone
 
 
@@ -68,11 +69,12 @@ def _unknown(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 
-def _convert(layer: Any, made: dict[int, nnx.Variable]) -> None:
+def _convert(layer: Any, made: dict[int, nnx.Variable], norm: nnx_folding.QuantBatchNorm | None) -> None:
     site, state, stacked = layer.site, layer.leaves(), stacked_axes(layer)
     kernel = getattr(layer, layer.kernel_name)
+    master = value_of(kernel) if norm is None else _absorb(layer, norm, stacked)
     if id(kernel) not in made:
-        made[id(kernel)] = beside(kernel, Codes, _codes(site, value_of(kernel), state, stacked), stacked=stacked)
+        made[id(kernel)] = beside(kernel, Codes, _codes(site, master, state, stacked), stacked=stacked)
     constants = _inputs(site, state, stacked)
     still = layers.frozen_site(site)
     for name in site.state_names:
@@ -82,6 +84,17 @@ def _convert(layer: Any, made: dict[int, nnx.Variable]) -> None:
     layer.param_dtype = jnp.dtype(kernel.dtype)
     setattr(layer, layer.kernel_name, made[id(kernel)])
     layer.site = still
+
+
+def _absorb(layer: Any, norm: nnx_folding.QuantBatchNorm, stacked: int) -> Any:
+    """The folded kernel; the layer keeps the folded bias, the norm nothing."""
+    kernel, bias = nnx_folding.folded(layer.weight, value_of(layer.bias), norm, stacked)
+    layer.dtype = jnp.dtype(norm.dtype or jnp.result_type(layer.dtype or layer.weight.dtype, norm.param_dtype))
+    layer.bias = Codes.from_metadata(bias, dict(norm.mean.get_metadata()))
+    layer.handoff = norm.handoff = None
+    for name in ("mean", "var", "scale", "bias"):
+        delattr(norm, name)
+    return kernel
 
 
 def _codes(site: LayerSpec, kernel: Any, state: dict[str, Any], stacked: int) -> Any:

@@ -27,12 +27,14 @@ class Quantized(nnx.Module):
       path: its (first) place in the model.
       mode: "quantized"; for a while "observe" or "explain".
       reached: a set that notes the path of a layer that is called, or None.
+      handoff: what it leaves for a batch norm that is folded into it, or None.
     """
 
     site: LayerSpec
     path: str
     mode: str = "quantized"
     reached: watch.Reached | None = None
+    handoff: Any = None
     kernel_name = "kernel"
 
     @property
@@ -66,6 +68,8 @@ class Quantized(nnx.Module):
         if self.reached is not None:
             self.reached.paths.add(self.path)
         try:
+            if self.handoff is not None:
+                return self.handoff.leave(self, x, plain)
             if self.mode == "quantized":
                 return quantized()
             return watch.MODES[self.mode](self, x, quantized, plain)
@@ -83,9 +87,13 @@ class QuantLinear(Quantized, nnx.Linear):
         no_sharding(out_sharding)
 
         def quantized() -> jax.Array:
-            return layers.linear(self.site, self.weight, value_of(self.bias), self.leaves(), inputs, dtypes=self.dtypes)
+            return self.operate(self.weight, value_of(self.bias), inputs, self.dtypes)
 
         return self.run(inputs, quantized, lambda: nnx.Linear.__call__(self, inputs))
+
+    def operate(self, kernel: Any, bias: Any, inputs: jax.Array, dtypes: Dtypes) -> jax.Array:
+        """The layer with a given kernel and bias."""
+        return layers.linear(self.site, kernel, bias, self.leaves(), inputs, dtypes=dtypes)
 
 
 class QuantLinearGeneral(Quantized, nnx.LinearGeneral):
@@ -136,15 +144,15 @@ class QuantConv(Quantized, nnx.Conv):
         no_sharding(out_sharding)
 
         def quantized() -> jax.Array:
-            return self.convolved(self.weight, value_of(self.bias), self.leaves(), inputs)
+            return self.operate(self.weight, value_of(self.bias), inputs, self.dtypes)
 
         return self.run(inputs, quantized, lambda: nnx.Conv.__call__(self, inputs))
 
-    def convolved(self, kernel: Any, bias: Any, leaves: dict[str, jax.Array], inputs: jax.Array) -> jax.Array:
+    def operate(self, kernel: Any, bias: Any, inputs: jax.Array, dtypes: Dtypes) -> jax.Array:
         """The layer with a given kernel and bias."""
         names = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
         options = {name: getattr(self, name) for name in names}
-        return layers.conv(self.site, kernel, bias, leaves, inputs, **options, dtypes=self.dtypes)
+        return layers.conv(self.site, kernel, bias, self.leaves(), inputs, **options, dtypes=dtypes)
 
 
 class QuantConvTranspose(Quantized, nnx.ConvTranspose):
@@ -152,14 +160,16 @@ class QuantConvTranspose(Quantized, nnx.ConvTranspose):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """As nnx.ConvTranspose."""
-        options = {name: getattr(self, name) for name in ("strides", "padding", "kernel_dilation")}
 
         def quantized() -> jax.Array:
-            return layers.conv_transpose(
-                self.site, self.weight, value_of(self.bias), self.leaves(), inputs, **options, dtypes=self.dtypes
-            )
+            return self.operate(self.weight, value_of(self.bias), inputs, self.dtypes)
 
         return self.run(inputs, quantized, lambda: nnx.ConvTranspose.__call__(self, inputs))
+
+    def operate(self, kernel: Any, bias: Any, inputs: jax.Array, dtypes: Dtypes) -> jax.Array:
+        """The layer with a given kernel and bias."""
+        options = {name: getattr(self, name) for name in ("strides", "padding", "kernel_dilation")}
+        return layers.conv_transpose(self.site, kernel, bias, self.leaves(), inputs, **options, dtypes=dtypes)
 
 
 class QuantEmbed(Quantized, nnx.Embed):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxquant.flax import nnx_walk
+from jaxquant.flax import nnx_folding, nnx_walk
 from jaxquant.flax.attention import QuantizedAttention
 from jaxquant.flax.nnx_layers import RETYPED, Quantized, layers_of
 from jaxquant.flax.nnx_variables import Codes, Scale, Step, beside, value_of
@@ -45,8 +45,14 @@ def prepare(
     decided = [(one, _rule(recipe, one)) for one in found]
     sites = {id(one.module): _site(recipe, one, rule) for one, rule in decided if _quantizes(one, rule)}
     _check_shared(found, sites)
+    norms = {id(one.module): _norm(clone, one, rule) for one, rule in decided if id(one.module) in sites and rule.fold}
     rows = [row for one, rule in decided for row in _rows(recipe, one, rule, sites.get(id(one.module)))]
-    _retype(found, sites)
+    _retype(found, sites, norms)
+    freeze = recipe.schedule and recipe.schedule.freeze_batch_norm
+    for one in found:
+        if id(one.module) in norms:
+            nnx_folding.attach(one.module, one.path, norms[id(one.module)], freeze)
+            rows = [_folded_row(row, one, norms[id(one.module)], found) for row in rows]
     reached = trace(clone, x, methods or {})
     return clone, Report(tuple(rows if reached is None else [_noted(row, reached, clone) for row in rows]))
 
@@ -111,7 +117,20 @@ def _check_shared(found: list[Found], sites: dict[int, LayerSpec]) -> None:
                 )
 
 
-def _retype(found: list[Found], sites: dict[int, LayerSpec]) -> None:
+def _norm(model: nnx.Module, one: Found, rule: Rule) -> nnx.BatchNorm | None:
+    """The batch norm that a rule folds into a layer."""
+    norm = nnx_walk.sibling(model, one.path, rule.fold)
+    channels = nnx_walk.expected_shape(one.module)[-1]
+    nnx_folding.check_norm(one.path, nnx_walk.KINDS[type(one.module)], channels, rule.fold, norm)
+    return norm
+
+
+def _folded_row(row: Row, one: Found, norm: nnx.Module, found: list[Found]) -> Row:
+    paths = next((other.paths for other in found if other.module is norm), [])
+    return Row(row.path, row.kind, "", "", f"folded into {one.path!r}") if row.path in paths else row
+
+
+def _retype(found: list[Found], sites: dict[int, LayerSpec], norms: dict[int, nnx.BatchNorm]) -> None:
     made: dict[int, dict[str, nnx.Variable]] = {}
     for one in found:
         site, module = sites.get(id(one.module)), one.module
@@ -122,19 +141,24 @@ def _retype(found: list[Found], sites: dict[int, LayerSpec]) -> None:
         else:
             kernel = _kernel(one)
             shared = made.setdefault(id(kernel), {})
-            for name, variable in _leaves(one, site, kernel, shared).items():
+            for name, variable in _leaves(one, site, kernel, shared, norms.get(id(module))).items():
                 setattr(module, name, variable)
-            module.site, module.path, module.mode, module.reached = site, one.path, "quantized", None
+            module.site, module.path, module.mode = site, one.path, "quantized"
+            module.reached = module.handoff = None
         object.__setattr__(module, "__class__", RETYPED[type(module)])
 
 
-def _leaves(one: Found, site: LayerSpec, kernel: nnx.Variable, shared: dict) -> dict[str, nnx.Variable]:
+def _leaves(
+    one: Found, site: LayerSpec, kernel: nnx.Variable, shared: dict, norm: nnx.BatchNorm | None
+) -> dict[str, nnx.Variable]:
     """The Variables that a site names; those of a tied kernel's quantizer are shared as it is."""
     expected = nnx_walk.expected_shape(one.module)
     stacked = kernel.ndim - len(expected)
     lead = tuple(kernel.shape[:stacked])
     if not shared and site.weight_names:
-        values = _started(site, value_of(kernel), stacked)
+        master = value_of(kernel)
+        master = master if norm is None else nnx_folding.folded(master, None, norm, stacked)[0]
+        values = _started(site, master, stacked)
         pairs = zip(site.weight_names, values, strict=True)
         shared.update({name: beside(kernel, Scale, value, stacked=stacked) for name, value in pairs})
     leaves = dict(shared) if site.weight_names else {}

@@ -91,6 +91,14 @@ def _walk(node: Any, path: str, inside: str, above: tuple[int, ...]) -> Iterator
         yield from _walk(child, f"{path}/{key}" if path else str(key), inside, (*above, id(node)))
 
 
+def sibling(model: nnx.Module, path: str, name: str) -> Any:
+    """The module of that name beside the one at that path, None where there is none."""
+    node: Any = model
+    for key in [*path.split("/")[:-1], name]:
+        node = {str(k): v for k, v in children(node)}.get(key)
+    return node
+
+
 def children(node: Any) -> list[tuple[Any, Any]]:
     """What a module, list or dict holds, but no Variables and arrays."""
     if isinstance(node, nnx.Variable):

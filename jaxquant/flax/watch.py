@@ -32,10 +32,10 @@ def observe(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.Arr
     return plain()
 
 
-def explain(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.Array:
-    """The layer on codes, with its error against the float layer on the same input."""
+def explain(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk, *, kernel: Any = None) -> jax.Array:
+    """The layer on codes, with its error against the float layer on the same input; `kernel`: the folded one."""
     y = quantized()
-    sums = measures.measure(layer.site, layer.weight, layer.leaves(), x, y, plain())
+    sums = measures.measure(layer.site, layer.weight if kernel is None else kernel, layer.leaves(), x, y, plain())
     set_value(layer.explained, measures.add(value_of(layer.explained), sums))
     return y
 
