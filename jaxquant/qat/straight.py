@@ -128,10 +128,12 @@ def _backward(layer: Layer, kept: tuple, cotangent: jax.Array) -> tuple:
 def _product_cotangents(layer: Layer, x: Side, q: QTensor, flowing: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The gradients of x̂ and ŵ.
 
-    Scales that leave the sum multiply the cotangent, not the operand: the codes of the forward pass serve again.
+    A factor multiplies the cotangent, or what comes out, and the codes of the forward pass serve again; one a channel
+    of the weight costs less on the weight, which is smaller than the cotangent of a batch.
     """
     factor = None if layer.inputs is None else layer.weight_factor(q)
-    w = Side(dequantize_tensor(q), None) if factor is None else Side(_as_float(weight_operand(q)), factor)
+    whole = factor is not None and factor.ndim == 0
+    w = Side(_as_float(weight_operand(q)), factor) if whole else Side(dequantize_tensor(q), None)
     to_x = jax.linear_transpose(lambda v: layer.product(v, w.values), x.values)
     to_weight = jax.linear_transpose(lambda v: layer.product(x.values, v), w.values)
     return _pulled(to_x, flowing, w.factor), _pulled(to_weight, flowing, x.factor)

@@ -1,0 +1,214 @@
+"""What is promised of whole models: sharded, resumed, batch by batch, in NumPy, and what a step costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as orbax
+import pytest
+from bits import assert_same
+from flax import nnx
+
+from jaxquant.flax import Lsq, Recipe, Rule, Schedule, linen_api, nnx_api
+from refquant import qat
+from refquant.qtensor import QTensor as Reference
+from tests.flax.linen_models import Stack, full_init, inputs
+
+X = inputs(8, 6, 8)
+LEARNED = Recipe(
+    Rule("**", weights="int4", inputs="int8:tensor", weight_estimator=Lsq(), input_estimator=Lsq()),
+    schedule=Schedule(start=2, freeze_scales=5),
+)
+
+
+def test_sharded_differential_every_layout_has_the_bits_of_one_device() -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(root / "tests" / "flax" / "sharded_training.py")],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={"PYTHONPATH": f"{root / 'tests'}:{root}", "PATH": "/usr/bin:/bin", "HOME": "/tmp"},
+        timeout=900,
+        check=False,
+    )
+    assert done.stdout == "same bits\n", done.stderr[-3000:]
+
+
+class Exact(nn.Module):
+    """A model with exact steps between its layers."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(nn.Conv(8, (3,), name="conv")(x))
+        x = x + nn.Dense(8, name="dense")(x)
+        return nn.Dense(3, name="head")(nn.max_pool(x, (2,), (2,)))
+
+
+def in_numpy(params: dict, x: np.ndarray, options: dict) -> np.ndarray:
+    """The same model by refquant alone, on the codes of the converted one."""
+
+    def layer(name: str) -> tuple:
+        leaf = params[name]
+        q = leaf["kernel"]
+        weight = Reference(np.asarray(q.codes), np.asarray(q.scale), None, q.spec)
+        given = {} if "inputs_scale" not in leaf else {"input_scale": np.asarray(leaf["inputs_scale"])}
+        return weight, np.asarray(leaf["bias"]), given
+
+    weight, bias, given = layer("conv")
+    x = np.maximum(qat.conv(x, weight, bias, inputs=options["conv"], **given), np.float32(0))
+    weight, bias, given = layer("dense")
+    x = x + qat.dense(x, weight, bias, inputs=options["dense"], **given)
+    pooled = np.maximum(x[:, 0::2], x[:, 1::2])
+    weight, bias, given = layer("head")
+    return qat.dense(pooled, weight, bias, inputs=options["dense"], **given)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_model_contract_differential_any_batch_any_context_and_numpy(static: bool) -> None:
+    rule = Rule(
+        "**",
+        weights="int4",
+        inputs="int8:tensor" if static else "int8:token",
+        input_scale="static" if static else "dynamic",
+    )
+    model = Exact()
+    qmodel = linen_api.Quantized(model, Recipe(rule))
+    params, _ = linen_api.prepare(qmodel, full_init(model, X), X)
+    if static:
+        params = linen_api.calibrate(qmodel, params, linen_api.observe(qmodel, params, X))
+    fixed = linen_api.convert(qmodel, params)
+    want = np.asarray(jax.jit(qmodel.apply)({"params": params}, X))
+    for tree in (params, fixed):
+        apply = lambda x, p=tree: qmodel.apply({"params": p}, x)  # noqa: E731
+        assert_same(np.asarray(apply(X)), want, call="eager")
+        assert_same(np.asarray(jax.jit(apply)(X)), want, call="weights as constants")
+        one = jax.jit(qmodel.apply)
+        assert_same(np.concatenate([one({"params": tree}, X[i : i + 1]) for i in range(8)]), want, call="batch 1")
+        stacked = jax.jit(jax.vmap(lambda x, p=tree: qmodel.apply({"params": p}, x[None])[0]))
+        assert_same(np.asarray(stacked(X)), want, call="vmap")
+    site = qmodel_inputs(rule)
+    assert_same(in_numpy(fixed, X, site), want, call="refquant")
+
+
+def qmodel_inputs(rule: Rule) -> dict:
+    from refquant.granularity import PerAxis, PerTensor, PerToken
+    from refquant.spec import QuantSpec
+
+    fmt = rule.inputs.fmt
+    if rule.inputs.grain == "tensor":
+        return {"conv": QuantSpec(fmt, PerTensor()), "dense": QuantSpec(fmt, PerTensor())}
+    return {"conv": QuantSpec(fmt, PerAxis(0)), "dense": QuantSpec(fmt, PerToken())}
+
+
+def trainer(qmodel: linen_api.Quantized, params: dict) -> tuple:
+    """A step function and the state it starts from; scales have their own learning rate."""
+    adam = {"weights": optax.adamw(3e-3), "scales": optax.adam(1e-3), "frozen": optax.set_to_zero()}
+    optimizer = optax.multi_transform(adam, linen_api.labels)
+
+    @jax.jit
+    def step(params: dict, state: object, x: jax.Array) -> tuple:
+        def loss(p: dict) -> jax.Array:
+            return ((qmodel.apply({"params": p}, x) - 1) ** 2).mean()
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(gradient, state, params)
+        return linen_api.advance(optax.apply_updates(params, updates)), state, value
+
+    return step, optimizer.init(params)
+
+
+def test_resume_property_the_bits_of_the_uninterrupted_run(tmp_path: Path) -> None:
+    model = Stack("scan")
+    qmodel = linen_api.Quantized(model, LEARNED)
+    params, _ = linen_api.prepare(qmodel, full_init(model, X), X)
+    params = linen_api.calibrate(qmodel, params, linen_api.observe(qmodel, params, X))
+    step, state = trainer(qmodel, params)
+    halfway = None
+    for number in range(8):
+        if number == 4:
+            with orbax.StandardCheckpointer() as saver:
+                saver.save(tmp_path / "half", {"params": params, "state": state})
+            halfway = {"params": params, "state": state}
+        params, state, _ = step(params, state, X)
+    assert step._cache_size() == 1  # neither the start of quantization nor the freeze of scales compiles anew
+    with orbax.StandardCheckpointer() as saver:
+        again = saver.restore(tmp_path / "half", jax.tree.map(jnp.zeros_like, halfway))
+    for _ in range(4):
+        again = dict(zip(("params", "state", "loss"), step(again["params"], again["state"], X), strict=True))
+    jax.tree.map(assert_same, (again["params"], again["state"]), (params, state))
+
+
+def test_schedule_property_starts_and_freezes_at_its_steps() -> None:
+    model = Stack("sequential")
+    qmodel = linen_api.Quantized(model, LEARNED)
+    params, _ = linen_api.prepare(qmodel, full_init(model, X), X)
+    params = linen_api.calibrate(qmodel, params, linen_api.observe(qmodel, params, X))
+    step, state = trainer(qmodel, params)
+    plain = jax.jit(lambda p: model.apply({"params": p}, X))
+    moved = []
+    for number in range(7):
+        same = np.array_equal(plain(params), jax.jit(qmodel.apply)({"params": params}, X))
+        assert same == (number < 2), number
+        before = params["head"]["kernel_scale"]
+        params, state, _ = step(params, state, X)
+        moved.append(bool((before != params["head"]["kernel_scale"]).any()))
+    assert moved[2:5] == [True, True, True]
+    gradient = jax.grad(lambda p: qmodel.apply({"params": p}, X).sum())(params)
+    assert not np.asarray(gradient["head"]["kernel_scale"]).any()
+
+
+def test_scales_property_weight_decay_of_another_group_leaves_them_alone() -> None:
+    """Plain AdamW drives learned scales to zero; in their own group they are as trained."""
+    model = Stack("sequential")
+    qmodel = linen_api.Quantized(model, LEARNED)
+    params, _ = linen_api.prepare(qmodel, full_init(model, X), X)
+    found = {label for label in jax.tree.leaves(linen_api.labels(params))}
+    assert found == {"weights", "scales", "frozen"}
+
+
+def test_step_property_costs_of_a_small_transformer() -> None:
+    """XLA's own count of bytes at most 1.15 times float's, scans stay scans, and the program stays short."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    try:
+        import qat as benchmark
+    finally:
+        sys.path.pop(0)
+    model = benchmark.Transformer()
+    tokens = jax.random.randint(jax.random.key(0), (16, 65), 0, benchmark.VOCABULARY)
+    params = model.init(jax.random.key(1), tokens[:, :-1])["params"]
+    plain = benchmark.Candidate(model.apply, params, tokens)
+    for scheme, lines in (("w4", 2.7), ("w8a8", 3.6)):
+        step = benchmark.Candidate(*benchmark.ours(model, params, tokens, *benchmark.SCHEMES[scheme]), tokens)
+        assert step.bytes <= 1.15 * plain.bytes, scheme
+        assert step.lines <= lines * plain.lines, scheme
+        assert step.temp <= 1.1 * plain.temp, scheme
+
+
+def test_two_models_property_never_disturb_each_other() -> None:
+    """Float, 2-bit and 8-bit of one NNX model, traced in any order through one module-level function."""
+    model = nnx.Linear(8, 4, rngs=nnx.Rngs(0))
+    models = [
+        model,
+        *(nnx_api.prepare(model, Recipe(Rule("**", weights=f"int{b}", inputs="int8:token")), X)[0] for b in (2, 8)),
+    ]
+    alone = [np.asarray(m(X)) for m in models]
+    assert not np.array_equal(alone[1], alone[2])
+    for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
+        for index in order:
+            if index:
+                assert_same(np.asarray(called(models[index], X)), alone[index])
+            else:
+                assert np.allclose(called(models[0], X), alone[0], atol=1e-5)
+
+
+@nnx.jit
+def called(model: nnx.Module, x: jax.Array) -> jax.Array:
+    return model(x)
