@@ -188,6 +188,8 @@ def quantize_and_judge(
       mask: see `fake_quantize_vjp`.
     Returns:
       (codes, int8: -1 inside, 0 outside), shape of x.
+
+    Spec: AFF-1..AFF-8, STE-2, STE-3 (specs/20-affine.md).  Class: exact.
     """
     plan, operands = _prepare("quantize", x, scale, zero_point, fmt, granularity, convention, CAST, mask)
     return _quantize_and_judge(plan, *operands)

@@ -61,7 +61,18 @@ def choose_scale(
 def scale_of(
     x: jax.Array, *, fmt: Format, granularity: Granularity, rule: ScaleRule
 ) -> tuple[jax.Array, jax.Array | None]:
-    """`choose_scale` of `range_of` in one program."""
+    """`choose_scale` of `range_of`, in one program.
+
+    Args:
+      x: float32, float16 or bfloat16, any shape.
+      fmt: the format the scale is for.
+      granularity: which elements share a scale.
+      rule: symmetric or not, which denominator, which storage.
+    Returns:
+      (scale, zero_point) as `choose_scale` gives them.
+
+    Spec: SCL-1..SCL-8 (specs/30-scales.md).  Class: exact.
+    """
     check_scale_rule("choose_scale", fmt, rule)
     shape = granularity.scale_shape(x.shape)
     return _scale_of(x, tile=granularity.tile(x.shape), shape=shape, fmt=fmt, rule=rule)
