@@ -67,6 +67,8 @@ def converted(layer: Layer, call: Thunk) -> Any:
         return quantized(layer)
     weight = layers.frozen_weight(layer.site, layer.kernel, state)
     layer.put(CONVERTED + layer.kind.kernel, boxed_codes(box, weight))
+    if layer.given is not None:
+        layer.put(CONVERTED + "bias", layer.given[1])
     if takes_codes(layer):
         for name, value in layers.frozen_inputs(layer.site, state).items():
             layer.put(CONVERTED + name, boxed_like(box, value))

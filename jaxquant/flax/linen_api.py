@@ -16,7 +16,8 @@ from jaxquant.flax import observers
 from jaxquant.flax.linen_acts import CONVERTED, calibrated, converted, explained, observed, prepared
 from jaxquant.flax.linen_quantized import Quantized
 from jaxquant.flax.linen_sites import LEAVES, Path
-from jaxquant.flax.linen_visit import Act, Call, Coverage, Frame, flat, framed, grown, is_abstract, merged
+from jaxquant.flax.linen_trees import Coverage, flat, is_abstract, merged
+from jaxquant.flax.linen_visit import Act, Call, Frame, framed, grown
 from jaxquant.flax.measures import Explanations, explanations
 from jaxquant.flax.report import Report
 from jaxquant.qtensor import QTensor
@@ -121,7 +122,7 @@ def calibrate(qmodel: Quantized, params: Any, stats: Any, *inputs: Any, **option
     seen = flat(stats)
     for path, found in seen.items():
         observers.check(found, "/".join(path[:-1]))
-    leaves, _ = _leaves(qmodel, calibrated, {"params": merged(params, seen)})
+    leaves, _ = _leaves(qmodel, calibrated, {"params": merged(params, seen)}, in_float=True)
     return merged(params, leaves)
 
 
@@ -238,9 +239,9 @@ def _remember(qmodel: Quantized, function: str, inputs: tuple, options: dict[str
         )
 
 
-def _leaves(qmodel: Quantized, act: Act, variables: Any) -> tuple[dict[Path, Any], Coverage]:
+def _leaves(qmodel: Quantized, act: Act, variables: Any, **options: Any) -> tuple[dict[Path, Any], Coverage]:
     """What an act puts, by runs with zeros whose results nobody computes, and what the runs came across."""
-    interceptor = qmodel.interceptor(act)
+    interceptor = qmodel.interceptor(act, **options)
     calls = tuple(call.unseen() for call in qmodel.seen.values())
 
     def traced(variables: Any) -> dict[Path, Any]:

@@ -27,7 +27,7 @@ def quantized(layer: Layer, call: Callable[[], Any] | None = None) -> Any:
 
 def options_of(layer: Layer) -> dict[str, Any]:
     """What every operation is given."""
-    return {"dtypes": Dtypes(layer.module.dtype, layer.module.param_dtype)}
+    return {"dtypes": layer.dtypes or Dtypes(layer.module.dtype, layer.module.param_dtype)}
 
 
 def site_of(layer: Layer) -> Any:

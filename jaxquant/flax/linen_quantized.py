@@ -10,9 +10,11 @@ from flax.core import bind
 from flax.core.scope import union_filters
 
 from jaxquant.flax.linen_acts import prepared
+from jaxquant.flax.linen_folding import Handoffs
 from jaxquant.flax.linen_layers import quantized
 from jaxquant.flax.linen_sites import FLAG
-from jaxquant.flax.linen_visit import Act, Call, Interceptor, bound_to, grown, merged, run
+from jaxquant.flax.linen_trees import merged
+from jaxquant.flax.linen_visit import Act, Call, Interceptor, bound_to, grown, run
 from jaxquant.flax.recipe import Recipe
 
 
@@ -110,7 +112,9 @@ class Quantized:
 
     def interceptor(self, act: Act, **options: Any) -> Interceptor:
         """A new interceptor for one run of this model."""
-        return Interceptor(self.recipe, f"{act.__name__} {self.recipe!r}", act, **options)
+        freeze = None if self.recipe.schedule is None else self.recipe.schedule.freeze_batch_norm
+        handoffs = Handoffs(act is quantized, freeze)
+        return Interceptor(self.recipe, f"{act.__name__} {self.recipe!r}", act, handoffs=handoffs, **options)
 
     def remember(self, call: Call, *, replace: bool = True) -> None:
         """Keep the shapes of a call, so that later functions need not be told them."""

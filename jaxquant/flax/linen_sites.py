@@ -67,6 +67,9 @@ class Layer:
       args: of the call.
       kwargs: likewise.
       note: told every (path, name) that is put.
+      fold: the name of the batch norm behind it that is folded into it.
+      given: kernel and bias in place of its own.
+      dtypes: in place of its own.
     """
 
     module: nn.Module
@@ -76,6 +79,9 @@ class Layer:
     args: tuple
     kwargs: dict
     note: Callable[[Path], None] = field(repr=False)
+    fold: str | None = None
+    given: tuple | None = None
+    dtypes: Any = None
 
     @property
     def path(self) -> str:
@@ -90,7 +96,7 @@ class Layer:
     @property
     def kernel(self) -> Any:
         """The master kernel or a QTensor."""
-        return meta.unbox(self.boxed_kernel)
+        return meta.unbox(self.boxed_kernel) if self.given is None else self.given[0]
 
     @property
     def boxed_kernel(self) -> Any:
@@ -100,7 +106,10 @@ class Layer:
     @property
     def bias(self) -> Any:
         """The bias, None where the layer has none."""
-        return self.get("bias") if getattr(self.module, "use_bias", False) else None
+        if self.given is not None:
+            return self.given[1]
+        own = getattr(self.module, "use_bias", False) or (self.fold and isinstance(self.boxed_kernel, QTensor))
+        return self.get("bias") if own else None
 
     @property
     def subscripts(self) -> str:
@@ -142,7 +151,9 @@ def layer_at(recipe: Recipe, module: nn.Module, method: str, args: tuple, kwargs
     if kernel is None:
         return None
     shape, path = meta.unbox(kernel).shape, "/".join(module.path)
-    call = Layer(module, kind, None, method, args, kwargs, note)
+    if rule.fold and kind.name not in ("linear", "conv", "conv_transpose"):
+        raise ValueError(f"layer {path!r}: fold for a {kind.name} layer, need linear, conv or conv_transpose")
+    call = Layer(module, kind, None, method, args, kwargs, note, rule.fold)
     site = resolve(rule, kind.name, shape, summed=_summed(call), path=path, schedule=recipe.schedule)
     return replace(call, site=site)
 

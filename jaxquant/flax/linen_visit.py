@@ -8,60 +8,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import traverse_util
-from flax.core import DenyList, FrozenDict, Scope, apply, freeze, unfreeze
+from flax.core import DenyList, Scope, apply
 
 from jaxquant.flax.linen_attention import ATTENTIONS, attending, attention_place, attention_rows, attention_site
+from jaxquant.flax.linen_folding import Handoff, Handoffs
 from jaxquant.flax.linen_sites import FLAG, KINDS, Layer, Path, layer_at, left_alone, place_of, row_of, rule_of
-from jaxquant.flax.recipe import Place, Recipe
-from jaxquant.flax.report import Report, Row
-from jaxquant.flax.rule import Rule
+from jaxquant.flax.linen_trees import Coverage, flat
+from jaxquant.flax.recipe import Recipe
+from jaxquant.flax.report import Row
+from jaxquant.qtensor import QTensor
 
 #: What becomes of a layer's call: given the layer and its own float operation.
 Act = Callable[[Layer, Callable[[], Any]], Any]
 
 #: nn.Dropout in a run whose values nobody sees.
 UNSEEN_RNGS = ("dropout",)
-
-
-@dataclass
-class Coverage:
-    """What a run came across.
-
-    Attributes:
-      rows: of layers and attentions, by path.
-      places: what rules can speak of, by path.
-      modules: the module at every path, the innermost of those that share one.
-      grown: every parameter that was put.
-      reasons: why modules that are no layers stay in float.
-    """
-
-    rows: dict[str, Row] = field(default_factory=dict)
-    places: dict[str, Place] = field(default_factory=dict)
-    modules: dict[str, nn.Module] = field(default_factory=dict)
-    grown: set[Path] = field(default_factory=set)
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def check(self, recipe: Recipe, params: Any) -> Report:
-        """The report, with a row for every module that has parameters.
-
-        Raises:
-          ValueError: a rule decides about nothing.
-        """
-        owners = dict.fromkeys("/".join(path[:-1]) for path in flat(params))
-        left = [path for path in owners if path not in self.rows]
-        others = [Place(path, self.modules.get(path), covered=False) for path in left if path not in self.places]
-        recipe.check([*self.places.values(), *others])
-        kept = {place.path: recipe.rule_for(place) for place in others}
-        rows = {path: self._left(recipe, path, kept.get(path)) for path in left}
-        return Report(tuple(row for _, row in sorted({**self.rows, **rows}.items())))
-
-    def _left(self, recipe: Recipe, path: str, rule: Rule | None) -> Row:
-        module = self.modules.get(path)
-        if module is None:
-            return Row(path, "?", "", "", "not run: name the method that uses it in methods")
-        why = recipe.why(rule) if rule else self.reasons.get(path, left_alone(module))
-        return Row(path, type(module).__name__, "", "", why or "not a layer that can run on codes")
 
 
 @dataclass
@@ -75,6 +36,7 @@ class Interceptor:
       coverage: what it came across.
       cells: recurrent cells that are running.
       in_float: whether the model runs in float meanwhile.
+      handoffs: layers that wait for the batch norms folded into them.
       capture: whose results are sown as intermediates: (module, method) -> bool; None: nothing.
     """
 
@@ -85,6 +47,7 @@ class Interceptor:
     cells: int = 0
     in_float: bool = False
     capture: Callable[[nn.Module, str], bool] | None = None
+    handoffs: Handoffs = field(default_factory=Handoffs)
 
     def __call__(self, call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         """nn.intercept_methods calls this around every method of every module."""
@@ -107,8 +70,23 @@ class Interceptor:
                 return call(*args, **kwargs)
         if type(module) in ATTENTIONS and context.method_name == "__call__" and not self.cells:
             return self._attention(module, lambda: call(*args, **kwargs))
+        if type(module) is nn.BatchNorm and context.method_name == "__call__":
+            given = self.handoffs.take(module, args[0] if args else None)
+            if given is not None:
+                self._folded(module, given)
+                return self.handoffs.run(self.act, given, module, call, args, kwargs)
         layer = self._layer(module, context.method_name, args, kwargs)
-        return call(*args, **kwargs) if layer is None else self.act(layer, lambda: call(*args, **kwargs))
+        return call(*args, **kwargs) if layer is None else self._run(layer, lambda: call(*args, **kwargs))
+
+    def _run(self, layer: Layer, plain: Callable[[], Any]) -> Any:
+        if layer.fold is None or self.in_float or layer.module.is_initializing():
+            return self.act(layer, plain)
+        converted = isinstance(layer.boxed_kernel, QTensor)
+        return self.handoffs.leave(layer, self.act(layer, plain) if converted else plain())
+
+    def _folded(self, norm: nn.Module, given: Handoff) -> None:
+        path = "/".join(norm.path)
+        self.coverage.rows[path] = Row(path, type(norm).__name__, "", "", f"folded into {given.layer.path!r}")
 
     def _attention(self, module: nn.Module, call: Callable[[], Any]) -> Any:
         path, site = "/".join(module.path), attention_site(self.recipe, module)
@@ -223,7 +201,9 @@ def run(model: nn.Module, interceptor: Interceptor, variables: Any, call: Call, 
 
     def scoped(scope: Scope, args: tuple, kwargs: Mapping[str, Any]) -> Any:
         with nn.intercept_methods(interceptor):
-            return function(bound_to(model, scope), call.method)(*args, **kwargs)
+            y = function(bound_to(model, scope), call.method)(*args, **kwargs)
+        interceptor.handoffs.check()
+        return y
 
     applied = apply(scoped, mutable=mutable, flags={FLAG: interceptor.token})
     return applied(variables, call.args, call.kwargs, rngs=call.rngs)
@@ -259,25 +239,8 @@ def _shared_over_time() -> Any:
             raise
         raise ValueError(
             "a layer inside nn.scan with variable_broadcast='params' can be neither observed nor explained, need "
-            "dynamic input scales or a rule that keeps it (what its steps see cannot stand beside parameters they share)"
+            "dynamic input scales or a rule that keeps it (what its steps see has no place beside what they share)"
         ) from error
-
-
-def merged(params: Any, leaves: Mapping[Path, Any], without: Callable[[Path], bool] = lambda path: False) -> Any:
-    """The tree with leaves set, the others the same objects; of the class of the tree (dict or FrozenDict)."""
-    kept = {path: leaf for path, leaf in flat(params).items() if not without(path)}
-    tree = traverse_util.unflatten_dict({**kept, **leaves})
-    return freeze(tree) if isinstance(params, FrozenDict) else tree
-
-
-def is_abstract(tree: Any) -> bool:
-    """Whether any leaf is a shape without values."""
-    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))
-
-
-def flat(params: Any) -> dict[Path, Any]:
-    """The leaves of a tree of dicts by path; boxes, QTensors and statistics are leaves."""
-    return traverse_util.flatten_dict(unfreeze(params), keep_empty_nodes=True)
 
 
 def _is_array(leaf: Any) -> bool:
