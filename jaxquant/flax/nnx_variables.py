@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 AXES = ("out_sharding", "sharding_names", "sharding")
 
@@ -54,19 +55,23 @@ def beside(kernel: nnx.Variable, kind: type[nnx.Variable], value: Any, *, stacke
     """
     metadata = dict(kernel.get_metadata())
     shape = tuple(value_of(kernel).shape)
-    sizes = {tuple(leaf.shape) for leaf in jax.tree.leaves(value)}
+    shapes = [tuple(leaf.shape) for leaf in jax.tree.leaves(value)]
     for key in AXES:
-        if isinstance(metadata.get(key), tuple) and len(metadata[key]) == len(shape):
-            names = {_kept(metadata[key], shape, own, stacked) for own in sizes}
-            metadata[key] = names.pop() if len(names) == 1 else None
-            if metadata[key] is None:
-                del metadata[key]
+        if metadata.get(key) is not None:
+            kept = [_kept(metadata[key], shape, own, stacked) for own in shapes]
+            metadata[key] = kept[0]
+            if any(other != kept[0] for other in kept):
+                del metadata[key]  # codes and scales differ: the arrays themselves say how they are sharded
     return kind.from_metadata(value, metadata)
 
 
-def _kept(names: tuple, shape: tuple[int, ...], own: tuple[int, ...], stacked: int) -> tuple:
+def _kept(names: Any, shape: tuple[int, ...], own: tuple[int, ...], stacked: int) -> Any:
     """The names of a value of shape `own`, whose axes are the kernel's or, per tensor, only the stacked ones."""
+    if isinstance(names, NamedSharding):
+        return NamedSharding(names.mesh, _kept(names.spec, shape, own, stacked))
+    every = (*names, *[None] * (len(shape) - len(names)))
     if len(own) != len(shape):
-        return tuple(names[: min(stacked, len(own))])
-    kept = [name if mine == size else None for name, mine, size in zip(names, own, shape, strict=True)]
-    return type(names)(*kept) if hasattr(names, "_normalized_spec") else tuple(kept)
+        kept = every[: min(stacked, len(own))]
+    else:
+        kept = tuple(name if mine == size else None for name, mine, size in zip(every, own, shape, strict=True))
+    return PartitionSpec(*kept) if isinstance(names, PartitionSpec) else kept

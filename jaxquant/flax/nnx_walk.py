@@ -104,7 +104,8 @@ def children(node: Any) -> list[tuple[Any, Any]]:
     if isinstance(node, nnx.Variable):
         return []
     if isinstance(node, nnx.Module | nnx.Object):
-        return [(k, v) for k, v in sorted(vars(node).items(), key=_natural) if not k.startswith("_pytree")]
+        own = [(str(k), v) for k, v in vars(node).items()]  # a List of Flax 0.12.0 has ints
+        return [(k, v) for k, v in sorted(own, key=_natural) if not k.startswith("_pytree")]
     if isinstance(node, dict):
         return list(node.items())
     if isinstance(node, list | tuple):
@@ -124,7 +125,7 @@ def _own_params(module: nnx.Module) -> bool:
 def variables(module: nnx.Module) -> list[tuple[str, nnx.Variable]]:
     """The Variables that a module holds itself, also in plain lists and dicts."""
     found = []
-    stack = [(str(k), v) for k, v in vars(module).items() if not k.startswith("_pytree")]
+    stack = [(str(k), v) for k, v in vars(module).items() if not str(k).startswith("_pytree")]
     while stack:
         key, value = stack.pop()
         if isinstance(value, nnx.Variable):
