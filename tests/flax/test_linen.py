@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from bits import assert_same
 from flax import linen as nn
-from tests.flax.linen_models import STACKS, Stack, Tied, Zoo, full_init, inputs
 
 from jaxquant.flax import Lsq, LsqPlus, Pact, Recipe, Rule, Schedule, linen_api
 from jaxquant.flax.linen_api import Quantized
 from jaxquant.qtensor import QTensor
+from tests.flax.linen_models import STACKS, Stack, Tied, Zoo, full_init, inputs
 
 X = inputs(4, 6, 8)
 STATIC = {"input_scale": "static"}

@@ -1,0 +1,60 @@
+"""One life in Linen and in NNX: prepared, calibrated, trained, explained, converted, with each other's bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from bits import assert_same
+
+from jaxquant.flax import Lsq, Pact, Recipe, Rule, Schedule
+from tests.flax.api_support import APIS, api  # noqa: F401
+from tests.flax.linen_models import inputs
+
+X = inputs(4, 6, 8)
+LEARNED = Recipe(
+    Rule("general", weights="int3", inputs="int8:tensor", input_scale="static", calibration="percentile"),
+    Rule("einsum", weights="int8", inputs="uint8:tensor:asym", input_estimator=Pact()),
+    Rule("**", weights="int4", inputs="int8:tensor", weight_estimator=Lsq(), input_estimator=Lsq()),
+    schedule=Schedule(start=1),
+)
+
+
+def same_tree(got: Any, want: Any) -> None:
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    jax.tree.map(assert_same, got, want)
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[tuple[str, str], Any]:
+    """What the APIs gave, to be compared at the end."""
+    return {}
+
+
+def test_learned_differential_converted_is_trained(api: Any, results: dict) -> None:  # noqa: F811
+    floats = api.float_model("Zoo", X)
+    trial = api.prepare(floats, LEARNED, X).calibrated(X, X / 2)
+    leaves, before = trial.leaves(), floats.leaves()
+    for path, value in before.items():
+        assert_same(leaves[path], value)
+    trial = trial.advanced()
+    want = trial.run(X)
+    same_tree(trial.converted().run(X), want)
+    gradients = trial.gradients(X)
+    assert all(np.isfinite(np.asarray(g)).all() for g in gradients.values())
+    assert np.any(gradients["dense/kernel_scale"]) and np.any(gradients["einsum/inputs_scale"])
+    rows = {row.path: row.error for row in trial.explain(X)}
+    assert set(rows) == {name.partition("/")[0] for name in before} and max(rows.values()) < 0.5
+    results[api.name, "learned"] = want
+    results[api.name, "gradients"] = {k: gradients[k] for k in sorted(before)}
+
+
+def test_apis_differential_give_each_others_bits(results: dict) -> None:
+    names = {key for _, key in results}
+    if len(results) < 2 * len(names) or not names:
+        pytest.skip("needs the other tests of this file")
+    first, second = (one.name for one in APIS)
+    for key in sorted(names):
+        same_tree(results[first, key], results[second, key])
