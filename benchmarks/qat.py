@@ -22,7 +22,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -150,7 +149,9 @@ def main() -> int:
             f"{ratios['temp']:8.2f}{ratios['lines']:8.2f}"
         )
     plain = found["float"]
-    print(f"float: {plain['milliseconds']:.1f} ms a step, compiled in {plain['compile']:.1f} s, {plain['lines']:.0f} lines")
+    print(
+        f"float: {plain['milliseconds']:.1f} ms a step, {plain['compile']:.1f} s to compile, {plain['lines']:.0f} lines"
+    )
     if options.json:
         with atomic_path(options.json, overwrite=True) as path:
             path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,170 @@
+"""One suite for both APIs: every kind of layer by every scheme, in Linen, in NNX and in NumPy, has the same bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bits import assert_same
+from flax import nnx
+
+from jaxquant.flax import Lsq, LsqPlus, Pact, Recipe, Rule, linen_api, nnx_api
+from jaxquant.flax.site import LayerSpec, resolve
+from refquant import qat
+from refquant.estimators import Ste
+from tests.flax import linen_models, nnx_models
+from tests.flax.linen_models import full_init, inputs
+
+X = inputs(4, 6, 8)
+GRID = X.reshape(4, 6, 4, 2)
+IDS = np.arange(6).reshape(2, 3) * 3 - 4
+STATIC = {"input_scale": "static"}
+SCHEMES = {
+    "int8 token": {"weights": "int8", "inputs": "int8:token"},
+    "int4 token": {"weights": "int4", "inputs": "int8:token"},
+    "int3 per tensor": {"weights": "int3:tensor", "inputs": "int8:tensor"},
+    "int2 token": {"weights": "int2", "inputs": "int8:token"},
+    "w4a8 static": {"weights": "int4", "inputs": "int8:tensor", **STATIC},
+    "w8a8 static asymmetric": {"weights": "int8:channel:asym", "inputs": "uint8:tensor:asym", **STATIC},
+    "w4a4 asymmetric token": {"weights": "int4:asym", "inputs": "uint4:token:asym"},
+    "float16 scales": {"weights": "int4:channel:sf16", "inputs": "int8:token:sf16"},
+    "lsq": {"weights": "int4", "inputs": "int8:tensor", "weight_estimator": Lsq(), "input_estimator": Lsq()},
+    "lsq plus": {
+        "weights": "int3:asym", "inputs": "uint8:tensor:asym", "weight_estimator": LsqPlus(),
+        "input_estimator": LsqPlus(),
+    },
+    "pact": {"weights": "int8", "inputs": "uint8:tensor:asym", "input_estimator": Pact()},
+    "nf4": {"weights": "nf4"},
+    "e4m3fn": {"weights": "e4m3fn"},
+}  # fmt: skip
+#: kind -> (what refquant runs, on what, further arguments, the shape that the bias takes)
+KINDS: dict[str, tuple] = {
+    "dense": (qat.dense, X, {}, None),
+    "general": (qat.einsum, X, {"subscripts": "abc,bcde->ade"}, None),
+    "batched": (qat.einsum, X, {"subscripts": "abc,acd->abd"}, (4, 1, 3)),
+    "einsum": (qat.einsum, X, {"subscripts": "abd,dhe->abhe"}, None),
+    "conv": (qat.conv, X, {"strides": 2, "padding": ((2, 0),)}, None),
+    "dilated": (qat.conv, GRID, {"kernel_dilation": 2}, None),
+    "depthwise": (
+        qat.conv, np.pad(X, [(0, 0), (1, 1), (0, 0)], mode="wrap"), {"padding": 0, "feature_group_count": 8}, None,
+    ),
+    "transposed": (qat.conv, GRID, {"input_dilation": (2, 1), "padding": ((2, 1), (1, 0))}, None),
+    "embed": (qat.embed, IDS, {}, None),
+}  # fmt: skip
+FLAX_KIND = {
+    "dense": "linear", "general": "general", "batched": "general", "einsum": "einsum", "embed": "embed",
+    "transposed": "conv_transpose",
+}  # fmt: skip
+SUMMED = {"general": (0, 1), "batched": (1,), "einsum": (0,)}
+SUMMED_OF_X = {"general": (1, 2)}
+
+
+class Linen:
+    """The Zoo in Linen."""
+
+    def __init__(self, recipe: Recipe, dtype: Any):
+        model = linen_models.Zoo(dtype)
+        self.model = linen_api.Quantized(model, recipe)
+        self.params, self.report = linen_api.prepare(self.model, full_init(linen_models.Zoo(), X), X)
+        self.params = linen_api.calibrate(self.model, self.params, linen_api.observe(self.model, self.params, X))
+
+    def __call__(self) -> dict:
+        return jax.jit(self.model.apply)({"params": self.params}, X)
+
+    def converted(self) -> dict:
+        return jax.jit(self.model.apply)({"params": linen_api.convert(self.model, self.params)}, X)
+
+
+class Nnx:
+    """The Zoo in NNX, with the parameters of the one in Linen."""
+
+    def __init__(self, recipe: Recipe, dtype: Any):
+        model = nnx_models.Zoo(dtype)
+        floats = full_init(linen_models.Zoo(), X)
+        for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+            variable[...] = floats[path[0]][path[1]].reshape(variable.shape)
+        self.model, self.report = nnx_api.prepare(model, recipe, X)
+        nnx_api.observe(self.model, X)
+        nnx_api.calibrate(self.model)
+
+    def __call__(self) -> dict:
+        return nnx.jit(lambda m, x: m(x))(self.model, X)
+
+    def converted(self) -> dict:
+        return nnx.jit(lambda m, x: m(x))(nnx_api.convert(self.model), X)
+
+
+def recipe(turn: int) -> Recipe:
+    """Every kind by another scheme; over all turns every kind meets every scheme."""
+    names = list(SCHEMES)
+    return Recipe(*[Rule(kind, **SCHEMES[names[(i + turn) % len(names)]]) for i, kind in enumerate(KINDS)])
+
+
+def in_numpy(kind: str, site: LayerSpec, leaves: dict, dtype: str) -> dict[str, np.ndarray]:
+    """What refquant gives for a layer; nothing where its product is a float one (LAY-7)."""
+    function, x, options, bias_shape = KINDS[kind]
+    options = dict(options)
+    subscripts = (options.pop("subscripts"),) if "subscripts" in options else ()
+    learned = tuple(np.asarray(leaves[name]) for name in site.weight_names)
+    values = np.asarray(leaves.get("kernel", leaves.get("embedding")))
+    weight = qat.Trained(values, learned, spec=site.weights, estimator=site.weight_estimator)
+    if kind == "embed":
+        found = {"rows": qat.embed(x, weight, dtype=dtype)}
+        return found | (
+            {} if site.inputs is None else {"attended": run(qat.attend, X, weight, None, site, leaves, dtype, (2,))}
+        )
+    if site.inputs is None:
+        return {}
+    bias = np.asarray(leaves["bias"])
+    bias = bias if bias_shape is None else bias.reshape(bias_shape)
+    summed = SUMMED_OF_X.get(kind, (x.ndim - 1,) if function is not qat.conv else tuple(range(1, x.ndim)))
+    return {kind: run(function, x, weight, bias, site, leaves, dtype, summed, *subscripts, **options)}
+
+
+def run(
+    function: Any, x: Any, weight: Any, bias: Any, site: LayerSpec, leaves: dict, dtype: str, summed: tuple,
+    *first: str, **options: Any,
+) -> np.ndarray:  # fmt: skip
+    given = dict(
+        zip(("input_scale", "input_zero_point"), (np.asarray(leaves[n]) for n in site.input_names), strict=False)
+    )
+    if "inputs_zero_point" in site.input_names:
+        given["input_zero_point"] = given["input_zero_point"].astype(np.int32)
+    estimator = {} if isinstance(site.input_estimator, Ste) else {"input_estimator": site.input_estimator}
+    inputs = site.inputs_for(x.ndim, summed)
+    return function(*first, x, weight, bias, inputs=inputs, dtype=dtype, **given, **estimator, **options)
+
+
+@pytest.mark.parametrize("turn", range(len(SCHEMES)))
+def test_linen_nnx_and_numpy_differential(turn: int) -> None:
+    """Prepared, calibrated and run under jit; the converted models too."""
+    given, dtype = recipe(turn), [None, jnp.bfloat16][turn % 2]
+    linen, model = Linen(given, dtype), Nnx(given, dtype)
+    got, want = model(), linen()
+    right: dict[str, np.ndarray] = {}
+    for kind, rule in zip(KINDS, given.rules, strict=True):
+        leaves = linen.params[kind]
+        kernel = leaves.get("kernel", leaves.get("embedding"))
+        site = resolve(rule, FLAX_KIND.get(kind, "conv"), kernel.shape, summed=SUMMED.get(kind))
+        right |= in_numpy(kind, site, leaves, "float32" if dtype is None else "bfloat16")
+    assert len(right) >= 6
+    for name, value in right.items():
+        assert_same(np.asarray(want[name]), value, call=f"Linen {name}")
+        assert_same(np.asarray(got[name]), value, call=f"NNX {name}")
+    if turn % 3 == 0:
+        for name, value in linen.converted().items():
+            assert_same(np.asarray(value), np.asarray(want[name]), call=f"Linen converted {name}")
+        for name, value in model.converted().items():
+            assert_same(np.asarray(value), np.asarray(got[name]), call=f"NNX converted {name}")
+
+
+def test_every_kind_meets_every_scheme() -> None:
+    met = {(kind, turn_scheme(kind, turn)) for turn in range(len(SCHEMES)) for kind in KINDS}
+    assert met == {(kind, scheme) for kind in KINDS for scheme in SCHEMES}
+
+
+def turn_scheme(kind: str, turn: int) -> str:
+    return list(SCHEMES)[(list(KINDS).index(kind) + turn) % len(SCHEMES)]
