@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from jaxquant.flax.rule import Quantizer, Rule, learned
 from refquant.estimators import Estimator, Lsq, LsqPlus, Pact, Ste
@@ -150,8 +150,11 @@ def spec_text(spec: QuantSpec) -> str:
 
 
 def estimator_text(estimator: Estimator) -> str:
-    """An estimator in a report; nothing for the plain one."""
-    return "" if estimator == Ste() else f" {estimator!r}"
+    """An estimator in a report, with what differs from its defaults; nothing for the plain one."""
+    if estimator == Ste():
+        return ""
+    given = [f"{f.name}={v!r}" for f in fields(estimator) if (v := getattr(estimator, f.name)) != f.default]
+    return f" {type(estimator).__name__}({', '.join(given)})"
 
 
 def _spec(name: str, quantizer: Quantizer, grain: Granularity) -> QuantSpec:
