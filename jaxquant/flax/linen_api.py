@@ -2,6 +2,23 @@
 
 Everything that a layer needs stands beside its kernel in "params": kernel_scale, kernel_offset, inputs_scale,
 inputs_zero_point, inputs_offset, step.  A converted layer has a QTensor where its kernel was.
+
+Example:
+  >>> import jax, jax.numpy as jnp
+  >>> from flax import linen as nn
+  >>> from jaxquant.flax import Recipe, Rule, linen_api
+  >>> x = jnp.ones((3, 4))
+  >>> params = nn.Dense(2).init(jax.random.key(0), x)["params"]
+  >>> qmodel = linen_api.Quantized(nn.Dense(2), Recipe(Rule("**", weights="int4", inputs="int8:token")))
+  >>> params, report = linen_api.prepare(qmodel, params, x)
+  >>> print(report)
+  path  kind   weights     inputs              why
+  ----  -----  ----------  ------------------  ------------
+  .     Dense  int4:axis1  int8:token dynamic  rule 1: '**'
+  >>> iparams = linen_api.convert(qmodel, params)
+  >>> same = qmodel.apply({"params": iparams}, x) == qmodel.apply({"params": params}, x)
+  >>> bool(same.all()), iparams["kernel"].codes.dtype
+  (True, dtype('int8'))
 """
 
 from collections.abc import Mapping

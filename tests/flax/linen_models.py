@@ -123,4 +123,5 @@ class Tied(nn.Module):
 
 def full_init(model: nn.Module, *args: Any, **options: Any) -> Any:
     """Float parameters with near-boundary kernels; nothing is compiled."""
-    return near_boundary(jax.eval_shape(lambda: model.init(jax.random.key(0), *args, **options))["params"])
+    shapes = jax.eval_shape(lambda *args: model.init(jax.random.key(0), *args, **options), *args)
+    return near_boundary(shapes["params"])
