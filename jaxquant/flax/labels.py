@@ -25,7 +25,7 @@ def labels(params: Any) -> Any:
       >>> groups = {"weights": optax.adamw(1e-3), "scales": optax.adam(1e-4), "frozen": optax.set_to_zero()}
       >>> optimizer = nnx.Optimizer(qmodel, optax.multi_transform(groups, nnx_api.labels), wrt=nnx.Param)
       >>> grads = nnx.grad(lambda m: jnp.sum(m(jnp.ones((3, 4))) ** 2))(qmodel)
-      >>> optimizer.update(qmodel, grads)
+      >>> _ = optimizer.update(qmodel, grads)
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: _label(path), params)
 

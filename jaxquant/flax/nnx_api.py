@@ -31,7 +31,8 @@ from jaxquant.flax.nnx_prepare import prepare
 from jaxquant.flax.nnx_variables import Codes, Explained, Observed, Scale, Step, set_value, value_of
 
 __all__ = [
-    "Codes", "Observed", "Scale", "Step", "advance", "calibrate", "convert", "explain", "labels", "observe", "prepare",
+    "Codes", "Observed", "Scale", "Step", "advance", "calibrate", "check_optimizer", "convert", "explain", "labels",
+    "observe", "prepare",
 ]  # fmt: skip
 
 
@@ -100,6 +101,30 @@ def advance(model: nnx.Module) -> None:
     for layer in layers_of(model):
         if hasattr(layer, "step"):
             layer.step[...] = layer.step[...] + jnp.float32(1)
+
+
+def check_optimizer(optimizer: nnx.Optimizer, model: nnx.Module) -> None:
+    """Refuse an optimizer whose state is not that of the model's parameters.
+
+    Args:
+      optimizer: made with `wrt`, as nnx.Optimizer keeps it.
+      model: from `prepare`.
+    Raises:
+      ValueError: it was made before `prepare`, or of a model with another recipe.
+    """
+    graph, state = nnx.split((optimizer, model))
+
+    def update(state: nnx.State) -> None:
+        own, params = nnx.merge(graph, state)
+        own.update(params, nnx.state(params, own.wrt))
+
+    try:
+        jax.eval_shape(update, state)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(
+            "check_optimizer: the optimizer's state does not fit the model's parameters, need one made after prepare "
+            f"(learned scales are parameters too): {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _masters(function: str, model: nnx.Module) -> list[Any]:

@@ -9,7 +9,7 @@ from flax import nnx
 
 from jaxquant.flax import layers, nnx_folding
 from jaxquant.flax.nnx_layers import layers_of
-from jaxquant.flax.nnx_variables import Codes, beside, value_of
+from jaxquant.flax.nnx_variables import Codes, beside, leaves_of, value_of
 from jaxquant.flax.nnx_walk import KINDS, expected_shape
 from jaxquant.flax.site import LayerSpec
 
@@ -51,7 +51,7 @@ def check_scales(function: str, layer: Any) -> None:
     Raises:
       ValueError: see above.
     """
-    for name, value in layer.leaves().items():
+    for name, value in leaves_of(layer).items():
         if name in ("step", "inputs_zero_point", "kernel_offset", "inputs_offset") or _unknown(value):
             continue
         numbers = np.asarray(value)
@@ -70,7 +70,7 @@ def _unknown(value: Any) -> bool:
 
 
 def _convert(layer: Any, made: dict[int, nnx.Variable], norm: nnx_folding.QuantBatchNorm | None) -> None:
-    site, state, stacked = layer.site, layer.leaves(), stacked_axes(layer)
+    site, state, stacked = layer.site, leaves_of(layer), stacked_axes(layer)
     kernel = getattr(layer, layer.kernel_name)
     master = value_of(kernel) if norm is None else _absorb(layer, norm, stacked)
     if id(kernel) not in made:

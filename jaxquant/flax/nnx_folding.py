@@ -14,6 +14,7 @@ from flax import nnx
 
 from jaxquant.flax import watch
 from jaxquant.flax.layers import Dtypes
+from jaxquant.flax.nnx_layers import operate
 from jaxquant.flax.nnx_variables import value_of
 from jaxquant.qat import folding
 
@@ -90,43 +91,46 @@ class QuantBatchNorm(nnx.BatchNorm):
             )
         if given.layer is None:
             return nnx.BatchNorm.__call__(self, x, use_running_average, mask=mask)
-        return self._running(given) if running else self._training(given, mask)
+        return _running(self, given) if running else _training(self, given, mask)
 
-    def _running(self, given: Handoff) -> jax.Array:
-        layer = given.layer
-        kernel, bias = folded(layer.weight, value_of(layer.bias), self)
 
-        def quantized() -> jax.Array:
-            return layer.operate(kernel, bias, given.inputs, self.dtypes(layer, given.inputs))
+def _running(norm: QuantBatchNorm, given: Handoff) -> jax.Array:
+    layer = given.layer
+    kernel, bias = folded(layer.weight, value_of(layer.bias), norm)
 
-        def plain() -> jax.Array:
-            return nnx.BatchNorm.__call__(self, given.plain(), True)
+    def quantized() -> jax.Array:
+        return operate(layer, kernel, bias, given.inputs, _dtypes(norm, layer, given.inputs))
 
-        if layer.mode == "explain":
-            return watch.explain(layer, given.inputs, quantized, plain, kernel=kernel)
-        return quantized()
+    def plain() -> jax.Array:
+        return nnx.BatchNorm.__call__(norm, given.plain(), True)
 
-    def _training(self, given: Handoff, mask: Any) -> jax.Array:
-        """The layer by the folded codes, unfolded again in float, then the norm by the batch."""
-        layer, before = given.layer, (self.mean[...], self.var[...])
-        still = self._running(given) if self.freeze is not None else None
-        kernel, _ = folded(layer.weight, None, self)
-        y = layer.operate(kernel, None, given.inputs, self.dtypes(layer, given.inputs))
-        factor = folding.factor_of(self.var[...], value_of(self.scale), epsilon=self.epsilon)
-        y = y / jnp.where(factor == 0, 1, factor).astype(y.dtype)
-        y = y if layer.bias is None else y + layer.bias[...].astype(y.dtype)
-        y = nnx.BatchNorm.__call__(self, y, False, mask=mask)
-        if still is None:
-            return y
-        frozen = value_of(layer.step) >= self.freeze
-        for variable, old in zip((self.mean, self.var), before, strict=True):
-            variable[...] = jnp.where(frozen, old, variable[...])
-        return jnp.where(frozen, still, y)
+    if layer.mode == "explain":
+        return watch.explain(layer, given.inputs, quantized, plain, kernel=kernel)
+    return quantized()
 
-    def dtypes(self, layer: Any, x: jax.Array) -> Dtypes:
-        """Those of the norm's result."""
-        own = self.dtype or jnp.result_type(layer.dtypes.result(x), self.param_dtype)
-        return Dtypes(jnp.dtype(own), layer.param_dtype)
+
+def _training(norm: QuantBatchNorm, given: Handoff, mask: Any) -> jax.Array:
+    """The layer by the folded codes, unfolded again in float, then the norm by the batch."""
+    layer, before = given.layer, (norm.mean[...], norm.var[...])
+    still = _running(norm, given) if norm.freeze is not None else None
+    kernel, _ = folded(layer.weight, None, norm)
+    y = operate(layer, kernel, None, given.inputs, _dtypes(norm, layer, given.inputs))
+    factor = folding.factor_of(norm.var[...], value_of(norm.scale), epsilon=norm.epsilon)
+    y = y / jnp.where(factor == 0, 1, factor).astype(y.dtype)
+    y = y if layer.bias is None else y + layer.bias[...].astype(y.dtype)
+    y = nnx.BatchNorm.__call__(norm, y, False, mask=mask)
+    if still is None:
+        return y
+    frozen = value_of(layer.step) >= norm.freeze
+    for variable, old in zip((norm.mean, norm.var), before, strict=True):
+        variable[...] = jnp.where(frozen, old, variable[...])
+    return jnp.where(frozen, still, y)
+
+
+def _dtypes(norm: QuantBatchNorm, layer: Any, x: jax.Array) -> Dtypes:
+    """Those of the norm's result."""
+    own = norm.dtype or jnp.result_type(layer.dtypes.result(x), norm.param_dtype)
+    return Dtypes(jnp.dtype(own), layer.param_dtype)
 
 
 def folded(kernel: Any, bias: Any, norm: nnx.BatchNorm, stacked: int = 0) -> tuple[Any, Any]:

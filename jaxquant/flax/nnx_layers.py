@@ -2,7 +2,7 @@
 
 A retyped module keeps its parameters, its attributes and its place in the model; `isinstance`, `.kernel`, shared
 modules and tied tables go on working.  Beside them it holds `site` (what it does, static), `path` and `mode` (static),
-and the leaves that the site names.
+and the leaves that the site names.  What is added are functions, not methods: nnx.tabulate has a row for each method.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,10 @@ from flax import nnx
 from jaxquant.flax import layers, watch
 from jaxquant.flax.attention import QuantizedAttention
 from jaxquant.flax.layers import Dtypes
-from jaxquant.flax.nnx_variables import Codes, value_of
+from jaxquant.flax.nnx_variables import Codes, leaves_of, value_of
 from jaxquant.flax.site import LayerSpec
+
+Thunk = Callable[[], jax.Array]
 
 
 class Quantized(nnx.Module):
@@ -52,31 +54,35 @@ class Quantized(nnx.Module):
         """Its dtype and param_dtype."""
         return Dtypes(self.dtype, self.param_dtype)
 
-    def leaves(self) -> dict[str, jax.Array]:
-        """The leaves beside kernel and bias."""
-        names = self.site.state_names
-        return {name: value_of(getattr(self, name)) for name in names if hasattr(self, name)}
 
-    def run(self, x: jax.Array, quantized: Callable[[], jax.Array], plain: Callable[[], jax.Array]) -> jax.Array:
-        """The layer in its present mode; an error names the layer.
+def run(layer: Quantized, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.Array:
+    """A layer in its present mode; an error names the layer.
 
-        Args:
-          x: the input.
-          quantized: the layer on codes.
-          plain: the float layer on the same input.
-        """
-        if self.reached is not None:
-            self.reached.paths.add(self.path)
-        try:
-            if self.handoff is not None:
-                return self.handoff.leave(self, x, plain)
-            if self.mode == "quantized":
-                return quantized()
-            return watch.MODES[self.mode](self, x, quantized, plain)
-        except (TypeError, ValueError) as error:
-            if type(error) not in (TypeError, ValueError) or str(error).startswith("layer "):
-                raise
-            raise type(error)(f"layer {self.path!r}: {error}") from error
+    Args:
+      layer: the layer.
+      x: the input.
+      quantized: the layer on codes.
+      plain: the float layer on the same input.
+    """
+    if layer.reached is not None:
+        layer.reached.paths.add(layer.path)
+    try:
+        if layer.handoff is not None:
+            return layer.handoff.leave(layer, x, plain)
+        if layer.mode == "quantized":
+            return quantized()
+        return watch.MODES[layer.mode](layer, x, quantized, plain)
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError) or str(error).startswith("layer "):
+            raise
+        raise type(error)(f"layer {layer.path!r}: {error}") from error
+
+
+def operate(layer: Quantized, kernel: Any, bias: Any, inputs: jax.Array, dtypes: Dtypes) -> jax.Array:
+    """A linear layer or a convolution with a given kernel and bias."""
+    operation, names = OPERATIONS[type(layer)]
+    options = {name: getattr(layer, name) for name in names}
+    return operation(layer.site, kernel, bias, leaves_of(layer), inputs, **options, dtypes=dtypes)
 
 
 class QuantLinear(Quantized, nnx.Linear):
@@ -87,13 +93,9 @@ class QuantLinear(Quantized, nnx.Linear):
         no_sharding(out_sharding)
 
         def quantized() -> jax.Array:
-            return self.operate(self.weight, value_of(self.bias), inputs, self.dtypes)
+            return operate(self, self.weight, value_of(self.bias), inputs, self.dtypes)
 
-        return self.run(inputs, quantized, lambda: nnx.Linear.__call__(self, inputs))
-
-    def operate(self, kernel: Any, bias: Any, inputs: jax.Array, dtypes: Dtypes) -> jax.Array:
-        """The layer with a given kernel and bias."""
-        return layers.linear(self.site, kernel, bias, self.leaves(), inputs, dtypes=dtypes)
+        return run(self, inputs, quantized, lambda: nnx.Linear.__call__(self, inputs))
 
 
 class QuantLinearGeneral(Quantized, nnx.LinearGeneral):
@@ -107,11 +109,11 @@ class QuantLinearGeneral(Quantized, nnx.LinearGeneral):
 
         def quantized() -> jax.Array:
             return layers.general(
-                self.site, self.weight, value_of(self.bias), self.leaves(), inputs,
+                self.site, self.weight, value_of(self.bias), leaves_of(self), inputs,
                 axis=axis, batch_axis=batch, dtypes=self.dtypes,
             )  # fmt: skip
 
-        return self.run(inputs, quantized, lambda: nnx.LinearGeneral.__call__(self, inputs))
+        return run(self, inputs, quantized, lambda: nnx.LinearGeneral.__call__(self, inputs))
 
 
 class QuantEinsum(Quantized, nnx.Einsum):
@@ -130,10 +132,10 @@ class QuantEinsum(Quantized, nnx.Einsum):
                 like = jax.ShapeDtypeStruct(self.kernel_shape, inputs.dtype)
                 bias = bias.reshape(self._infer_broadcasted_bias_shape(subscripts, inputs, like))
             return layers.einsum(
-                self.site, self.weight, bias, self.leaves(), inputs, subscripts=subscripts, dtypes=self.dtypes
+                self.site, self.weight, bias, leaves_of(self), inputs, subscripts=subscripts, dtypes=self.dtypes
             )
 
-        return self.run(inputs, quantized, lambda: nnx.Einsum.__call__(self, inputs))
+        return run(self, inputs, quantized, lambda: nnx.Einsum.__call__(self, inputs))
 
 
 class QuantConv(Quantized, nnx.Conv):
@@ -144,15 +146,9 @@ class QuantConv(Quantized, nnx.Conv):
         no_sharding(out_sharding)
 
         def quantized() -> jax.Array:
-            return self.operate(self.weight, value_of(self.bias), inputs, self.dtypes)
+            return operate(self, self.weight, value_of(self.bias), inputs, self.dtypes)
 
-        return self.run(inputs, quantized, lambda: nnx.Conv.__call__(self, inputs))
-
-    def operate(self, kernel: Any, bias: Any, inputs: jax.Array, dtypes: Dtypes) -> jax.Array:
-        """The layer with a given kernel and bias."""
-        names = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
-        options = {name: getattr(self, name) for name in names}
-        return layers.conv(self.site, kernel, bias, self.leaves(), inputs, **options, dtypes=dtypes)
+        return run(self, inputs, quantized, lambda: nnx.Conv.__call__(self, inputs))
 
 
 class QuantConvTranspose(Quantized, nnx.ConvTranspose):
@@ -162,14 +158,9 @@ class QuantConvTranspose(Quantized, nnx.ConvTranspose):
         """As nnx.ConvTranspose."""
 
         def quantized() -> jax.Array:
-            return self.operate(self.weight, value_of(self.bias), inputs, self.dtypes)
+            return operate(self, self.weight, value_of(self.bias), inputs, self.dtypes)
 
-        return self.run(inputs, quantized, lambda: nnx.ConvTranspose.__call__(self, inputs))
-
-    def operate(self, kernel: Any, bias: Any, inputs: jax.Array, dtypes: Dtypes) -> jax.Array:
-        """The layer with a given kernel and bias."""
-        options = {name: getattr(self, name) for name in ("strides", "padding", "kernel_dilation")}
-        return layers.conv_transpose(self.site, kernel, bias, self.leaves(), inputs, **options, dtypes=dtypes)
+        return run(self, inputs, quantized, lambda: nnx.ConvTranspose.__call__(self, inputs))
 
 
 class QuantEmbed(Quantized, nnx.Embed):
@@ -185,18 +176,18 @@ class QuantEmbed(Quantized, nnx.Embed):
         ids = jnp.zeros_like(inputs) if self.num_embeddings == 1 else inputs  # Flax finds every id in a single row
 
         def quantized() -> jax.Array:
-            return layers.embed(self.site, self.weight, self.leaves(), ids, dtypes=self.dtypes)
+            return layers.embed(self.site, self.weight, leaves_of(self), ids, dtypes=self.dtypes)
 
-        return self.run(inputs, quantized, lambda: nnx.Embed.__call__(self, inputs))
+        return run(self, inputs, quantized, lambda: nnx.Embed.__call__(self, inputs))
 
     def attend(self, query: jax.Array, out_sharding: Any = None) -> jax.Array:
         """As nnx.Embed.attend."""
         no_sharding(out_sharding)
 
         def quantized() -> jax.Array:
-            return layers.attend(self.site, self.weight, self.leaves(), query, dtypes=self.dtypes)
+            return layers.attend(self.site, self.weight, leaves_of(self), query, dtypes=self.dtypes)
 
-        return self.run(query, quantized, lambda: nnx.Embed.attend(self, query))
+        return run(self, query, quantized, lambda: nnx.Embed.attend(self, query))
 
 
 class QuantMultiHeadAttention(nnx.MultiHeadAttention):
@@ -205,6 +196,13 @@ class QuantMultiHeadAttention(nnx.MultiHeadAttention):
     attention_fn: QuantizedAttention
 
 
+CONV = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
+#: The operation of a layer that a norm may be folded into, and the attributes that are its options.
+OPERATIONS = {
+    QuantLinear: (layers.linear, ()),
+    QuantConv: (layers.conv, CONV),
+    QuantConvTranspose: (layers.conv_transpose, ("strides", "padding", "kernel_dilation")),
+}
 RETYPED = {
     nnx.Linear: QuantLinear,
     nnx.LinearGeneral: QuantLinearGeneral,

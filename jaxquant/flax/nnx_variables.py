@@ -36,6 +36,11 @@ def value_of(variable: nnx.Variable | None) -> Any:
     return variable.get_value() if hasattr(type(variable), "get_value") else variable.value
 
 
+def leaves_of(layer: Any) -> dict[str, Any]:
+    """The leaves of a quantized layer beside kernel and bias, by the names of its site."""
+    return {name: value_of(getattr(layer, name)) for name in layer.site.state_names if hasattr(layer, name)}
+
+
 def set_value(variable: nnx.Variable, value: Any) -> None:
     """Put a value in place."""
     if hasattr(type(variable), "set_value"):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxquant.flax import measures, observers
-from jaxquant.flax.nnx_variables import set_value, value_of
+from jaxquant.flax.nnx_variables import leaves_of, set_value, value_of
 
 Thunk = Callable[[], jax.Array]
 
@@ -35,7 +35,7 @@ def observe(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.Arr
 def explain(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk, *, kernel: Any = None) -> jax.Array:
     """The layer on codes, with its error against the float layer on the same input; `kernel`: the folded one."""
     y = quantized()
-    sums = measures.measure(layer.site, layer.weight if kernel is None else kernel, layer.leaves(), x, y, plain())
+    sums = measures.measure(layer.site, layer.weight if kernel is None else kernel, leaves_of(layer), x, y, plain())
     set_value(layer.explained, measures.add(value_of(layer.explained), sums))
     return y
 

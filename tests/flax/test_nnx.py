@@ -52,7 +52,7 @@ def params_of(model):
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
-@pytest.mark.parametrize(("scheme", "dtype"), [*((name, None) for name in SCHEMES), ("int8 token", jnp.bfloat16)])
+@pytest.mark.parametrize(("scheme", "dtype"), [("int8 token", None), ("lsq plus", jnp.bfloat16), ("nf4", None)])
 def test_every_layer_converted_is_trained(scheme, dtype):
     """Compiled, and in some schemes eager and with the weights as constants of the program."""
     model = near_boundary(Zoo(dtype=dtype))
@@ -61,8 +61,7 @@ def test_every_layer_converted_is_trained(scheme, dtype):
     imodel = nnx_api.convert(qmodel)
     want = nnx.jit(call)(qmodel, X)
     same_tree(nnx.jit(call)(imodel, X), want)
-    if scheme == "int8 token" and dtype is None:
-        same_tree(qmodel(X), want)
+    if scheme == "int8 token":
         same_tree(imodel(X), want)
         same_tree(jax.jit(lambda x: imodel(x))(X), want)
     same_tree(params_of(model), before)
@@ -83,8 +82,9 @@ def test_groups_converted_is_trained(scheme):
     assert report["head"].weights.startswith("int4:g4") and report["layers/0/up"].why.startswith("kept (rule 2: '**')")
 
 
-@pytest.mark.parametrize("scheme", ["int8 token", "lsq", "int2 static"])
-@pytest.mark.parametrize("kind", STACKS)
+@pytest.mark.parametrize(
+    ("kind", "scheme"), list(zip(STACKS, itertools.cycle(["lsq", "int8 token", "int2 static"]), strict=False))
+)
 def test_transforms_keep_the_bits(kind, scheme):
     x = inputs(5, 8)
     model = near_boundary(Stack(kind))
@@ -109,33 +109,6 @@ def test_vmap_over_examples_keeps_the_bits():
         assert_same(nnx.vmap(call, in_axes=(None, 0))(model, x), want)
     value, _ = nnx.value_and_grad(lambda m: (m(x).sum(), m(x)), has_aux=True)(qmodel)
     assert_same(value[1], want)
-
-
-@nnx.jit
-def jitted_layer(layer, x):
-    return layer(x)
-
-
-@nnx.remat
-def remat_layer(layer, x):
-    return layer(x)
-
-
-@pytest.mark.parametrize("function", [jitted_layer, remat_layer, call], ids=["jit", "remat", "eager"])
-def test_versions_of_one_model_do_not_disturb_each_other(function):
-    """Float, 2-bit, 8-bit and converted through the same function of a module, in every order: never a stale result."""
-    x = inputs(5, 8)
-    model = near_boundary(Stack("list")).head
-    two = nnx_api.prepare(model, Recipe(Rule("**", weights="int2", inputs="int4")))[0]
-    eight = nnx_api.prepare(model, Recipe(Rule("**", weights="int8", inputs="int8")))[0]
-    versions = {"float": model, "two": two, "eight": eight, "codes": nnx_api.convert(two)}
-    alone = {name: np.asarray(version(x)) for name, version in versions.items()}
-    assert len({v.tobytes() for v in alone.values()}) == 3 and (alone["two"] == alone["codes"]).all()
-    for first in versions:
-        jax.clear_caches()
-        for order in itertools.permutations([name for name in versions if name != first]):
-            for name in (first, *order):
-                assert_same(function(versions[name], x), alone[name])
 
 
 def test_nothing_compiles_twice():
@@ -287,9 +260,7 @@ def test_calibration_refuses_what_it_cannot_use():
         nnx_api.convert(learned)
 
 
-@pytest.mark.parametrize(
-    "calibration", ["minmax", "ema", "ema:0.5", "percentile", "percentile:990000", "mse", "entropy"]
-)
+@pytest.mark.parametrize("calibration", ["ema:0.5", "percentile:990000", "mse", "entropy"])
 def test_calibrations_keep_the_bits_under_scan(calibration):
     recipe = Recipe(Rule("**", weights="int8", inputs="int8:tensor", input_scale="static", calibration=calibration))
     qmodel, _ = nnx_api.prepare(near_boundary(Stack("scan")), recipe)
@@ -335,3 +306,30 @@ def test_explain_tells_errors_and_codes():
 def test_pact_starts_at_the_largest_input():
     qmodel, _ = ready(near_boundary(Stack("list")), Recipe(Rule("**", **SCHEMES["pact"])), inputs(5, 8))
     assert float(qmodel.layers[0].up.inputs_scale[...]) == float(inputs(5, 8).max())
+
+
+@nnx.jit
+def jitted_layer(layer, x):
+    return layer(x)
+
+
+@nnx.remat
+def remat_layer(layer, x):
+    return layer(x)
+
+
+@pytest.mark.parametrize("function", [jitted_layer, remat_layer], ids=["jit", "remat"])
+def test_versions_of_one_model_do_not_disturb_each_other(function):
+    """Float, 2-bit, 8-bit and converted through the same function of a module, in every order: never a stale result."""
+    x = inputs(5, 8)
+    model = near_boundary(Stack("list")).head
+    two = nnx_api.prepare(model, Recipe(Rule("**", weights="int2", inputs="int4")))[0]
+    eight = nnx_api.prepare(model, Recipe(Rule("**", weights="int8", inputs="int8")))[0]
+    versions = {"float": model, "two": two, "eight": eight, "codes": nnx_api.convert(two)}
+    alone = {name: np.asarray(version(x)) for name, version in versions.items()}
+    assert len({v.tobytes() for v in alone.values()}) == 3 and (alone["two"] == alone["codes"]).all()
+    for first in versions:
+        jax.clear_caches()
+        for order in itertools.permutations([name for name in versions if name != first]):
+            for name in (first, *order):
+                assert_same(function(versions[name], x), alone[name])
