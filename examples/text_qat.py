@@ -160,7 +160,7 @@ def arrays(*parts) -> list[np.ndarray]:
     return [np.asarray(leaf) for part in parts for leaf in jax.tree.leaves(nnx.state(part))]
 
 
-def main(float_steps: int = 600, qat_steps: int = 200, *widths: int) -> None:
+def main(float_steps: int = 500, qat_steps: int = 160, *widths: int) -> None:
     pages = texts()
     held = [page for i, page in enumerate(pages.values()) if i % 6 == 0]
     windows = np.concatenate([page for i, page in enumerate(pages.values()) if i % 6])

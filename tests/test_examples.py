@@ -1,35 +1,123 @@
-"""The examples run as written."""
+"""The examples run as written, some of them in their small setting; what they claim is in their output."""
 
 from __future__ import annotations
 
 import os
+import re
 import runpy
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("jax")
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
-EXAMPLES = sorted(path.name for path in FOLDER.glob("*.py"))
+EXAMPLES = {
+    # name                       its arguments        what it needs
+    "check_a_kernel.py":           ("",               ()),
+    "decide_on_your_own_model.py": ("",               ("flax.nnx", "sklearn", "optax")),
+    "digits_qat_linen.py":         ("1 2",            ("flax.linen", "sklearn", "optax", "scipy")),
+    "digits_qat_nnx.py":           ("1 2",            ("flax.nnx", "sklearn", "optax", "scipy")),
+    "lora.py":                     ("",               ("flax.nnx", "sklearn", "optax", "scipy")),
+    "quantize_in_five_lines.py":   ("",               ()),
+    "text_qat.py":                 ("30 20 3",        ("flax.nnx", "optax", "scipy", "orbax.checkpoint")),
+}  # fmt: skip
 
 
 def test_every_example_is_here():
-    assert {"quantize_in_five_lines.py", "decide_on_your_own_model.py", "check_a_kernel.py"} <= set(EXAMPLES)
+    assert set(EXAMPLES) == {path.name for path in FOLDER.glob("[!_]*.py")}
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_example_runs(name, capsys, tmp_path, monkeypatch):
-    if name.startswith("decide"):
-        pytest.importorskip("flax.nnx")
-        pytest.importorskip("sklearn")
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """The output of an example in an empty folder."""
+
+    def run(name: str) -> str:
+        arguments, needed = EXAMPLES[name]
+        for module in needed:
+            pytest.importorskip(module)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(os.fspath(FOLDER))
+        monkeypatch.setattr(sys, "argv", [name, *arguments.split()])
+        runpy.run_path(os.fspath(FOLDER / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_matrix_has_the_same_bits_in_both_packages(run):
+    assert "131,072 codes and 4,096 scales: 0 differ" in run("quantize_in_five_lines.py")
+
+
+def test_kernels_are_told_apart(run):
+    out = run("check_a_kernel.py")
+    assert "kernel: follows " in out
+    assert out.count("nearest is ") == 2
+
+
+def test_a_model_of_ones_own_is_decided(run, tmp_path):
+    assert "DECISION  Use " in run("decide_on_your_own_model.py")
+    assert (tmp_path / "jaxquant-decide" / "report.html").exists()
+
+
+@pytest.mark.parametrize("api", ["nnx", "linen"])
+def test_two_bits_on_digits_are_lost_by_rounding_and_won_back_by_training(run, tmp_path, api):
+    out = run(f"digits_qat_{api}.py")
+    (line,) = re.findall(r"^int2 .*$", out, re.MULTILINE)
+    by_range, _, trained = (float(found) for found in re.findall(r"([\d.]+) \[", line)[:3])
+    (plain,) = re.findall(r"^float +([\d.]+)", out, re.MULTILINE)
+    assert by_range < 60 < 90 < trained <= 100
+    assert float(plain) - trained < 5
+    assert "in NumPy from the file: 0 of 7,970 outputs differ" in out
+    assert (tmp_path / f"digits-{api}-int2.safetensors").stat().st_size < 8000
+
+
+def test_both_digits_examples_have_the_same_bits(monkeypatch):
+    """Differential: prepared and converted, in NNX, in Linen and in NumPy, by one and by many."""
+    for module in ("flax.nnx", "sklearn", "optax", "scipy"):
+        pytest.importorskip(module)
     monkeypatch.syspath_prepend(os.fspath(FOLDER))
-    runpy.run_path(os.fspath(FOLDER / name), run_name="__main__")
-    out = capsys.readouterr().out
-    if name == "quantize_in_five_lines.py":
-        assert "131,072 codes and 4,096 scales: 0 differ" in out
-    if name.startswith("decide"):
-        assert "DECISION  Use " in out
-        assert (tmp_path / "jaxquant-decide" / "report.html").exists()
-    assert out.strip()
+    import _digits as digits
+    import digits_qat_linen as linen
+    import digits_qat_nnx as nnx
+    from flax.traverse_util import flatten_dict
+
+    x, recipe, params = digits.images[:6], digits.recipes(3)["mean"], digits.start(7)
+    model = nnx.Net(nnx.nnx.Rngs(0))
+    nnx.nnx.update(model, params)
+    prepared, _ = nnx.nnx_api.prepare(model, recipe, x)
+    qmodel = linen.linen_api.Quantized(linen.Net(), recipe)
+    qparams, _ = linen.linen_api.prepare(qmodel, params, x)
+    iparams = linen.linen_api.convert(qmodel, qparams)
+    outputs = (
+        linen.run(qmodel, qparams, x),
+        linen.run(qmodel, iparams, x),
+        nnx.run(prepared, x),
+        nnx.run(nnx.nnx_api.convert(prepared), x),
+        np.concatenate([linen.run(qmodel, iparams, x[i : i + 1]) for i in range(len(x))]),
+        digits.numpy_net(flatten_dict(iparams, sep="/"), x),
+    )
+    assert digits.differing(*outputs) == (0, 60)
+
+
+def test_adapters_learn_and_the_base_keeps_its_bytes(run):
+    out = run("lora.py")
+    base, adapted = re.findall(r"([\d.]+) %", out)
+    first, last = re.search(r"loss of \d+ steps: ([\d.]+) to ([\d.]+)", out).groups()
+    before, after = re.search(r"sha256 (\w+) before, (\w+) after", out).groups()
+    knows, have = re.search(r"knows ([\d,]+) numbers, the adapters have ([\d,]+)", out).groups()
+    assert float(base) < 60 < 90 < float(adapted)
+    assert float(last) < float(first) / 10
+    assert before == after
+    assert knows == have == "3,664"
+
+
+def test_a_transformer_trained_at_three_bits_beats_a_rounded_one_and_resumes_to_the_same_bits(run):
+    out = run("text_qat.py")
+    found = dict(re.findall(r"^(float|int3, rounded|int3, trained)[\w\s,()]*? +(\d\.\d{3}) ", out, re.MULTILINE))
+    assert float(found["int3, trained"]) < float(found["int3, rounded"])
+    assert 2 < float(found["float"]) < 5
+    assert re.search(r"resumed, 0 of \d{3} arrays differ", out)
+    assert len(re.findall(r"attention/(?:query|key|value|out) +LinearGeneral +int3", out)) == 8

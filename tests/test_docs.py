@@ -1,0 +1,39 @@
+"""The pages of docs/ run as written; their links lead somewhere."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def test_the_pages_are_here():
+    assert "qat.md" in PAGES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run(page):
+    for module in ("jax", "flax", "optax"):
+        pytest.importorskip(module)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 8
+    names: dict = {}  # one session, as a reader types it
+    for i, block in enumerate(blocks):
+        test = doctest.DocTestParser().get_doctest(block, names, f"{page}, block {i + 1}", page, 0)
+        assert test.examples
+        assert doctest.DocTestRunner(verbose=False).run(test, clear_globs=False).failed == 0
+        names.update(test.globs)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    links = [target for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text) if "://" not in target]
+    assert links
+    for target in links:
+        assert (DOCS / target).exists(), target
