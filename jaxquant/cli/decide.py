@@ -17,6 +17,10 @@ def command(
     ] = None,
     bar: Annotated[str, typer.Option(help="lose<=POINTS, score>=S or same>=P%.")] = "lose<=2",
     scheme: Annotated[list[str] | None, typer.Option(help="A rung instead of the default ladder; repeatable.")] = None,
+    qat: Annotated[
+        bool,
+        typer.Option("--qat", help="Also train int4:channel (minutes, no labels); another: --scheme 'int3:g32 + QAT'."),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for report, JSON and model; default: jaxquant-decide.")
     ] = None,
@@ -28,4 +32,4 @@ def command(
     """
     from jaxquant.decide.command import decide_command
 
-    return decide_command(model, on=on, score=score, bar=bar, schemes=scheme, out=out, json_output=json)
+    return decide_command(model, on=on, score=score, bar=bar, schemes=scheme, qat=qat, out=out, json_output=json)

@@ -14,6 +14,7 @@ def decide(
     *,
     bar: str = "lose<=2",
     schemes: tuple[str, ...] | None = None,
+    qat: bool | str = False,
     out: Path | str | None = None,
     name: str = "model",
 ) -> dict[str, Any]:
@@ -24,13 +25,15 @@ def decide(
       examples: what the model takes, one element an example (a tuple: several arguments); with a score, (inputs, ...).
       score: float from (output, example), higher is better; None: agreement with the float model.
       bar: "lose<=POINTS", "score>=S" or "same>=P%".
-      schemes: rungs instead of the default ladder.
+      schemes: rungs instead of the default ladder; with " + QAT" behind one the model is trained under it.
+      qat: also a rung that is trained without labels: a scheme, or True for int4:channel.  Every third example then
+        trains and is not judged.
       out: folder for report, JSON and model; default: the next free jaxquant-decide.
       name: what the report calls the model.
     Returns:
       the result as in result.json; result["decision"]["exit_code"] is 0 pass, 1 fail, 3 unsure.
     Raises:
-      ValueError: a bar or scheme without meaning, no examples, an output that exists.
+      ValueError: a bar or scheme without meaning, no examples, an output that exists, a model that cannot be trained.
       TypeError: the model is none of the two kinds.
     """
     from jaxquant.decide.bars import parse_bar
@@ -40,7 +43,7 @@ def decide(
     from jaxquant.decide.opening import target_of
     from jaxquant.decide.workloads.examples import open_examples
 
-    parsed, chosen, folder = parse_bar(bar), rungs(schemes), output_folder(Path(out) if out else None)
+    parsed, chosen, folder = parse_bar(bar), rungs(schemes, qat), output_folder(Path(out) if out else None)
     target, workload = target_of(model, name), open_examples(examples, score)
     return tell(target, workload, parsed, chosen, folder, Printer())[1]
 

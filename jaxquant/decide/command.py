@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxquant.decide.bars import parse_bar
 from jaxquant.decide.ladder import rungs as make_rungs
+from jaxquant.decide.ladder import timely
 
 FOLDER = "jaxquant-decide"
 
@@ -19,6 +20,7 @@ def decide_command(
     score: str | None = None,
     bar: str = "lose<=2",
     schemes: list[str] | None = None,
+    qat: bool = False,
     out: Path | None = None,
     json_output: bool = False,
 ) -> int:
@@ -29,7 +31,7 @@ def decide_command(
     """
     from jaxquant.decide.console import Printer
 
-    parsed, rungs = parse_bar(bar), make_rungs(tuple(schemes or ()))
+    parsed, rungs = parse_bar(bar), make_rungs(tuple(schemes or ()), qat)
     folder = output_folder(out)
     printer = Printer(json=json_output)
     printer.line(f"jaxquant decide: {model or 'all-MiniLM-L6-v2'}; the bar: {parsed}; opening the model ...")
@@ -60,10 +62,11 @@ def tell(
     from jaxquant.decide.job import Job, digest
     from jaxquant.decide.run import Ladder
 
-    ladder = Ladder(target, workload, bar)
+    workload, material = workload.split() if any(rung.qat for rung in rungs) else (workload, None)
+    ladder = Ladder(target, workload, bar, material, watcher=printer)
     job = Job(ladder, ladder.distinct(rungs))
     before = digest(target)
-    _introduce(printer, target, workload)
+    _introduce(printer, target, workload, material)
     _climb(job, printer)
     made = job.decide()
     printer.decision(made.sentence)
@@ -82,7 +85,7 @@ def tell(
     return (5 if result["bits"]["differing"] else made.exit_code), result
 
 
-def _introduce(printer: Any, target: Any, workload: Any) -> None:
+def _introduce(printer: Any, target: Any, workload: Any, material: Any) -> None:
     from jaxquant.decide.console import size_text
 
     weights = sum(info.size for info in target.infos)
@@ -91,13 +94,15 @@ def _introduce(printer: Any, target: Any, workload: Any) -> None:
     )
     for k, text in enumerate(workload.describe().splitlines()):
         printer.line(("workload  " if k == 0 else "          ") + text)
+    if material:
+        printer.line(f"training  {material.about}")
     printer.line()
     printer.head()
 
 
 def _climb(job: Any, printer: Any) -> None:
     rows = job.climb()
-    for step, name in enumerate(["float", *(rung.scheme for rung in job.rungs)]):
+    for step, name in enumerate(["float", *(rung.label for rung in timely(job.rungs))]):
         with printer.working(f"{step + 1} of {len(job.rungs) + 1}: {name} ..."):
             row = next(rows)
         printer.row(row)

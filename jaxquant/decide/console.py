@@ -1,6 +1,7 @@
 """What `jaxquant decide` prints: lines as they become known, in a terminal or a pipe alike."""
 
 import textwrap
+import time
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxquant.decide.intervals import Interval
 from jaxquant.decide.rows import Row
 from jaxquant.decide.speed import Timing
 
+SELDOM = 2.0  # seconds between two lines of progress
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "UNSURE": "bold yellow", "": "default"}
 HEAD = (
     f"{'scheme':<34} {'size':>8} {'bits/w':>6} {'score':>6}  {'change, 95 % interval':<22} {'lost':>4} {'won':>4} "
@@ -24,6 +26,8 @@ class Printer:
     def __init__(self, *, json: bool = False):
         """Args: json: keep stdout clean."""
         self.console = Console(stderr=json, highlight=False, soft_wrap=True)
+        self._status: Any = None
+        self._told = 0.0
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line or paragraph."""
@@ -31,9 +35,25 @@ class Printer:
 
     def working(self, text: str) -> AbstractContextManager[Any]:
         """A spinner while something runs; a plain line where nobody watches."""
-        if self.console.is_terminal:
-            return self.console.status(Text(text))
-        return _Quiet()
+        self._status = self.console.status(Text(text)) if self.console.is_terminal else None
+        return self._status or _Quiet()
+
+    def announce(self, steps: int, seconds: float, seconds_per_step: float) -> None:
+        """How long a training will take, before it starts."""
+        self.line(
+            f"training  {steps} steps, {duration(seconds)} (one step, compiled and measured just now: "
+            f"{seconds_per_step:.2g} s); Ctrl-C ends it early and keeps what it has learned"
+        )
+
+    def step(self, done: int, steps: int, loss: float, seconds_left: float) -> None:
+        """How far a training is: all the time in a terminal, every tenth of it elsewhere unless that is at once."""
+        text = f"training  step {done} of {steps}, loss {loss:.3g}, {duration(seconds_left)} left"
+        tenth = done * 10 // steps > (done - 1) * 10 // steps
+        if self._status is not None:
+            self._status.update(Text(text))
+        elif tenth and done < steps and time.monotonic() - self._told > SELDOM:
+            self._told = time.monotonic()
+            self.line(text)
 
     def head(self) -> None:
         """The ladder's header."""
@@ -83,6 +103,13 @@ def row_text(row: Row) -> str:
         return f"{size}  {'n = ' + str(row.n):<22} {'':>4} {'':>4} {'':>6}"
     lost, won = ("" if v is None else str(v) for v in (row.lost, row.won))
     return f"{size}  {interval_text(row.verdict.interval):<22} {lost:>4} {won:>4} {100 * row.same.estimate:>5.1f}%"
+
+
+def duration(seconds: float) -> str:
+    """`about 2.1 minutes`, `about 12 seconds`, `a moment`."""
+    if seconds < 2:
+        return "a moment"
+    return f"about {seconds:.0f} seconds" if seconds < 59.5 else f"about {seconds / 60:.1f} minutes"
 
 
 def size_text(count: int) -> str:

@@ -43,10 +43,12 @@ class Job:
     started: float = field(default_factory=time.perf_counter)
 
     def climb(self) -> Iterator[Row]:
-        """Rows as they are known."""
+        """Rows as they are known; afterwards they stand in the order of the rungs, which was fixed before (DEC-8)."""
         for row in self.ladder.climb(self.rungs):
             self.rows.append(row)
             yield row
+        order = ["float", *(rung.label for rung in self.rungs)]
+        self.rows.sort(key=lambda row: order.index(row.scheme))
 
     def decide(self) -> Decision:
         """The decision over all rows."""
@@ -106,26 +108,24 @@ class Job:
     def anatomy(self) -> None:
         """Errors of each tensor, outliers of each layer's inputs, the worst tensor against its grid."""
         text = self.subject()
-        target = self.ladder.target
-        plans = self.ladder.plans(parse(text))
-        checked = self.ladder.quantizer(plans)
-        errors = anatomy.tensor_errors(target, checked, plans)
+        made = self.ladder.made[text]
+        errors = anatomy.tensor_errors(made.target, made.checked, made.plans)
         worst = errors[0]["name"]
-        picture = against_grid(np.asarray(target.tensor(worst)), checked[worst].q)
+        q = made.checked[worst].q
+        picture = against_grid(np.asarray(made.target.tensor(worst)), q)
         self.found["tensors"] = {"scheme": text, "rows": errors}
-        self.found["worst_tensor"] = {"name": worst, "scheme": str(checked[worst].q.spec.fmt.name), **picture}
-        self.found["outliers"] = anatomy.outliers(target, self.ladder.workload.batches(4))
+        self.found["worst_tensor"] = {"name": worst, "scheme": str(q.spec.fmt.name), **picture}
+        self.found["outliers"] = anatomy.outliers(self.ladder.target, self.ladder.workload.batches(4))
 
     def save(self, folder: Path) -> Path | None:
         """The winner as a file of its own; None without one.  Its size must be the predicted one."""
         winner = self.found["decision"]["winner"]
         if winner is None:
             return None
-        target = self.ladder.target
-        plans = self.ladder.plans(parse(winner))
-        quantized = {name: entry.q for name, entry in self.ladder.quantizer(plans).items()}
+        made = self.ladder.made[winner]
+        quantized = {name: entry.q for name, entry in made.checked.items()}
         path = folder / "model.safetensors"
-        write_quantized(path, plans, quantized, target.tensor, dict(target.source.metadata))
+        write_quantized(path, made.plans, quantized, made.target.tensor, dict(made.target.source.metadata))
         row = next(row for row in self.rows if row.scheme == winner)
         self.found["saved"] = {"path": path.name, "bytes": path.stat().st_size, "predicted": row.bytes}
         return path
@@ -137,7 +137,8 @@ class Job:
             "version": 1,
             "model": _model(ladder.target),
             "workload": {"name": ladder.workload.name, "n": ladder.workload.n, "metric": ladder.workload.metric,
-                         "about": ladder.workload.describe(), "digest": getattr(ladder.workload, "digest", None)},
+                         "about": ladder.workload.describe(), "digest": getattr(ladder.workload, "digest", None),
+                         "training": ladder.material.about or None},
             "bar": ladder.bar.as_dict(),
             "rows": [row.as_dict() for row in self.rows],
             "sizes": {row.scheme: self._sizes(row.scheme) for row in self.rows},
@@ -149,7 +150,7 @@ class Job:
     def _sizes(self, text: str) -> dict[str, int]:
         """Bytes by class of tensor, scales and zero points counted; what the file has beyond them is its header."""
         found: dict[str, int] = {}
-        for plan in self.ladder.plans(Scheme() if text == "float" else parse(text)):
+        for plan in self.ladder.plans(Scheme()) if text == "float" else self.ladder.made[text].plans:
             found[plan.kind] = found.get(plan.kind, 0) + plan.bits // 8
         return found
 

@@ -3,9 +3,14 @@
 The order is fixed before any score is seen, safest first: the recommendation rests on it (DEC-8).
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from refquant.formats import IntFormat
 from refquant.schemes import Scheme, parse
+
+QAT, DEFAULT_QAT = " + QAT", "int4:channel"
 
 
 @dataclass(frozen=True)
@@ -15,10 +20,17 @@ class Rung:
     Attributes:
       scheme: its text, as `jaxquant quantize --weights` takes it.
       about: what a reader should know it as.
+      qat: whether the model is trained under the scheme first.
     """
 
     scheme: str
     about: str
+    qat: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name of its row: "int4:channel", "int4:channel + QAT"."""
+        return self.scheme + (QAT if self.qat else "")
 
     @property
     def parsed(self) -> Scheme:
@@ -47,16 +59,53 @@ LADDER = (
 )  # fmt: skip
 
 
-def rungs(texts: tuple[str, ...] | None) -> tuple[Rung, ...]:
+def rungs(texts: tuple[str, ...] | None, qat: bool | str = False) -> tuple[Rung, ...]:
     """The default ladder, or one rung for each scheme text given.
 
+    Args:
+      texts: schemes; with " + QAT" behind one the model is trained under it.
+      qat: a scheme to train under besides, or True for int4:channel.
     Raises:
-      ValueError: a text that is no scheme.
+      ValueError: a text that is no scheme, or a training under one without integer weights.
     """
-    if not texts:
-        return LADDER
+    found = [_rung(text) for text in texts] if texts else list(LADDER)
+    if qat:
+        trained = _rung((DEFAULT_QAT if qat is True else qat).removesuffix(QAT) + QAT)
+        found = [*found, trained] if trained not in found else found
+    return _in_order(found)
+
+
+def _rung(text: str) -> Rung:
+    """The rung of a text; a bad one is refused before any work."""
+    scheme, trained, _ = re.fullmatch(r"(.*?)(\s*\+\s*qat)?(\s*)", text, re.IGNORECASE | re.DOTALL).groups()
     known = {rung.scheme: rung for rung in LADDER}
-    made = tuple(known.get(text, Rung(text, "as asked for")) for text in texts)
-    for rung in made:
-        rung.parsed  # noqa: B018  a bad scheme is refused before any work
-    return made
+    rung = Rung(scheme, known[scheme].about if scheme in known else "as asked for", bool(trained))
+    parsed = rung.parsed
+    if rung.qat:
+        _check_trainable(scheme, parsed)
+    return rung
+
+
+def _check_trainable(text: str, scheme: Scheme) -> None:
+    tensors = [one for one in (scheme.weights, scheme.embeddings) if one]
+    wrong = next((one for one in tensors if not isinstance(one.fmt, IntFormat)), None)
+    if wrong or scheme.weights is None:
+        have = f"{wrong.fmt.name} codes" if wrong else "float weights"
+        raise ValueError(
+            f"decide: QAT of {text!r} has {have}, need integer weights as in {DEFAULT_QAT!r} (the gradient passes a "
+            "rounding to integers)"
+        )
+
+
+def _in_order(found: Sequence[Rung]) -> tuple[Rung, ...]:
+    """Each trained rung right before its untrained twin, which it is expected to be safer than (DEC-12)."""
+    order: list[Rung] = [rung for rung in found if not rung.qat]
+    for rung in [rung for rung in found if rung.qat]:
+        twin = next((k for k, other in enumerate(order) if other == Rung(rung.scheme, other.about)), len(order))
+        order.insert(twin, rung)
+    return tuple(order)
+
+
+def timely(found: Sequence[Rung]) -> list[Rung]:
+    """The order of evaluation: what must be trained comes last, because it takes minutes."""
+    return sorted(found, key=lambda rung: rung.qat)

@@ -64,6 +64,24 @@ def _side(name: str, answer: Any, right: Any, measure: Measure) -> dict[str, str
     }
 
 
+def trainings(result: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What the training of each row that has one was; the sentence about its examples stands with the first."""
+    rows = [row for row in result.get("rows") or [] if row.get("training")]
+    return [{"scheme": row["scheme"], **_training(row["training"])} for row in rows]
+
+
+def _training(found: Mapping[str, Any]) -> dict[str, str]:
+    ended = {"finished": "", "interrupted": ", ended by Ctrl-C"}.get(found["ended"], ", ended by a loss not finite")
+    minutes = f"{text.significant(found['seconds'] / 60, 2)}{text.NBSP}minutes"
+    foreseen = f"{text.significant(found['announced_seconds'] / 60, 2)}{text.NBSP}minutes"
+    return {
+        "steps": f"{found['steps']} of {found['planned']}{ended}",
+        "time": f"{minutes} ({foreseen} announced)",
+        "loss": f"{text.significant(found['loss_start'])} → {text.significant(found['loss_end'])}",
+        "how": f"{found['rows']} examples a step out of {text.count(found['examples'])}, seed {found['seed']}",
+    }
+
+
 def tensors(result: Mapping[str, Any]) -> dict[str, Any] | None:
     """Error of each tensor, worst first; bars are shares of the worst."""
     found = result.get("tensors") or {}

@@ -36,6 +36,7 @@ def view(result: Mapping[str, Any]) -> dict[str, Any]:
         "heat_legend": heat_legend(),
         "charts": _charts(result, measure),
         "ladder": [ladder_row(row, k, result, measure) for k, row in enumerate(rows)],
+        "trainings": details.trainings(result),
         "binary": measure.binary,
         "changed": details.changed(result, measure),
         "tensors": details.tensors(result),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxquant.decide.intervals import Interval
+from jaxquant.decide.training import Training
 from jaxquant.decide.verdict import Verdict
 
 
@@ -12,7 +13,7 @@ class Row:
     """One scheme on one model and workload.
 
     Attributes:
-      scheme: its text; "float" for the reference row.
+      scheme: its text, with " + QAT" where the model was trained; "float" for the reference row.
       about: what a reader knows it as.
       bytes: of the file it would write, scales, embeddings and header included.
       bits_per_weight: bits of its weights and scales over the number of weights, embeddings included.
@@ -24,7 +25,8 @@ class Row:
       codes: how many codes, scales and zero points NumPy and JAX were compared on.
       differing: how many of them differed in any bit.
       float_inputs: layers with codes whose inputs stay in float though the scheme names inputs (convolutions).
-      seconds: evaluation time of the workload on this device, compilation included.
+      seconds: evaluation time of the workload on this device, compilation and training included.
+      training: what the training was (None where there was none).
     """
 
     scheme: str
@@ -41,6 +43,7 @@ class Row:
     differing: int = 0
     float_inputs: int = 0
     seconds: float = 0.0
+    training: Training | None = None
 
     @property
     def result(self) -> str:
@@ -49,5 +52,5 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as a JSON-friendly dict."""
-        nested = {"same": self.same, "verdict": self.verdict}
+        nested = {"same": self.same, "verdict": self.verdict, "training": self.training}
         return vars(self) | {key: value.as_dict() if value else None for key, value in nested.items()}

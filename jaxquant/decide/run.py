@@ -6,6 +6,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,17 +15,28 @@ import numpy as np
 
 from jaxquant.decide.bars import Bar
 from jaxquant.decide.bits import Checked, Quantizer
+from jaxquant.decide.distil import Distillation
 from jaxquant.decide.intervals import count_pairs, is_binary, share_interval
-from jaxquant.decide.ladder import Rung
+from jaxquant.decide.ladder import Rung, timely
 from jaxquant.decide.rows import Row
 from jaxquant.decide.targets import Target
+from jaxquant.decide.training import Course, Silent, Training, Watcher
 from jaxquant.decide.verdict import judge
-from jaxquant.decide.workloads import Answers, Workload
+from jaxquant.decide.workloads import Answers, Material, Workload
 from jaxquant.qtensor import dequantize_tensor
 from refquant.files.quantized import Plan, plan, predicted_bytes
 from refquant.schemes import Scheme
 
 LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a row is made of: the model with its weights (trained ones under QAT), what becomes of them, their codes."""
+
+    target: Target
+    plans: tuple[Plan, ...]
+    checked: Mapping[str, Checked]
 
 
 class Ladder:
@@ -35,27 +47,52 @@ class Ladder:
       workload: what it must answer.
       bar: what a row must keep.
       quantizer: the checked weights of every rung so far.
-      answers: scheme text → Answers, "float" first.
+      answers: label of a row → Answers, "float" first.
+      made: label of a row → Made.
+      course: how rungs with QAT are trained.
+      watcher: who is told of it.
     """
 
-    def __init__(self, target: Target, workload: Workload, bar: Bar):
-        """Nothing runs before `climb`."""
+    def __init__(
+        self,
+        target: Target,
+        workload: Workload,
+        bar: Bar,
+        material: Material | None = None,
+        *,
+        course: Course | None = None,
+        watcher: Watcher | None = None,
+    ):
+        """Nothing runs before `climb`.
+
+        Args:
+          target: the model.
+          workload: what it must answer.
+          bar: what a row must keep.
+          material: what rungs with QAT train on; None: there are none.
+          course: how.
+          watcher: who is told.
+        """
         self.target, self.workload, self.bar = target, workload, bar
+        self.material = material or Material((), "")
+        self.course, self.watcher = course or Course(), watcher or Silent()
         self.quantizer = Quantizer(target)
         self.answers: dict[str, Answers] = {}
+        self.made: dict[str, Made] = {}
 
     def climb(self, rungs: Sequence[Rung]) -> Iterator[Row]:
-        """The float row, then one row a rung, in order."""
+        """The float row, then one row a rung, in the order of `timely`; what forbids a training is told first."""
+        trained = {rung: self._distillation(rung) for rung in rungs if rung.qat}
         yield self._float_row()
-        for rung in rungs:
-            yield self._row(rung)
+        for rung in timely(rungs):
+            yield self._row(rung, trained.pop(rung, None))
 
     def distinct(self, rungs: Sequence[Rung]) -> list[Rung]:
         """The rungs that differ on this model: a scheme for embeddings or inputs that it lacks changes nothing."""
         first: dict[object, Rung] = {}
         for rung in rungs:
             schemes = tuple(str(one.scheme) for one in self.plans(rung.parsed))
-            first.setdefault((schemes, str(rung.parsed.inputs) if self.dense else None), rung)
+            first.setdefault((schemes, str(rung.parsed.inputs) if self.dense else None, rung.qat), rung)
         return list(first.values())
 
     @cached_property
@@ -86,21 +123,34 @@ class Ladder:
             "float", "as it is", size, bits_per_weight(plans), _mean(answers), len(answers.score), seconds=seconds
         )
 
-    def _row(self, rung: Rung) -> Row:
+    def _distillation(self, rung: Rung) -> Distillation:
+        scheme = rung.parsed
+        return Distillation(self.target, self.plans(scheme), scheme.inputs, self.material, self.course)
+
+    def _make(self, plans: tuple[Plan, ...], distillation: Distillation | None) -> tuple[Made, Training | None]:
+        """The codes of a row; those of a trained model are of its trained weights, by both packages."""
+        if distillation is None:
+            return Made(self.target, plans, self.quantizer(plans)), None
+        tensors, training = distillation.run(self.watcher)
+        target = self.target.replaced(tensors)
+        return Made(target, plans, Quantizer(target)(plans)), training
+
+    def _row(self, rung: Rung, distillation: Distillation | None) -> Row:
         started = time.perf_counter()
         scheme = rung.parsed
         plans = self.plans(scheme)
-        checked = self.quantizer(plans)
-        answers = self.workload.evaluate(forward(self.target, checked, plans, scheme))
-        self.answers[rung.scheme] = answers
+        made, training = self._make(plans, distillation)
+        checked = made.checked
+        answers = self.workload.evaluate(forward(made.target, checked, plans, scheme))
+        self.answers[rung.label], self.made[rung.label] = answers, made
         base = self.answers["float"]
         same = answers.same_as(base)
         verdict = judge(self.bar, float_scores=base.score, quantized_scores=answers.score, same=same, level=LEVEL)
         pairs = count_pairs(base.score, answers.score) if is_binary(base.score, answers.score) else None
         kept = self.float_inputs(plans, scheme)
         return Row(
-            rung.scheme,
-            rung.about + (f"; {kept} layers keep float inputs (convolutions)" if kept else ""),
+            rung.label,
+            rung.about + (f", {training.told}" if training else "") + _kept(kept),
             predicted_bytes(plans, self.target.source.metadata),
             bits_per_weight(plans),
             _mean(answers),
@@ -113,7 +163,12 @@ class Ladder:
             sum(c.differing for c in checked.values()),
             kept,
             time.perf_counter() - started,
+            training,
         )
+
+
+def _kept(layers: int) -> str:
+    return f"; {layers} layers keep float inputs (convolutions)" if layers else ""
 
 
 def refuse_hopeless(answers: Answers) -> None:

@@ -58,6 +58,26 @@ class Target(Protocol):
         """A compiled function from the model's inputs to each dense layer's largest |input| by channel."""
         ...
 
+    @property
+    def state(self) -> Any:
+        """Every array that the forward pass reads, a pytree: the argument of `training_pass`."""
+        ...
+
+    def training_pass(self, state: Any, weights: Mapping[str, Any], args: tuple[Any, ...], inputs: Any = None) -> Any:
+        """The forward pass as a function of arrays alone, for jax.grad.
+
+        Args:
+          state: as the property gives it.
+          weights: name → float array or Trained (file layout), instead of what the state has.
+          args: the model's inputs.
+          inputs: the scheme of the inputs of dense layers; None: they stay in float.
+        """
+        ...
+
+    def replaced(self, tensors: Mapping[str, np.ndarray]) -> "Target":
+        """The same model with other weights (file layout); this one stays as it is."""
+        ...
+
 
 def infos_of(tensors: Mapping[str, Any]) -> tuple[TensorInfo, ...]:
     """TensorInfos for arrays that lie in no file yet, in order."""

@@ -3,6 +3,7 @@
 The interceptor is entered inside the traced function, so that another model's trace is never returned.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,9 +14,11 @@ from flax import linen, traverse_util
 
 from jaxquant import qat
 from jaxquant.decide.targets import Source, infos_of
+from jaxquant.qat.straight import fake_values
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from refquant.files.quantized import Plan
 from refquant.schemes import TensorScheme
+from refquant.spec import QuantSpec
 
 
 class LinenTarget:
@@ -38,7 +41,7 @@ class LinenTarget:
         boxed = linen.meta.unbox(dict(variables))
         self._rest = {key: value for key, value in boxed.items() if key != "params"}
         self._flat = {".".join(path): leaf for path, leaf in traverse_util.flatten_dict(boxed["params"]).items()}
-        self.infos = infos_of(self._flat)
+        self.infos, self._own = infos_of(self._flat), {}
         self._run = jax.jit(lambda flat, rest, *inputs: self._apply(flat, rest, inputs))
 
     @property
@@ -48,7 +51,7 @@ class LinenTarget:
 
     def tensor(self, name: str) -> np.ndarray:
         """One weight."""
-        return np.asarray(self._flat[name])
+        return np.asarray(self._own.get(name, self._flat[name]))
 
     def forward(self, replaced: Mapping[str, Any]) -> Callable[..., Any]:
         """The float forward pass with some weights replaced; compiled once for all of them."""
@@ -60,18 +63,7 @@ class LinenTarget:
     ) -> Callable[..., Any]:
         """The forward pass with codes in every nn.Dense, other weights dequantized."""
         spec = inputs.spec() if inputs else None
-
-        @jax.jit
-        def run(flat: Any, codes: Any, rest: Any, *args: Any) -> Any:
-            def dense(call: Any, path: str, call_args: tuple, call_kwargs: dict) -> Any:
-                name = f"{path}.kernel" if path else "kernel"
-                if name not in codes:
-                    return call(*call_args, **call_kwargs)
-                return qat.dense(call_args[0], codes[name], flat.get(name.removesuffix("kernel") + "bias"), inputs=spec)
-
-            with linen.intercept_methods(_at_dense(dense)):
-                return self._apply(flat, rest, args)
-
+        run = jax.jit(lambda flat, codes, rest, *args: self._on_codes(flat, codes, rest, args, spec))
         floats = {n: dequantize_tensor(q).astype(self._flat[n].dtype) for n, q in quantized.items()}
         flat = {**self._flat, **floats}
         return lambda *args: run(flat, dict(quantized), self._rest, *args)
@@ -95,6 +87,42 @@ class LinenTarget:
             return seen
 
         return lambda *args: run(self._flat, self._rest, *args)
+
+    @property
+    def state(self) -> Any:
+        """Parameters by name, and all other collections."""
+        return self._flat, self._rest
+
+    def training_pass(
+        self, state: Any, weights: Mapping[str, Any], args: tuple[Any, ...], inputs: TensorScheme | None = None
+    ) -> Any:
+        """The forward pass as a function of arrays; a Trained weight counts as its codes do."""
+        flat, rest = state
+        trained = {n: w for n, w in weights.items() if isinstance(w, qat.Trained)}
+        floats = {n: fake_values(w, "float32") if n in trained else w for n, w in weights.items()}
+        flat = {**flat, **{n: v.astype(flat[n].dtype) for n, v in floats.items() if n in flat}}
+        if inputs is None:
+            return self._apply(flat, rest, args)
+        return self._on_codes(flat, trained, rest, args, inputs.spec())
+
+    def replaced(self, tensors: Mapping[str, np.ndarray]) -> "LinenTarget":
+        """The same model with other weights; this one stays as it is."""
+        other = copy.copy(self)
+        other._own = {**self._own, **tensors}
+        other._flat = {**self._flat, **{n: jnp.asarray(v, self._flat[n].dtype) for n, v in tensors.items()}}
+        return other
+
+    def _on_codes(
+        self, flat: Mapping[str, Any], codes: Mapping[str, Any], rest: Any, args: tuple, spec: QuantSpec | None
+    ) -> Any:
+        def dense(call: Any, path: str, call_args: tuple, call_kwargs: dict) -> Any:
+            name = f"{path}.kernel" if path else "kernel"
+            if name not in codes:
+                return call(*call_args, **call_kwargs)
+            return qat.dense(call_args[0], codes[name], flat.get(name.removesuffix("kernel") + "bias"), inputs=spec)
+
+        with linen.intercept_methods(_at_dense(dense)):
+            return self._apply(flat, rest, args)
 
     def _apply(self, flat: Mapping[str, Any], rest: Any, inputs: tuple[Any, ...]) -> Any:
         params = traverse_util.unflatten_dict({tuple(name.split(".")): leaf for name, leaf in flat.items()})

