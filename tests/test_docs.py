@@ -28,3 +28,15 @@ def test_python_blocks_run(page):
         assert test.examples
         assert doctest.DocTestRunner(verbose=False).run(test, clear_globs=False).failed == 0
         names.update(test.globs)
+
+
+def test_every_public_name_is_on_the_page():
+    pytest.importorskip("flax.nnx")
+    import jaxquant.flax
+    from jaxquant.flax import linen_api, nnx_api
+
+    text = (DOCS / "qat.md").read_text(encoding="utf-8")
+    for module in (jaxquant.flax, nnx_api, linen_api):
+        for name in module.__all__:
+            assert re.search(rf"`(\w+\.)?{name}\b", text), name
+            assert getattr(module, name).__doc__, name
