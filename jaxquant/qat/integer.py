@@ -1,12 +1,13 @@
 """Exact integer sums of products on any backend, through float32 where CPUs are faster that way (SUM-2).
 
 A float32 sum of integers is exact in any order while every partial sum stays within 2^24.  So long sums are cut in
-pieces, wide integers in limbs of eight bits, and the int32 parts added; elsewhere than on CPUs the native product is
-used.  Same bits.
+pieces, wide integers in limbs of eight bits, and the int32 parts added; the native product is used elsewhere than on
+CPUs, and there for int8 matrices where XLA has a kernel for them.  Same bits.
 """
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from refquant.windows import Window
 FLOAT_EXACT = 2**24
 LIMB = 8  # bits
 WIDE = 256  # two operands within it leave room for 256 products
+#: Since 0.10 XLA:CPU multiplies int8 as fast as float; before, several times slower (benchmarks/layers.py).
+NATIVE_INT8 = jax.__version_info__ >= (0, 10)
 UNROLLED = 8  # pieces; more are a loop, so that the program stays small
 
 
@@ -46,12 +49,17 @@ def matmul(a: jax.Array, b: jax.Array, *, max_a: int, max_b: int) -> jax.Array:
 @functools.partial(jax.jit, static_argnames=("batch", "max_a", "max_b"))
 def product(a: jax.Array, b: jax.Array, *, batch: int, max_a: int, max_b: int) -> jax.Array:
     """int32 (*batch, *rows, *columns) from a (*batch, *rows, K) and b (*batch, K, *columns); bounds as in `matmul`."""
-    return lax.platform_dependent(
-        a,
-        b,
-        cpu=lambda a, b: _by_float(a, b, batch, max_a, max_b),
-        default=lambda a, b: _native(functools.partial(_dot, batch=batch), a, b, max_a, max_b),
-    )
+    native = functools.partial(_native, functools.partial(_dot, batch=batch), max_a=max_a, max_b=max_b)
+    if NATIVE_INT8 and a.dtype == b.dtype == jnp.int8:
+        return _of_two_rows(native, a, b) if batch == 0 and math.prod(a.shape[:-1]) == 1 else native(a, b)
+    return lax.platform_dependent(a, b, cpu=lambda a, b: _by_float(a, b, batch, max_a, max_b), default=native)
+
+
+def _of_two_rows(function: Callable, a: jax.Array, b: jax.Array) -> jax.Array:
+    """One row as the first of two: XLA:CPU has a kernel for products of matrices of int8, none for one row."""
+    rows = a.reshape(1, -1)
+    y = function(jnp.concatenate([rows, jnp.zeros_like(rows)]), b)
+    return y[0].reshape(*a.shape[:-1], *b.shape[1:])
 
 
 def _by_float(a: jax.Array, b: jax.Array, batch: int, max_a: int, max_b: int) -> jax.Array:
