@@ -141,6 +141,9 @@ def _reason(module: nnx.Module, inside: str) -> str | None:
     if type(module) in KINDS:
         if type(module) is nnx.Einsum and module.einsum_str is None:
             return "its subscripts are given at the call"
+        if type(module) is nnx.ConvTranspose and (module.transpose_kernel or module.padding == "CIRCULAR"):
+            option = "transpose_kernel" if module.transpose_kernel else "circular padding"
+            return f"a transposed convolution with {option}: left alone"
         return None
     if type(module) is nnx.MultiHeadAttention:
         return None
@@ -172,9 +175,6 @@ def summed(module: Any) -> tuple[int, ...] | None:
         return tuple(range(first, first + len(module.axis)))
     if kind == "einsum":
         return kernel_letters_summed(module.einsum_str)
-    if kind == "conv_transpose" and module.transpose_kernel:
-        rank = len(module.kernel_shape)
-        return (*range(rank - 2), rank - 1)
     return None
 
 
