@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint test-peers numpy-only oldest coverage clean
+.PHONY: demo test lint test-peers numpy-only oldest coverage mutation clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/jaxquant decide
@@ -32,6 +32,11 @@ oldest: .venv-oldest/.done
 # Branch coverage of refquant by the whole suite.
 coverage: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -q -n auto --dist worksteal --cov=refquant --cov-branch --cov-report=term:skip-covered
+
+# Small mistakes in refquant's core, one at a time: which does no test see?  About an hour of one core; it can be
+# interrupted.  ARGUMENTS="--module affine" tries one module, "--again" the survivors once more.
+mutation: .venv-mutation/.done
+	.venv-mutation/bin/python benchmarks/mutation.py $(ARGUMENTS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(f"Python {sys.version.split()[0]} found, need 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -65,5 +70,10 @@ $(VENV)/.peers: $(VENV)/.test
 	.venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install -e '.[test]' -c requirements-oldest.txt
 	@touch $@
 
+.venv-mutation/.done: pyproject.toml
+	$(PYTHON) -m venv .venv-mutation
+	.venv-mutation/bin/python -m pip --quiet --disable-pip-version-check install -e . pytest hypothesis ml_dtypes cosmic-ray==8.7.0
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-numpy .venv-oldest
+	rm -rf .venv .venv-numpy .venv-oldest .venv-mutation
