@@ -6,7 +6,7 @@ import pytest
 import strategies as some
 from bits import assert_same, bits_of, float32
 
-TIES = ("even", "away", "up", "down", "trunc")
+TIES = ("even", "away", "up", "down", "zero", "trunc")
 
 
 def hard() -> np.ndarray:
