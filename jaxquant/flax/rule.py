@@ -177,6 +177,11 @@ def _check_estimator(rule: Rule, name: str, quantizer: TensorScheme | QuantSpec,
         return
     if not isinstance(quantizer.fmt, IntFormat):
         raise ValueError(f"Rule {rule.label}: {kind} of {name} with format {quantizer.fmt.name}, need integer codes")
+    if quantizer.scale.storage != "float32":
+        raise ValueError(
+            f"Rule {rule.label}: {kind} of {name} with scales in {quantizer.scale.storage}, need float32 (a learned scale "
+            "is used as it is learned)"
+        )
     if isinstance(estimator, Pact) and quantizer.fmt.signed:
         raise ValueError(
             f"Rule {rule.label}: Pact of {name} with {quantizer.fmt.name}, need an unsigned format (0..alpha)"
