@@ -16,6 +16,14 @@ def total(values: Pair) -> Pair:
     return _joined([lax.reduce(piece, jnp.uint32(0), lax.add, (piece.ndim - 1,)) for piece in _pieces(values)])
 
 
+def running_counts(counts: Array) -> Pair:
+    """The running sum of non-negative int32, without the pieces that are zero: XLA would fold their sums for seconds."""
+    low = counts.astype(jnp.uint32)
+    sums = [lax.cumsum(piece, axis=piece.ndim - 1) for piece in (low & 0xFFFF, low >> 16)]
+    upper = sums[1] + (sums[0] >> 16)
+    return (upper >> 16).astype(jnp.int32), (upper << 16) | (sums[0] & 0xFFFF)
+
+
 def last(values: Pair) -> Pair:
     """The last number of the last axis: of a running sum, the whole."""
     return values[0][..., -1], values[1][..., -1]

@@ -41,7 +41,7 @@ def finalize(state: HistogramState, *, millionths: int = 999_900, two_sided: boo
 
 @partial(jax.jit, static_argnums=2)
 def _finalize(state: HistogramState, millionths: Array, two_sided: bool) -> tuple[Array, Array]:
-    sides = _totals.running(_totals.counted(state.counts.reshape(2, -1)))
+    sides = _totals.running_counts(state.counts.reshape(2, -1))
     positive, negative = [(sides[0][i], sides[1][i]) for i in range(2)]
     above, below = _totals.last(positive), _totals.last(negative)
     need = _times(_wide.add(above, below), millionths)

@@ -179,8 +179,8 @@ def _check_estimator(rule: Rule, name: str, quantizer: TensorScheme | QuantSpec,
         raise ValueError(f"Rule {rule.label}: {kind} of {name} with format {quantizer.fmt.name}, need integer codes")
     if quantizer.scale.storage != "float32":
         raise ValueError(
-            f"Rule {rule.label}: {kind} of {name} with scales in {quantizer.scale.storage}, need float32 (a learned scale "
-            "is used as it is learned)"
+            f"Rule {rule.label}: {kind} of {name} with scales in {quantizer.scale.storage}, need float32 (a learned "
+            "scale is used as it is learned)"
         )
     if isinstance(estimator, Pact) and quantizer.fmt.signed:
         raise ValueError(
