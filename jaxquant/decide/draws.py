@@ -15,7 +15,7 @@ class Draws:
     Attributes:
       count: examples that are drawn from.
       rows: examples of the largest batch.
-      probe: one batch to measure progress on, set aside where its pool has two batches or more.
+      probe: one batch to measure progress on, set aside where its pool has four batches or more.
     """
 
     def __init__(self, material: Material, rows: int, seed: int):
@@ -32,7 +32,7 @@ class Draws:
         first = tuple(array[order] for array in pools[0])
         self.rows = min(rows, len(first[0]))
         self.probe = tuple(array[: self.rows] for array in first)
-        kept = self.rows if len(first[0]) >= 2 * self.rows else 0
+        kept = self.rows if len(first[0]) >= 4 * self.rows else 0
         self._pools = [tuple(array[kept:] for array in first), *pools[1:]]
         sizes = [len(pool[0]) for pool in self._pools]
         self.count = sum(sizes)

@@ -17,7 +17,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before: Any = signal.getsignal(signal.SIGINT)
+    before: Any = signal.getsignal(signal.SIGINT) or signal.default_int_handler
 
     def handle(number: int, _: Any) -> None:
         asked.append(number)

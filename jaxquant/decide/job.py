@@ -43,12 +43,12 @@ class Job:
     started: float = field(default_factory=time.perf_counter)
 
     def climb(self) -> Iterator[Row]:
-        """Rows as they are known; afterwards they stand in the order of the rungs, which was fixed before (DEC-8)."""
+        """Rows as they are known; in `rows` they stand in the order of the rungs, which was fixed before (DEC-8)."""
+        order = ["float", *(rung.label for rung in self.rungs)]
         for row in self.ladder.climb(self.rungs):
             self.rows.append(row)
+            self.rows.sort(key=lambda row: order.index(row.scheme))
             yield row
-        order = ["float", *(rung.label for rung in self.rungs)]
-        self.rows.sort(key=lambda row: order.index(row.scheme))
 
     def decide(self) -> Decision:
         """The decision over all rows."""

@@ -72,14 +72,17 @@ def trainings(result: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _training(found: Mapping[str, Any]) -> dict[str, str]:
     ended = {"finished": "", "interrupted": ", ended by Ctrl-C"}.get(found["ended"], ", ended by a loss not finite")
-    minutes = f"{text.significant(found['seconds'] / 60, 2)}{text.NBSP}minutes"
-    foreseen = f"{text.significant(found['announced_seconds'] / 60, 2)}{text.NBSP}minutes"
+    took, foreseen = (_duration(found[key]) for key in ("seconds", "announced_seconds"))
     return {
         "steps": f"{found['steps']} of {found['planned']}{ended}",
-        "time": f"{minutes} ({foreseen} announced)",
+        "time": f"{took} ({foreseen} announced)",
         "loss": f"{text.significant(found['loss_start'])} → {text.significant(found['loss_end'])}",
         "how": f"{found['rows']} examples a step out of {text.count(found['examples'])}, seed {found['seed']}",
     }
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.1f}{text.NBSP}minutes" if seconds >= 60 else f"{text.significant(seconds, 2)}{text.NBSP}s"
 
 
 def tensors(result: Mapping[str, Any]) -> dict[str, Any] | None:

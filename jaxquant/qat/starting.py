@@ -5,6 +5,8 @@ import jax.numpy as jnp
 
 from jaxquant import scales
 from jaxquant.bits import key_of, value_of
+from jaxquant.qat.lsq import lsq_init
+from jaxquant.qat.lsq_plus import lsq_plus_from_range, lsq_plus_init
 from refquant.estimators import Estimator, Lsq, LsqPlus, Pact
 from refquant.spec import QuantSpec
 
@@ -22,8 +24,6 @@ def from_values(estimator: Estimator, values: jax.Array, spec: QuantSpec) -> tup
     Spec: LSQ-3, LSP-5 (specs/62-estimators.md).  Class: exact.
     """
     options = {"fmt": spec.fmt, "granularity": spec.granularity}
-    from jaxquant.qat import lsq_init, lsq_plus_init
-
     if isinstance(estimator, LsqPlus):
         return tuple(lsq_plus_init(values, **options))
     return (lsq_init(values, **options),) if isinstance(estimator, Lsq) else ()
@@ -45,9 +45,7 @@ def from_range(estimator: Estimator, low: jax.Array, high: jax.Array, spec: Quan
     if isinstance(estimator, Pact):
         return (high,)
     if isinstance(estimator, LsqPlus):
-        from jaxquant.qat import lsq_plus_from_range
-
-        return tuple(lsq_plus_from_range(low, high, fmt=spec.fmt))
+            return tuple(lsq_plus_from_range(low, high, fmt=spec.fmt))
     if isinstance(estimator, Lsq) and not spec.fmt.signed:
         low = value_of(jnp.maximum(key_of(low), 0))  # no zero point: the codes start at 0
     scale, zero_point = scales.choose_scale(low, high, fmt=spec.fmt, rule=spec.scale)

@@ -8,7 +8,7 @@ text, far more of a page is seen (recall@1 of the float model 0.64 against 0.42 
 import hashlib
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +33,7 @@ QUERY, TEXT = (12, 150), (24, 75)
 # How many of the first words of the text may answer, and how many words they must share with the query (preferred,
 # at least): a page whose beginning never touches its first paragraph cannot be found by anyone.
 _SEEN, _SHARED = 20, (3, 2)
+_PART = 16  # words of a text to train on: about what 24 tokens hold
 _WORD = re.compile(r"[A-Za-z][A-Za-z']*|\d+")
 _STOP_WORDS = """
 a about above after again all also an and any are as at be because been before being below between both but by can could
@@ -139,7 +140,7 @@ class Docstrings:
     def split(self) -> tuple["Docstrings", Material]:
         """All scored pages stay; the texts to train on are those of other pages, unlike every scored one (DEC-10)."""
         pages = [*self.pages[self.n :], *self.others]
-        words = [" ".join(content_words(text)) for page in pages for text in (page.query, page.text)]
+        words = [part for page in pages for text in (page.query, page.text) for part in _parts(content_words(text))]
         ids, mask = tokenize(words, self.folder, TEXT[0]) if pages else (np.zeros((0, TEXT[0]), np.int32),) * 2
         queries, texts = (part[0][: self.n] for part in (self.queries, self.texts))
         judged = np.concatenate([np.pad(queries, ((0, 0), (0, TEXT[0] - QUERY[0]))), texts])
@@ -218,6 +219,13 @@ def tokenize(texts: Sequence[str], folder: Path, tokens: int) -> Batch:
     tokenizer.enable_padding(length=tokens)
     coded = tokenizer.encode_batch(list(texts))
     return np.int32([code.ids for code in coded]), np.int32([code.attention_mask for code in coded])
+
+
+def _parts(words: list[str]) -> Iterator[str]:
+    """All words in turn, as many at once as a text of the workload shows; a short rest is left out."""
+    for start in range(0, len(words), _PART):
+        if start == 0 or len(words) - start >= _PART // 2:
+            yield " ".join(words[start : start + _PART])
 
 
 def _marks(ids: np.ndarray, mask: np.ndarray) -> frozenset[int]:
