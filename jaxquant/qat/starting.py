@@ -45,7 +45,7 @@ def from_range(estimator: Estimator, low: jax.Array, high: jax.Array, spec: Quan
     if isinstance(estimator, Pact):
         return (high,)
     if isinstance(estimator, LsqPlus):
-            return tuple(lsq_plus_from_range(low, high, fmt=spec.fmt))
+        return tuple(lsq_plus_from_range(low, high, fmt=spec.fmt))
     if isinstance(estimator, Lsq) and not spec.fmt.signed:
         low = value_of(jnp.maximum(key_of(low), 0))  # no zero point: the codes start at 0
     scale, zero_point = scales.choose_scale(low, high, fmt=spec.fmt, rule=spec.scale)
