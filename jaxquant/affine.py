@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxquant import _exact, _inputs, _steps, blocks
+from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
 from refquant import checks
 from refquant.conventions import CAST, DEFAULT, Affine, Cast
@@ -287,7 +288,7 @@ def _pass(inside: jax.Array, cotangent: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(kept, cotangent.dtype)
 
 
-_straight_through.defvjp(_forward, _backward)
+_straight_through.defvjp(*first_order(_forward, _backward))
 _fake_quantize = jax.jit(_straight_through, static_argnums=0)
 
 

@@ -219,6 +219,16 @@ def test_forward_mode_property_is_refused_by_name() -> None:
         jax.jvp(lambda x: jax_qat.dense(x, w, inputs=QuantSpec(ALL["int8"])), (jnp.ones((2, 4)),), (jnp.ones((2, 4)),))
 
 
+def test_second_derivatives_property_are_refused_by_name() -> None:
+    """Behind steps on bits JAX would see no tangent, and answer 0."""
+    w = jax_qat.Trained(jnp.ones((4, 3)), spec=QuantSpec(ALL["int4"]))
+    for inputs in (QuantSpec(ALL["int8"]), None):
+        f = lambda x, i=inputs: (jax_qat.dense(x, w, inputs=i) ** 2).sum()  # noqa: E731
+        for second in (jax.hessian(f), jax.jacrev(jax.jacrev(f)), jax.grad(lambda x, f=f: jax.grad(f)(x).sum())):
+            with pytest.raises(TypeError, match="first derivatives only"):
+                second(jnp.ones((2, 4)))
+
+
 ERRORS = [
     ({"input_estimator": Lsq()}, "input_estimator Lsq, need input_scale alone"),
     ({"input_estimator": LsqPlus(), "input_scale": 0.1}, "need input_scale and a float32 input_zero_point"),

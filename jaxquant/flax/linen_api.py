@@ -72,6 +72,8 @@ def prepare(
       ValueError: a rule matches nothing or contradicts another, a layer's hook is set, a spec does not fit a layer, or
         parameters that are converted already.
     """
+    if not isinstance(qmodel, Quantized):
+        raise TypeError(f"prepare: qmodel is a {type(qmodel).__name__}, need Quantized(model, recipe) (NNX: nnx_api)")
     calls = [Call(None, inputs, options, rngs)]
     for name, args in (methods or {}).items():
         calls.append(Call(name, args if isinstance(args, tuple) else (args,), {}, rngs))

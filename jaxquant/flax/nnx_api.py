@@ -112,6 +112,8 @@ def check_optimizer(optimizer: nnx.Optimizer, model: nnx.Module) -> None:
     Raises:
       ValueError: it was made before `prepare`, or of a model with another recipe.
     """
+    if not isinstance(optimizer, nnx.Optimizer):
+        raise TypeError(f"check_optimizer: optimizer is a {type(optimizer).__name__}, need (nnx.Optimizer, the model)")
     graph, state = nnx.split((optimizer, model))
 
     def update(state: nnx.State) -> None:

@@ -37,6 +37,10 @@ def prepare(
       ValueError: a rule matches nothing or contradicts another, a layer's hook is set, specs do not fit a layer, a
         shared parameter is treated in two ways.
     """
+    if not isinstance(model, nnx.Module):
+        raise TypeError(f"prepare: model is a {type(model).__name__}, need an nnx.Module (Linen: linen_api)")
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"prepare: recipe is a {type(recipe).__name__}, need a Recipe(Rule(...), ...)")
     if layers_of(model):
         raise ValueError("prepare: the model is prepared already, need the float model (a recipe is applied once)")
     clone = nnx.clone(model)

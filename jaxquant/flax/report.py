@@ -30,6 +30,11 @@ class Row:
         """Whether anything in the module is quantized."""
         return bool(self.weights or self.inputs)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the inputs' scale is a constant that calibration sets."""
+        return bool(self.inputs) and self.inputs != "float" and " dynamic" not in self.inputs
+
 
 @dataclass(frozen=True)
 class Report:
@@ -64,7 +69,9 @@ class Report:
         return {"rows": [asdict(row) for row in self.rows]}
 
     def __str__(self) -> str:
-        return table([HEADER, *[(r.path or ".", r.kind, r.weights or "float", r.inputs, r.why) for r in self.rows]])
+        lines = table([HEADER, *[(r.path or ".", r.kind, r.weights or "float", r.inputs, r.why) for r in self.rows]])
+        count = sum(row.waits for row in self.rows)
+        return lines + (f"\n{count} static input scales: NaN until observe and calibrate have set them" if count else "")
 
 
 def table(lines: list[tuple[str, ...]]) -> str:

@@ -58,13 +58,15 @@ class Rule:
         for name in ("weights", "inputs", "attention"):
             value = getattr(self, name)
             if isinstance(value, str):
-                object.__setattr__(
-                    self, name, parse_tensor(value if ":" in value or name == "weights" else _token(value))
-                )
+                object.__setattr__(self, name, _scheme(self, name, value))
             elif not isinstance(value, TensorScheme | QuantSpec | None):
                 raise TypeError(
                     f"Rule {self.label}: {name} is {value!r}, need a scheme's text, TensorScheme or QuantSpec"
                 )
+        for name in ("weight_estimator", "input_estimator"):
+            value = getattr(self, name)
+            if not isinstance(value, Ste | Lsq | LsqPlus | Pact):
+                raise TypeError(f"Rule {self.label}: {name} is {value!r}, need an estimator such as Ste() or Lsq()")
         if learned(self.input_estimator):
             object.__setattr__(self, "input_scale", "static")
         _check_says_something(self)
@@ -110,9 +112,17 @@ def function_name(function: Callable) -> str:
     return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', repr(function))}"
 
 
-def _token(text: str) -> str:
-    """An input's text without a grain is one scale a token, as in refquant.schemes' "w8a8"."""
-    return f"{text}:token"
+def _scheme(rule: Rule, name: str, text: str) -> TensorScheme:
+    """One side of a scheme; an input's text without a grain is one scale a token, as in refquant.schemes' "w8a8"."""
+    if "=" in text or re.fullmatch(r"w\d+a\d+(:.*)?", text):
+        raise ValueError(
+            f"Rule {rule.label}: {name} is {text!r}, a whole scheme, need one side of it: weights='int4:g32', "
+            "inputs='int8:token'"
+        )
+    try:
+        return parse_tensor(text if ":" in text or name == "weights" else f"{text}:token")
+    except ValueError as error:
+        raise ValueError(f"Rule {rule.label}: {name}: {error}") from error
 
 
 def _check_says_something(rule: Rule) -> None:

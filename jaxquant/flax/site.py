@@ -115,7 +115,7 @@ def resolve(
     shape = tuple(kernel_shape)
     name = f"{path or kind} (rule {rule.label})"
     axes = summed_axes(kind, len(shape)) if summed is None else tuple(axis % len(shape) for axis in summed)
-    weights = _spec(name, rule.weights, _weight_grain(name, kind, rule.weights, shape, axes))
+    weights = _spec(name, rule.weights, _weight_grain(name, path or kind, rule.weights, shape, axes))
     inputs = None if rule.inputs is None else _spec(name, rule.inputs, _input_grain(rule.inputs))
     _check(name, weights, inputs, shape, axes)
     start, freeze = (schedule.start, schedule.freeze_scales) if schedule is not None else (None, None)
@@ -167,7 +167,7 @@ def _input_grain(quantizer: Quantizer) -> Granularity:
     return PerToken() if isinstance(quantizer, TensorScheme) and quantizer.grain == "token" else PerTensor()
 
 
-def _weight_grain(name: str, kind: str, quantizer: Quantizer, shape: Shape, summed: tuple[int, ...]) -> Granularity:
+def _weight_grain(name: str, path: str, quantizer: Quantizer, shape: Shape, summed: tuple[int, ...]) -> Granularity:
     if isinstance(quantizer, QuantSpec):
         return quantizer.granularity
     kept = tuple(axis for axis in range(len(shape)) if axis not in summed)
@@ -176,7 +176,8 @@ def _weight_grain(name: str, kind: str, quantizer: Quantizer, shape: Shape, summ
     if quantizer.grain[0] == "g" and len(summed) != 1:
         raise ValueError(
             f"{name}: weights in groups, but the kernel of shape {shape} has {len(summed)} summed axes {summed}, need "
-            "one, or tensor or channel (a group is a run along the one summed axis, LAY-3)"
+            f"one (a group is a run along the one summed axis, LAY-3): put Rule({path!r}, weights="
+            f"'{quantizer.fmt.name}:channel', ...) before"
         )
     return grain_granularity(quantizer.grain, 0, summed[0] if summed else 0)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxquant import _exact, _inputs, _steps, blocks
+from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
 from jaxquant.qat import _tiles
 from jaxquant.qat.learned import VJPS, gradients, planned
@@ -118,7 +119,7 @@ def _backward(plan: Plan, factor: float, kept: tuple, cotangent: jax.Array) -> t
     return dx, dscale
 
 
-_straight_through.defvjp(_forward, _backward)
+_straight_through.defvjp(*first_order(_forward, _backward))
 _lsq = jax.jit(_straight_through, static_argnums=(0, 1))
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxquant import _exact, _inputs, blocks
+from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
 from jaxquant.qat import _tiles
 from jaxquant.qat.learned import passed, planned
@@ -180,7 +181,7 @@ def _vjp(plan: Plan, factor: float, kept: tuple, cotangent: jax.Array) -> tuple[
     return passed(inside, cotangent), _tiles.finished(to_scale, factor, scale), _tiles.finished(to_offset, factor)
 
 
-_straight_through.defvjp(_forward, _vjp)
+_straight_through.defvjp(*first_order(_forward, _vjp))
 _lsq_plus = jax.jit(_straight_through, static_argnums=(0, 1))
 
 

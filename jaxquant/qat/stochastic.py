@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxquant import _exact, _inputs, _steps, blocks
+from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
 from jaxquant.qat.learned import judged, passed
 from jaxquant.rounding import round_stochastic
@@ -176,5 +177,5 @@ def _backward(plan: Plan, kept: tuple, cotangent: jax.Array) -> tuple:
     return _vjp(plan, *kept, cotangent), None, None, None
 
 
-_straight_through.defvjp(_forward, _backward)
+_straight_through.defvjp(*first_order(_forward, _backward))
 _fake_quantize = jax.jit(_straight_through, static_argnums=0)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxquant import _exact, affine
+from jaxquant._first_order import first_order
 from jaxquant.qat.layer import Operand, centred, weight_operand
 from jaxquant.qat.learned import effective, learned_vjp
 from jaxquant.qat.trained import Pair, Trained, dynamic_scale, frozen, step
@@ -152,7 +153,7 @@ def _bias_cotangent(bias: jax.Array, flowing: jax.Array) -> jax.Array:
     return _exact.narrow(summed, str(bias.dtype))
 
 
-_straight_through.defvjp(_forward, _backward)
+_straight_through.defvjp(*first_order(_forward, _backward))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -171,7 +172,7 @@ def _fake_backward(dtype: str, kept: tuple, cotangent: jax.Array) -> tuple[Train
     return (weight.cotangent(*pair, _exact.widen(cotangent)),)
 
 
-fake_values.defvjp(_fake_forward, _fake_backward)
+fake_values.defvjp(*first_order(_fake_forward, _fake_backward))
 
 
 def _input_scale(layer: Layer, x: jax.Array, static: Any) -> Pair:
