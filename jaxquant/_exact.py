@@ -85,15 +85,31 @@ def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
 
     XLA rewrites A / broadcast(s) and A / constant to A * (1/s), (A / B) / C to A / (B * C), 1 / sqrt to rsqrt.  Here
     the divisor's bits depend on x: max(bits of x, INF) is INF unless x is NaN, when the quotient is NaN whatever the
-    divisor.  INF comes from a scalar behind a barrier (nothing is materialised), or a constant x would be folded; so
-    does a zero that covers x and the quotient.  A barrier on the divisor fails under vmap, a select on x != x where x
-    is constant or a quotient.  The quotient has one reader only, or XLA:CPU would write it to memory before its use.
+    divisor; and on the place, or an x that is a broadcast itself would leave the divisor one.  INF comes from a scalar
+    behind a barrier (nothing is materialised), or a constant x would be folded; so does a zero that covers x and the
+    quotient.  A barrier on the divisor fails under vmap, a select on x != x where x is constant or a quotient.  The
+    quotient has one reader only, or XLA:CPU would write it to memory before its use.
     Witness: test_div_differential.
     """
     pattern, hidden = bits(x), lax.optimization_barrier(jnp.int32(INF))
-    zero = hidden ^ INF
-    quotient = from_bits(pattern ^ zero) / from_bits((bits(divisor) ^ hidden) ^ jnp.maximum(pattern, hidden))
+    zero, below = hidden ^ INF, bits(divisor)
+    place = _places(pattern | below) & zero
+    quotient = from_bits(pattern ^ zero) / from_bits((below ^ hidden) ^ (jnp.maximum(pattern, hidden) ^ place))
     return from_bits(bits(quotient) ^ zero)
+
+
+@jax.custom_batching.custom_vmap
+def _places(like: jax.Array) -> jax.Array:
+    """A number that differs from place to place along every axis, those of a vmap too; for its shape alone."""
+    place = jnp.int32(0)
+    for axis, size in enumerate(like.shape):
+        place = place + lax.broadcasted_iota(jnp.int32, like.shape, axis) if size > 1 else place
+    return jnp.broadcast_to(place, like.shape)
+
+
+@_places.def_vmap
+def _places_of_a_batch(_: int, batched: list[bool], like: jax.Array) -> tuple[jax.Array, bool]:
+    return _places(like), batched[0]
 
 
 def reciprocal(x: jax.Array) -> jax.Array:

@@ -226,6 +226,33 @@ def test_div_differential(case: str) -> None:
     check(*DIV[case])
 
 
+SPLATS = {
+    "one number": (lambda v, r, s: _exact.div(jnp.full((3, 5), v), s), lambda v, r, s: np.full((3, 5), v / s)),
+    "rows": (lambda v, r, s: _exact.div(jnp.broadcast_to(r, (6, 5)), s), lambda v, r, s: np.tile(r / s, (6, 1))),
+    "columns": (
+        lambda v, r, s: _exact.div(jnp.broadcast_to(r[:, None], (5, 6)), jnp.broadcast_to(s, (5, 1))),
+        lambda v, r, s: np.repeat((r / s)[:, None], 6, 1),
+    ),
+    "vmap": (
+        lambda v, r, s: jax.vmap(jax.vmap(lambda x: _exact.div(x, s)))(jnp.full((6, 5), v)),
+        lambda v, r, s: np.full((6, 5), v / s),
+    ),
+    "vmap of divisors": (
+        lambda v, r, s: jax.vmap(lambda d: _exact.div(r, d))(jnp.full(6, s)),
+        lambda v, r, s: np.tile(r / s, (6, 1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPLATS)
+def test_div_of_broadcasts_differential(name: str) -> None:
+    """A dividend that is a broadcast leaves a divisor that depends on it one too."""
+    function, want = SPLATS[name]
+    row = np.float32([0.3, -1.7, 2.25, 0.77, 5.1])
+    found = [(jax.jit(function)(v, row, s), want(v, row, s)) for s in np.float32([7, 15, 127, 0.3]) for v in row]
+    assert [wrong(got, right) for got, right in found] == [0] * len(found)
+
+
 def test_div_of_a_quotient_differential() -> None:
     """(a / b) / s is not a / (b * s); with a constant b the inner quotient is not ours to keep."""
     want = QUOTIENT / SCALE
