@@ -95,6 +95,15 @@ def test_conv_property_empty_batch_and_no_room(backend: object) -> None:
         assert_same(got, np.zeros(out, np.float32))
 
 
+def test_conv_property_of_padding_alone(backend: object) -> None:
+    """An axis of space without places, padded: a result of zeros, plus the bias."""
+    weight = qtensor.quantize_tensor(np.ones((1, 2, 1), np.float32), spec("int8"))
+    given = jax_weight(weight) if backend.name == "jaxquant" else weight
+    for inputs in (spec("int8"), None):
+        got = backend.qat.conv(np.zeros((2, 0, 2), np.float32), given, np.float32([3]), padding=1, inputs=inputs)
+        assert_same(got, np.full((2, 2, 1), 3, np.float32))
+
+
 def test_dense_differential_zero_points_outside_the_format_are_clamped(backend: object) -> None:
     rng = np.random.default_rng(4)
     weight = qtensor.quantize_tensor(rng.standard_normal((9, 3)).astype(np.float32), spec("uint4", PerAxis(1)))

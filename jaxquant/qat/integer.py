@@ -138,7 +138,7 @@ def convolve(a: jax.Array, b: jax.Array, *, window: Window, max_a: int, max_b: i
     Spec: LAY-5, LAY-8 (specs/60-layers.md).  Class: exact.
     """
     checks.accumulator("convolve", math.prod(b.shape[:-1]), max_a, max_b)
-    if math.prod((a.shape[0], *window.out, *b.shape)) == 0:
+    if math.prod((*a.shape, *window.out, *b.shape)) == 0:  # no product, or padding alone
         return jnp.zeros((a.shape[0], *window.out, b.shape[-1]), jnp.int32)
     return _convolve(a, b, window=window, max_a=max_a, max_b=max_b)
 
@@ -181,6 +181,8 @@ def _channels(a: jax.Array, groups: int, start: int, size: int) -> jax.Array:
 
 def correlate(a: jax.Array, b: jax.Array, window: Window, dtype: jnp.dtype) -> jax.Array:
     """The convolution (without flipping the kernel) of (batch, *space, in) and (*taps, in / groups, out)."""
+    if 0 in a.shape:
+        return jnp.zeros((a.shape[0], *window.out, b.shape[-1]), dtype)  # padding alone
     last = a.ndim - 1
     space = tuple(range(1, last))
     taps = tuple(range(last - 1))
