@@ -293,6 +293,16 @@ def test_fake_quantize_property_idempotent(backend, name):
         assert_same(backend.affine.fake_quantize(once, np.float32(scale), fmt=fmt), once, inputs={"x": once})
 
 
+@pytest.mark.parametrize("name", ["int4", "uint8"])
+def test_no_real_offset_is_the_offset_zero(backend, name):
+    """AFF-7: under "bias" None is 0.0, which stands at qmin."""
+    x, convention = some.halves(1 / 3, -20, 20), Affine(zero="bias")
+    options = {"fmt": ALL[name], "convention": convention}
+    want = backend.affine.fake_quantize(x, np.float32(1 / 3), np.float32(0), **options)
+    assert_same(backend.affine.fake_quantize(x, np.float32(1 / 3), None, **options), want)
+    assert want.min() == 0 < want.max()
+
+
 @pytest.mark.parametrize("name", ["int8", "uint4", "e4m3fn", "nf4"])
 def test_quantize_property_monotone_and_scales_by_powers_of_two(backend, name):
     """AFF-2: codes of x·2^k with scale·2^k are the codes of x; values grow with x."""

@@ -1,9 +1,11 @@
 """Every refusal: type and text, the same from both packages (GEN-5)."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from refquant import formats
+from refquant import affine, formats
 from refquant.conventions import Affine
 from refquant.formats import ALL
 from refquant.granularity import PerAxis, PerBlock, PerGroup
@@ -39,6 +41,12 @@ REFUSALS = [
      "quantize: zero_point has dtype float32, need int32 (the convention's zero is 'int')"),
     ("affine", "quantize", (F32, ONE, np.int32(0)), {"fmt": UINT4, "convention": Affine(zero="bias")}, TypeError,
      "quantize: zero_point has dtype int32, need float32 (the convention's zero is 'bias')"),
+    ("affine", "quantize", (F32, ONE, 3.0), {"fmt": UINT4}, TypeError,
+     "quantize: zero_point is 3.0, need an int (a real offset goes with zero 'bias', AFF-3)"),
+    ("affine", "quantize", (F32, ONE, 2**31), {"fmt": UINT4}, ValueError,
+     "quantize: zero_point is 2147483648, need -2**31..2**31 - 1 (it becomes an int32, GEN-1)"),
+    ("affine", "quantize", (F32, ONE, -(2**31) - 1), {"fmt": UINT4}, ValueError,
+     "quantize: zero_point is -2147483649, need -2**31..2**31 - 1 (it becomes an int32, GEN-1)"),
     ("affine", "quantize", (F32, ONE), {"fmt": INT8, "granularity": PerAxis(2)}, ValueError,
      "PerAxis(axis=2): array has shape (8, 16), need axis 2 to exist (rank 2)"),
     ("affine", "quantize", (F32[0], ONE), {"fmt": INT8, "granularity": PerBlock((2, 2))}, ValueError,
@@ -71,6 +79,8 @@ REFUSALS = [
      "tree_sum: axis is 2, need axes of an array of shape (8, 16)"),
     ("sums", "tree_sum", (F32,), {"axis": (0, -2)}, ValueError,
      "tree_sum: axis is (0, -2), need each axis once (shape (8, 16))"),
+    ("sums", "tree_sum", (F32,), {"axis": -3}, ValueError,
+     "tree_sum: axis is -3, need axes of an array of shape (8, 16)"),
 ]  # fmt: skip
 
 
@@ -112,11 +122,31 @@ def test_refusal_golden(backend, module, function, arguments, options, error, te
             "QuantSpec: denominator is 'pow2' for int8_narrow, need a format whose qmin is -2**(bits-1) "
             "(its qmin is -127)",
         ),
+        (
+            lambda: QuantSpec(ALL["uint8"]),
+            "QuantSpec: scale rule is symmetric for uint8, need zero='int' or 'float' (an unsigned format has no "
+            "negative codes)",
+        ),
+        (
+            lambda: QuantSpec(NF4, scale=ScaleRule(denominator="half_range")),
+            "QuantSpec: scale rule is zero='none', denominator='half_range' for nf4, need zero='none', "
+            "denominator='qmax' (zero points and denominators belong to integer formats)",
+        ),
+        (
+            lambda: ScaleRule(storage="int8"),
+            "ScaleRule: storage is 'int8', need 'float32', 'float16', 'bfloat16', 'e4m3fn', 'e8m0fnu', 'pow2' "
+            "(SCL-1..SCL-8)",
+        ),
+        (
+            lambda: QuantSpec("int8"),
+            "QuantSpec: fmt is 'int8', need a format such as formats.ALL['int4'] (a scheme's text goes to "
+            "schemes.parse_tensor)",
+        ),
     ],
 )
 def test_data_refusal_golden(make, text):
-    """GEN-5: options that have no meaning together."""
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    """GEN-5: options that have no meaning together, and names where data is needed."""
+    with pytest.raises(TypeError if "schemes.parse_tensor" in text else ValueError) as caught:
         make()
     assert str(caught.value) == text
 
@@ -128,6 +158,26 @@ def test_unknown_format_golden():
     assert "e4m3" in str(caught.value)
     with pytest.raises(ValueError, match="nearest: int8"):
         parse("int88:g32")
+
+
+@pytest.mark.parametrize("zero_point", [2**31 - 1, -(2**31), True])
+def test_the_widest_zero_points_are_accepted(backend, zero_point):
+    """GEN-1: what an int32 holds."""
+    codes = backend.affine.quantize(np.float32([-1, 1]), ONE, np.int32(zero_point), fmt=INT8)
+    if zero_point is not True:
+        assert backend.affine.quantize(np.float32([-1, 1]), ONE, zero_point, fmt=INT8).tolist() == codes.tolist()
+    assert codes.tolist() == [np.clip(zero_point - 1, -128, 127), np.clip(zero_point + 1, -128, 127)]
+
+
+def test_bfloat16_without_ml_dtypes_golden(monkeypatch):
+    """DEQ-4: NumPy has no bfloat16 of its own."""
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(TypeError) as caught:
+        affine.dequantize(np.int8([1]), ONE, fmt=INT8, dtype="bfloat16")
+    assert str(caught.value) == (
+        "dequantize: dtype is bfloat16, need the package ml_dtypes (NumPy has no bfloat16 of its own)"
+    )
+    assert affine.dequantize(np.int8([1]), ONE, fmt=INT8, dtype="float16").dtype == np.float16
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.0])

@@ -1,5 +1,7 @@
 """pack and unpack (specs/15-packing.md)."""
 
+from dataclasses import replace
+
 import exact
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from bits import assert_same
 
 from refquant.formats import ALL, Format, IntFormat
 
-FORMATS = [pytest.param(f, id=f.name) for f in ALL.values()]
+WIDE = [replace(ALL["float16"], name=f"e5m{m}", mantissa_bits=m) for m in (3, 6, 9)]  # 9, 12, 15 bits
+FORMATS = [pytest.param(f, id=f.name) for f in [*ALL.values(), *WIDE]]
 
 
 def codes_for(fmt: Format, count: int) -> np.ndarray:

@@ -63,9 +63,7 @@ def ordered_key(value: float) -> int:
 
 def _threshold(low: float, high: float, ties: str) -> int:
     middle = (Fraction(low) + Fraction(high)) / 2
-    key = ordered_key(float(middle))
-    while _crosses(key - 1, middle, ties):
-        key -= 1
+    key = ordered_key(float(middle))  # the nearest binary32: the one before it lies below the middle
     while not _crosses(key, middle, ties):
         key += 1
     return key
