@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxquant.store import DTYPES
 from refquant.files import TensorInfo
 from refquant.files.quantized import Plan
 
@@ -33,11 +34,11 @@ class Target(Protocol):
     """What the ladder needs of a model; weights have the layout and the names of the saved file."""
 
     source: Source
-    infos: tuple[TensorInfo, ...]
+    infos: tuple[TensorInfo, ...]  # all that is saved: weights, and the state that a run needs (batch statistics)
 
     @property
     def names(self) -> frozenset[str]:
-        """The tensors that the forward pass reads; a file may hold more."""
+        """The weights that the forward pass reads; a file may hold more."""
         ...
 
     def tensor(self, name: str) -> np.ndarray:
@@ -79,12 +80,16 @@ class Target(Protocol):
         ...
 
 
+def saveable(value: Any) -> bool:
+    """Whether a leaf of a model's state can lie in a file: an array that is no random key."""
+    return hasattr(value, "shape") and str(getattr(value, "dtype", "")) in DTYPES
+
+
 def infos_of(tensors: Mapping[str, Any]) -> tuple[TensorInfo, ...]:
     """TensorInfos for arrays that lie in no file yet, in order."""
-    names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int32": "I32", "uint32": "U32", "int8": "I8"}
     made, start = [], 0
     for name, value in tensors.items():
         end = start + value.size * value.dtype.itemsize
-        made.append(TensorInfo(name, names.get(str(value.dtype), "U8"), tuple(value.shape), start, end))
+        made.append(TensorInfo(name, DTYPES.get(str(value.dtype), "U8"), tuple(value.shape), start, end))
         start = end
     return tuple(made)

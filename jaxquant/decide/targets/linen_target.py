@@ -13,12 +13,14 @@ import numpy as np
 from flax import linen, traverse_util
 
 from jaxquant import qat
-from jaxquant.decide.targets import Source, infos_of
+from jaxquant.decide.targets import Source, infos_of, saveable
 from jaxquant.qat.straight import fake_values
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from refquant.files.quantized import Plan
 from refquant.schemes import TensorScheme
 from refquant.spec import QuantSpec
+
+PASSING = ("cache", "intermediates", "perturbations")  # collections of one run, no part of what a file keeps
 
 
 class LinenTarget:
@@ -41,16 +43,21 @@ class LinenTarget:
         boxed = linen.meta.unbox(dict(variables))
         self._rest = {key: value for key, value in boxed.items() if key != "params"}
         self._flat = {".".join(path): leaf for path, leaf in traverse_util.flatten_dict(boxed["params"]).items()}
-        self.infos, self._own = infos_of(self._flat), {}
+        kept = {key: value for key, value in self._rest.items() if key not in PASSING}
+        leaves = {".".join(path): leaf for path, leaf in traverse_util.flatten_dict(kept).items()}
+        self._kept = {name: leaf for name, leaf in leaves.items() if saveable(leaf)}
+        self.infos, self._own = infos_of(self._flat | self._kept), {}
         self._run = jax.jit(lambda flat, rest, *inputs: self._apply(flat, rest, inputs))
 
     @property
     def names(self) -> frozenset[str]:
-        """The tensors that the forward pass reads."""
+        """The weights that the forward pass reads."""
         return frozenset(self._flat)
 
     def tensor(self, name: str) -> np.ndarray:
         """One weight."""
+        if name in self._kept:
+            return np.asarray(self._kept[name])
         return np.asarray(self._own.get(name, self._flat[name]))
 
     def forward(self, replaced: Mapping[str, Any]) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from jaxquant import qat
-from jaxquant.decide.targets import Source, infos_of
+from jaxquant.decide.targets import Source, infos_of, saveable
 from jaxquant.flax.linear import QuantizedLinear, RecordingLinear, Seen
 from jaxquant.flax.replace import replaced
 from jaxquant.qat.straight import fake_values
@@ -26,6 +26,7 @@ from refquant.schemes import TensorScheme
 from refquant.spec import QuantSpec
 
 Keys = tuple[str | int, ...]
+PASSING = (nnx.RngState, nnx.Cache, nnx.Intermediate)  # of one run or one training, no part of what a file keeps
 
 
 class NnxTarget:
@@ -50,19 +51,20 @@ class NnxTarget:
           model: any NNX module; it is never changed.
           source: where it came from.
           names: saved name → (path of the parameter, whether the file holds its transpose); None: dotted paths.
-          infos: all tensors of the source file; None: the parameters themselves.
+          infos: all tensors of the source file; None: the parameters and the other state that a run needs.
         """
         self.model, self.source = nnx.clone(model), source
         self.model.eval()  # dropout off, batch norm by its running averages
         self._graph, self._params, self._rest = nnx.split(self.model, nnx.Param, ...)
         flat = dict(nnx.to_flat_state(self._params))
         self._names = dict(names or {".".join(map(str, path)): (tuple(path), False) for path in flat})
-        self.infos = infos or infos_of({name: flat[path][...] for name, (path, _) in self._names.items()})
+        self._kept = {} if infos else _kept(self._rest)
+        self.infos = infos or infos_of({n: flat[path][...] for n, (path, _) in self._names.items()} | self._kept)
         self._flat, self._own = flat, {}
 
     @property
     def names(self) -> frozenset[str]:
-        """The tensors that the forward pass reads; a file may hold more."""
+        """The weights that the forward pass reads; a file may hold more."""
         return frozenset(self._names)
 
     @cached_property
@@ -75,6 +77,8 @@ class NnxTarget:
             return self._own[name]
         if self._header is not None:
             return array(self._header, name)
+        if name in self._kept:
+            return np.asarray(self._kept[name])
         return np.asarray(self._flat[self._names[name][0]][...])
 
     @cached_property
@@ -195,6 +199,12 @@ class _Traced(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.run(x)
+
+
+def _kept(rest: nnx.State) -> dict[str, Any]:
+    """The state beside the parameters that a file needs too, such as batch statistics, by dotted path."""
+    found = {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(rest) if not isinstance(v, PASSING)}
+    return {name: value for name, value in found.items() if saveable(value)}
 
 
 def _turned_spec(spec: QuantSpec) -> QuantSpec:
