@@ -35,7 +35,7 @@ def prepare(
       (the clone, a report with a row for every module that has parameters).  Its float parameters have the same bits.
     Raises:
       ValueError: a rule matches nothing or contradicts another, a layer's hook is set, specs do not fit a layer, a
-        shared parameter is treated in two ways.
+        shared parameter is treated in two ways, a layer and a batch norm to fold are not one and one.
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(f"prepare: model is a {type(model).__name__}, need an nnx.Module (Linen: linen_api)")
@@ -48,8 +48,9 @@ def prepare(
     recipe.check(place for one in found for place in one.places())
     decided = [(one, _rule(recipe, one)) for one in found]
     sites = {id(one.module): _site(recipe, one, rule) for one, rule in decided if _quantizes(one, rule)}
-    _check_shared(found, sites)
     norms = {id(one.module): _norm(clone, one, rule) for one, rule in decided if id(one.module) in sites and rule.fold}
+    _check_shared(found, sites, norms)
+    _check_norms(found, norms)
     rows = [row for one, rule in decided for row in _rows(recipe, one, rule, sites.get(id(one.module)))]
     _retype(found, sites, norms)
     freeze = recipe.schedule and recipe.schedule.freeze_batch_norm
@@ -104,26 +105,45 @@ def _kernel(one: Found) -> nnx.Variable:
     return getattr(one.module, one.kernel_name)
 
 
-def _check_shared(found: list[Found], sites: dict[int, LayerSpec]) -> None:
-    """Every holder of a quantized kernel treats it in the same way."""
+def _check_shared(found: list[Found], sites: dict[int, LayerSpec], norms: dict[int, nnx.BatchNorm]) -> None:
+    """Every holder of a quantized kernel treats it in the same way, folded into the same norm or none."""
     holders: dict[int, list[tuple[str, Any]]] = {}
     for one in found:
         site = sites.get(id(one.module))
         for name, variable in nnx_walk.variables(one.module):
             own = site if site is not None and name == one.kernel_name else None
-            holders.setdefault(id(variable), []).append((one.path, own and (own.weights, own.weight_estimator)))
+            how = own and (own.weights, own.weight_estimator, id(norms.get(id(one.module))))
+            holders.setdefault(id(variable), []).append((one.path, how))
     for users in holders.values():
         for path, how in users:
             if how != users[0][1]:
                 raise ValueError(
                     f"prepare: {users[0][0]!r} and {path!r} share a parameter and fall under rules that treat it in "
-                    "two ways, need the same weights for both (it has one set of codes)"
+                    "two ways, need the same weights and no norm folded for both (it has one set of codes)"
                 )
 
 
+def _check_norms(found: list[Found], norms: dict[int, nnx.BatchNorm]) -> None:
+    """No batch norm is folded into two layers."""
+    users: dict[int, str] = {}
+    for one in (one for one in found if id(one.module) in norms):
+        first = users.setdefault(id(norms[id(one.module)]), one.path)
+        if first != one.path:
+            raise ValueError(
+                f"prepare: {first!r} and {one.path!r} fold the same batch norm, need one for each layer, or a rule "
+                "without fold (its statistics are of one layer's output)"
+            )
+
+
 def _norm(model: nnx.Module, one: Found, rule: Rule) -> nnx.BatchNorm | None:
-    """The batch norm that a rule folds into a layer."""
+    """The batch norm that a rule folds into a layer, the same by every path of the layer."""
     norm = nnx_walk.sibling(model, one.path, rule.fold)
+    for path in one.paths:
+        if nnx_walk.sibling(model, path, rule.fold) is not norm:
+            raise ValueError(
+                f"prepare: the shared layer {one.path!r} is {path!r} too, with another {rule.fold!r} beside it, need "
+                "the same batch norm, or a rule without fold (one layer has one folded kernel)"
+            )
     channels = nnx_walk.expected_shape(one.module)[-1]
     nnx_folding.check_norm(one.path, nnx_walk.KINDS[type(one.module)], channels, rule.fold, norm)
     return norm
