@@ -72,6 +72,7 @@ def _unknown(value: Any) -> bool:
 def _convert(layer: Any, made: dict[int, nnx.Variable], norm: nnx_folding.QuantBatchNorm | None) -> None:
     site, state, stacked = layer.site, leaves_of(layer), stacked_axes(layer)
     kernel = getattr(layer, layer.kernel_name)
+    layer.param_dtype = jnp.dtype(layer.dtypes.param)
     master = value_of(kernel) if norm is None else _absorb(layer, norm, stacked)
     if id(kernel) not in made:
         made[id(kernel)] = beside(kernel, Codes, _codes(site, master, state, stacked), stacked=stacked)
@@ -81,7 +82,6 @@ def _convert(layer: Any, made: dict[int, nnx.Variable], norm: nnx_folding.QuantB
         delattr(layer, name)
     for name in still.input_names:
         setattr(layer, name, beside(kernel, Codes, constants[name], stacked=stacked))
-    layer.param_dtype = jnp.dtype(kernel.dtype)
     setattr(layer, layer.kernel_name, made[id(kernel)])
     layer.site = still
 
@@ -89,7 +89,9 @@ def _convert(layer: Any, made: dict[int, nnx.Variable], norm: nnx_folding.QuantB
 def _absorb(layer: Any, norm: nnx_folding.QuantBatchNorm, stacked: int) -> Any:
     """The folded kernel; the layer keeps the folded bias, the norm nothing."""
     kernel, bias = nnx_folding.folded(layer.weight, value_of(layer.bias), norm, stacked)
-    layer.dtype = jnp.dtype(norm.dtype or jnp.result_type(layer.dtype or layer.weight.dtype, norm.param_dtype))
+    if norm.dtype or layer.dtype:
+        layer.dtype = jnp.dtype(norm.dtype or jnp.result_type(layer.dtype, *nnx_folding.dtypes_of(norm)))
+    layer.param_dtype = jnp.result_type(layer.param_dtype, *nnx_folding.dtypes_of(norm))
     layer.bias = Codes.from_metadata(bias, dict(norm.mean.get_metadata()))
     layer.handoff = norm.handoff = None
     for name in ("mean", "var", "scale", "bias"):

@@ -129,8 +129,13 @@ def _training(norm: QuantBatchNorm, given: Handoff, mask: Any) -> jax.Array:
 
 def _dtypes(norm: QuantBatchNorm, layer: Any, x: jax.Array) -> Dtypes:
     """Those of the norm's result."""
-    own = norm.dtype or jnp.result_type(layer.dtypes.result(x), norm.param_dtype)
-    return Dtypes(jnp.dtype(own), layer.param_dtype)
+    own = norm.dtype or jnp.result_type(layer.dtypes.result(x), *dtypes_of(norm))
+    return Dtypes(jnp.dtype(own), layer.dtypes.param)
+
+
+def dtypes_of(norm: nnx.BatchNorm) -> list[Any]:
+    """The dtypes that a norm's result is promoted with, those of its arrays."""
+    return [v.dtype for v in map(value_of, (norm.mean, norm.var, norm.scale, norm.bias)) if v is not None]
 
 
 def folded(kernel: Any, bias: Any, norm: nnx.BatchNorm, stacked: int = 0) -> tuple[Any, Any]:

@@ -51,8 +51,11 @@ class Quantized(nnx.Module):
 
     @property
     def dtypes(self) -> Dtypes:
-        """Its dtype and param_dtype."""
-        return Dtypes(self.dtype, self.param_dtype)
+        """Its dtype, and what its parameters promote to: their own dtypes, as Flax's promotion reads them."""
+        if self.converted:
+            return Dtypes(self.dtype, self.param_dtype)
+        bias = value_of(getattr(self, "bias", None))
+        return Dtypes(self.dtype, jnp.result_type(self.weight.dtype, *([] if bias is None else [bias.dtype])))
 
 
 def run(layer: Quantized, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.Array:
@@ -225,6 +228,11 @@ def no_sharding(out_sharding: Any) -> None:
             f"out_sharding is {out_sharding!r}, need None and a constraint on the result (codes are multiplied in "
             "automatic sharding mode)"
         )
+
+
+def attentions_of(model: nnx.Module) -> list[QuantMultiHeadAttention]:
+    """Every attention whose products run on codes, each once, by path."""
+    return [module for _, module in nnx.iter_graph(model) if isinstance(module, QuantMultiHeadAttention)]
 
 
 def layers_of(model: nnx.Module) -> list[Any]:

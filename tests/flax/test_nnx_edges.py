@@ -61,3 +61,62 @@ def test_a_shared_layer_with_two_norms_is_refused():
         nnx_api.prepare(Parents(one_norm=False), recipe)
     qmodel, _ = nnx_api.prepare(Parents(one_norm=True), recipe, X)
     assert_same(nnx_api.convert(qmodel)(X), qmodel(X))
+
+
+def cast(model, dtype):
+    nnx.update(model, jax.tree.map(lambda v: v.astype(dtype), nnx.state(model, nnx.Param)))
+    return model
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_dtype_follows_the_parameters(bias):
+    """Parameters are cast after the model was made: param_dtype says float32 still."""
+    x = jnp.asarray(X, jnp.bfloat16)
+    model = cast(nnx.Linear(8, 4, rngs=nnx.Rngs(0)), jnp.bfloat16)
+    if not bias:
+        model.bias[...] = model.bias[...].astype(jnp.bfloat16)
+    else:
+        model.bias = nnx.Param(jnp.ones(4))  # float32 beside a bfloat16 kernel
+    qmodel, _ = nnx_api.prepare(model, Recipe(Rule("**", **INT8)), x)
+    assert model(x).dtype == qmodel(x).dtype == (jnp.float32 if bias else jnp.bfloat16)
+    assert_same(nnx_api.convert(qmodel)(x), qmodel(x))
+
+
+@pytest.mark.parametrize("where", ["layer", "norm", "layer dtype", "both, cast"])
+@pytest.mark.parametrize("x", [jnp.float32, jnp.bfloat16], ids=str)
+def test_the_dtype_of_a_folded_norm(where, x):
+    model = Pair()
+    options = {"layer": ("param_dtype", None), "norm": (None, "param_dtype"), "layer dtype": ("dtype", None)}
+    own, norms = ({name: jnp.bfloat16} if name else {} for name in options.get(where, (None, None)))
+    model.a = nnx.Linear(8, 8, rngs=nnx.Rngs(0), **own)
+    model.n1 = nnx.BatchNorm(8, use_running_average=True, rngs=nnx.Rngs(0), **norms)
+    if where == "both, cast":
+        nnx.update(model, jax.tree.map(lambda v: v.astype(jnp.bfloat16), nnx.state(model)))
+    qmodel, _ = nnx_api.prepare(model, folds())
+    imodel, x = nnx_api.convert(qmodel), jnp.asarray(X, x)
+    wants = [m.n1(m.a(x)) for m in (model, qmodel, imodel)]
+    assert wants[0].dtype == wants[1].dtype
+    assert_same(wants[2], wants[1])
+
+
+def test_observe_runs_attention_in_float():
+    model = nnx.MultiHeadAttention(2, 8, 8, 8, decode=False, rngs=nnx.Rngs(0))
+    recipe = Recipe(Rule("**", weights="int8", inputs="int8:tensor", input_scale="static", attention="int4:tensor"))
+    qmodel, _ = nnx_api.prepare(model, recipe)
+    products = qmodel.attention_fn
+    assert_same(nnx_api.observe(qmodel, X), model(X))
+    assert qmodel.attention_fn == products
+    nnx_api.calibrate(qmodel)
+    assert np.any(np.asarray(qmodel(X)) != np.asarray(model(X)))
+
+
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("broadcast", [False, True])
+def test_dropout_of_attention_has_the_mask_of_flax(lead, broadcast):
+    """Values are the unit vectors, so that the result shows which weights were dropped."""
+    q = jnp.asarray(inputs(*lead, 5, 4, 8)) / 8
+    v = jnp.broadcast_to(jnp.eye(5, 8)[:, None], (*lead, 5, 4, 8))
+    options = {"broadcast_dropout": broadcast, "dropout_rng": jax.random.key(0), "dropout_rate": 0.5}
+    qmodel, _ = nnx_api.prepare(nnx.MultiHeadAttention(2, 8, rngs=nnx.Rngs(0)), Recipe(Rule("**", attention="int8")))
+    got, want = (f(q, q, v, **options) for f in (qmodel.attention_fn, nnx.dot_product_attention))
+    assert_same(np.asarray(got) == 0, np.asarray(want) == 0)
