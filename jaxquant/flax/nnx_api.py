@@ -26,7 +26,7 @@ from jaxquant.flax import measures, observers
 from jaxquant.flax.labels import labels
 from jaxquant.flax.measures import Explanations
 from jaxquant.flax.nnx_convert import convert, stacked_axes
-from jaxquant.flax.nnx_layers import layers_of
+from jaxquant.flax.nnx_layers import attentions_of, layers_of
 from jaxquant.flax.nnx_prepare import prepare
 from jaxquant.flax.nnx_variables import Codes, Explained, Observed, Scale, Step, set_value, value_of
 
@@ -138,13 +138,18 @@ def _masters(function: str, model: nnx.Module) -> list[Any]:
 
 
 def _run(model: nnx.Module, found: list[Any], mode: str, x: Any, method: str) -> Any:
+    attentions = [(one, one.attention_fn) for one in attentions_of(model)] if mode == "observe" else []
     for layer in found:
         layer.mode = mode
+    for attention, _ in attentions:
+        attention.attention_fn = nnx.dot_product_attention
     try:
         return getattr(model, method)(*(x if isinstance(x, tuple) else (x,)))
     finally:
         for layer in found:
             layer.mode = "quantized"
+        for attention, products in attentions:
+            attention.attention_fn = products
 
 
 def _stacked(layer: Any, tree: Any) -> Any:
