@@ -55,7 +55,7 @@ class QuantizedAttention:
         weights = weights.reshape(*lead, heads, *weights.shape[-2:])
         weights = jax.nn.softmax(_masked(weights, bias, mask, is_causal)).astype(dtype)
         if not deterministic and dropout_rate > 0.0:
-            weights = _dropped(weights, dropout_rng, dropout_rate, len(lead) if broadcast_dropout else 0)
+            weights = _dropped(weights, dropout_rng, dropout_rate, broadcast_dropout)
         weights = weights.reshape(-1, key.shape[-2], heads // key.shape[-2], *weights.shape[-2:])
         out = product("bhgqk,bkhd->bqhgd", weights, value)
         return out.reshape(*lead, out.shape[1], heads, value.shape[-1])
@@ -70,8 +70,8 @@ def _masked(weights: jax.Array, bias: jax.Array | None, mask: jax.Array | None, 
     return weights if mask is None else jnp.where(mask, weights, lowest)
 
 
-def _dropped(weights: jax.Array, rng: jax.Array, rate: float, lead: int) -> jax.Array:
-    """Flax's dropout; its mask is shared along the leading axes and the heads where it is broadcast."""
-    shape = (*(1,) * (lead + 1), *weights.shape[lead + 1 :]) if lead else weights.shape
+def _dropped(weights: jax.Array, rng: jax.Array, rate: float, broadcast: bool) -> jax.Array:
+    """Flax's dropout of (..., H, Q, K); its mask is shared along the leading axes and the heads if it is broadcast."""
+    shape = (*(1,) * (weights.ndim - 2), *weights.shape[-2:]) if broadcast else weights.shape
     keep = jax.random.bernoulli(rng, 1.0 - rate, shape)
     return weights * (keep.astype(weights.dtype) / jnp.asarray(1.0 - rate, weights.dtype))
