@@ -1,6 +1,7 @@
 """A straight-through gradient has no derivative of its own: asked for one, JAX would answer 0."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +17,27 @@ def first_order(forward: Callable, backward: Callable) -> tuple[Callable, Callab
       forward: gives (result, residuals).
       backward: gives the cotangents.
     """
-    return lambda *given: forward(*_guarded(given)), lambda *given: backward(*_guarded(given))
+
+    def refusing_forward(*given: Any) -> tuple[Any, Any]:
+        guarded, origin = _guarded(given)
+        result, kept = forward(*guarded)
+        # what is kept as it came stays the argument itself: a scan would stack a copy of anything else
+        return result, jax.tree.map(lambda leaf: origin.get(id(leaf), leaf), kept)
+
+    def refusing_backward(*given: Any) -> Any:
+        return backward(*given[:-1], _guarded(given[-1])[0])
+
+    return refusing_forward, refusing_backward
 
 
-def _guarded(given: tuple) -> tuple:
+def _guarded(given: Any) -> tuple[Any, dict[int, Any]]:
+    """The same with guarded arrays, and by their ids what they were."""
     leaves, tree = jax.tree.flatten(given)
     real = [i for i, leaf in enumerate(leaves) if _is_real(leaf)]
+    origin = {}
     for i, leaf in zip(real, _refusing(*(leaves[i] for i in real)), strict=True):
-        leaves[i] = leaf
-    return jax.tree.unflatten(tree, leaves)
+        leaves[i], origin[id(leaf)] = leaf, leaves[i]
+    return jax.tree.unflatten(tree, leaves), origin
 
 
 def _is_real(leaf: object) -> bool:
