@@ -55,10 +55,40 @@ def fold(
 
 
 def factor_of(var: jax.Array, scale: jax.Array | None, *, epsilon: float) -> jax.Array:
-    """What a channel of the kernel is multiplied by: scale / sqrt(var + epsilon), float32 (LAY-14)."""
+    """What a channel of the kernel is multiplied by: scale / sqrt(var + epsilon), float32 (LAY-14).
+
+    Differentiable in both arrays, by the formula's own derivative (bounded).
+    """
+    return _factor(float(np.float32(epsilon)), var, scale)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _factor(epsilon: float, var: jax.Array, scale: jax.Array | None) -> jax.Array:
     deviation = square_root(_exact.add(_wide(var), jnp.float32(epsilon)))
     top = jnp.ones_like(deviation) if scale is None else _wide(scale)
     return _exact.flush(_exact.div(top, deviation))
+
+
+def _factor_forward(epsilon: float, var: jax.Array, scale: jax.Array | None):
+    factor = _factor(epsilon, var, scale)
+    return factor, (var, scale, factor)
+
+
+def _factor_backward(epsilon: float, kept, cotangent):
+    var, scale, factor = kept
+    to_var, to_scale = _to_statistics(epsilon, var, factor, cotangent)
+    to_var = _exact.narrow(to_var, str(var.dtype))
+    return to_var, None if scale is None else _exact.narrow(to_scale, str(scale.dtype))
+
+
+def _to_statistics(epsilon: float, var: jax.Array, factor: jax.Array, cotangent: jax.Array):
+    """The gradients of var and scale from that of the factor."""
+    above = _exact.add(_wide(var), jnp.float32(epsilon))
+    to_var = _exact.div(cotangent * factor * jnp.float32(-0.5), above)
+    return to_var, _exact.div(cotangent, square_root(above))
+
+
+_factor.defvjp(_factor_forward, _factor_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -80,9 +110,8 @@ def _backward(epsilon: float, arrays, cotangents):
     centre = -_wide(mean) if bias is None else _exact.add(_wide(bias), -_wide(mean))
     _, pull = jax.vjp(lambda k, c, f: (k * f, c * f), _wide(kernel), centre, factor)
     to_kernel, to_centre, to_factor = pull(cotangents)
-    above = _exact.add(_wide(var), jnp.float32(epsilon))
-    to_var = _exact.div(to_factor * factor * jnp.float32(-0.5), above)
-    to_scale = None if scale is None else _exact.div(to_factor, square_root(above))
+    to_var, to_scale = _to_statistics(epsilon, var, factor, to_factor)
+    to_scale = None if scale is None else to_scale
     found = (to_kernel, to_centre, -to_centre, to_var, to_scale, cotangents[1])
     return tuple(None if v is None else _exact.narrow(g, str(v.dtype)) for v, g in zip(arrays, found, strict=True))
 
