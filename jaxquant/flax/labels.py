@@ -6,6 +6,8 @@ import jax
 
 SCALES = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_offset")
 FROZEN = ("inputs_zero_point", "step")
+#: The attribute that a Variable or a box adds behind its own name.
+WRAPPERS = ("value", "raw_value")
 
 
 def labels(params: Any) -> Any:
@@ -31,7 +33,7 @@ def labels(params: Any) -> Any:
 
 
 def _label(path: tuple) -> str:
-    names = {str(getattr(key, "key", getattr(key, "name", ""))) for key in path}
-    if names & set(SCALES):
-        return "scales"
-    return "frozen" if names & set(FROZEN) else "weights"
+    """By the variable's name, the last key: modules may be called as they like."""
+    keys = [key for key in path if getattr(key, "name", "") not in WRAPPERS]
+    own = str(getattr(keys[-1], "key", getattr(keys[-1], "name", ""))) if keys else ""
+    return "scales" if own in SCALES else "frozen" if own in FROZEN else "weights"
