@@ -157,10 +157,11 @@ def convert(
       collections: the other collections, where the model does not make them itself.
       **options: of the model's `__call__`.
     Raises:
-      ValueError: a scale is zero, not finite or not calibrated.
+      ValueError: a scale is zero, not finite or not calibrated; or no layer that ran is quantized by the recipe.
     """
     _remember(qmodel, "convert", inputs, options)
     leaves, _ = _leaves(qmodel, converted, {**(collections or {}), "params": params})
+    _need_codes(qmodel, params, leaves)
     named = {(*path[:-1], path[-1].removeprefix(CONVERTED)): leaf for path, leaf in leaves.items()}
     layers = {path[:-1] for path in named}
     check_scales(params, layers)
@@ -225,6 +226,16 @@ def advance(params: Any) -> Any:
     """The parameters one step later: 1 is added to the step of every layer that has one."""
     steps = {path: jax.tree.map(lambda v: v + 1, leaf) for path, leaf in flat(params).items() if path[-1] == "step"}
     return merged(params, steps)
+
+
+def _need_codes(qmodel: Quantized, params: Any, leaves: Mapping[Path, Any]) -> None:
+    """Refuse a conversion that changes nothing, unless there is nothing to change."""
+    done = any(isinstance(leaf, QTensor) for leaf in flat(params).values())
+    if not leaves and not done and any(rule.weights is not None for rule in qmodel.recipe.rules):
+        methods = [name or "__call__" for name in qmodel.seen]
+        raise ValueError(
+            f"convert: nothing was converted, need a method that runs a layer with a rule (those that ran: {methods})"
+        )
 
 
 def check_scales(params: Any, layers: set[Path]) -> None:

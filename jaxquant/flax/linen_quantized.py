@@ -1,5 +1,7 @@
 """A Linen model whose layers run on codes: the wrapper that is used as the model itself is."""
 
+import itertools
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +16,12 @@ from jaxquant.flax.linen_folding import Handoffs
 from jaxquant.flax.linen_layers import quantized
 from jaxquant.flax.linen_sites import FLAG
 from jaxquant.flax.linen_trees import merged
-from jaxquant.flax.linen_visit import Act, Call, Interceptor, bound_to, grown, run
+from jaxquant.flax.linen_visit import Act, Call, Interceptor, bound_to, grown, mark, run
 from jaxquant.flax.recipe import Recipe
+
+#: A number for every run, and the number of every recipe that is alive: what nn.jit tells their traces apart by.
+_RUNS = itertools.count()
+_RECIPES: weakref.WeakKeyDictionary[Recipe, int] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ class Quantized:
         """The model with its variables, whose methods and submodules run on codes."""
         interceptor = self.interceptor(quantized)
         scope = bind(variables, rngs=rngs, mutable=mutable, flags={FLAG: interceptor.token})
+        mark(scope, interceptor.token)
         return Bound(bound_to(self.model, scope), interceptor)
 
     def tabulate(self, rngs: Any, *args: Any, **options: Any) -> str:
@@ -104,7 +111,7 @@ class Quantized:
           *args: of the model.
           **options: of nn.tabulate and of the model.
         """
-        interceptor = Interceptor(self.recipe, None, prepared)
+        interceptor = Interceptor(self.recipe, _token(self.recipe, prepared), prepared, everywhere=True)
         with nn.intercept_methods(interceptor):
             text = nn.tabulate(self.model, rngs, **options)(*args)
         shapes = jax.eval_shape(lambda: self.model.init(rngs, *args))["params"]
@@ -114,12 +121,22 @@ class Quantized:
         """A new interceptor for one run of this model."""
         freeze = None if self.recipe.schedule is None else self.recipe.schedule.freeze_batch_norm
         handoffs = Handoffs(act is quantized, freeze)
-        return Interceptor(self.recipe, f"{act.__name__} {self.recipe!r}", act, handoffs=handoffs, **options)
+        return Interceptor(self.recipe, _token(self.recipe, act), act, handoffs=handoffs, **options)
 
     def remember(self, call: Call, *, replace: bool = True) -> None:
         """Keep the shapes of a call, so that later functions need not be told them."""
         if replace or call.method not in self.seen:
             self.seen[call.method] = call.abstract()
+
+
+def _token(recipe: Recipe, act: Act) -> str:
+    """What marks a run: of equal recipes the same, so that compiled parts stay; new where leaves are put by each run.
+
+    The number is never given twice, where an address or a repr might be.
+    """
+    if act is not quantized:
+        return f"{act.__name__} {next(_RUNS)}"
+    return f"{act.__name__} by recipe {_RECIPES.setdefault(recipe, next(_RUNS))}"
 
 
 def _calls(module: nn.Module, method: str) -> bool:

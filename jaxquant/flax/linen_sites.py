@@ -19,6 +19,8 @@ from refquant.estimators import Ste
 LEAVES = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_zero_point", "inputs_offset", "step")
 #: What marks the scopes of a quantized run, its lifted and compiled parts included.
 FLAG = "jaxquant"
+#: The path of a module among its scope's flags: nn.jit shares traces between modules that differ in the name alone.
+PLACE = "jaxquant path"
 
 Path = tuple[str, ...]
 

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import DenyList, Scope, apply
+from flax.core import DenyList, Scope, apply, freeze
 
 from jaxquant.flax.linen_attention import ATTENTIONS, attending, attention_place, attention_rows, attention_site
 from jaxquant.flax.linen_folding import Handoff, Handoffs
-from jaxquant.flax.linen_sites import FLAG, KINDS, Layer, Path, layer_at, left_alone, place_of, row_of, rule_of
+from jaxquant.flax.linen_sites import FLAG, KINDS, PLACE, Layer, Path, layer_at, left_alone, place_of, row_of, rule_of
 from jaxquant.flax.linen_trees import Coverage, flat
 from jaxquant.flax.recipe import Recipe
 from jaxquant.flax.report import Row
@@ -31,29 +31,32 @@ class Interceptor:
 
     Attributes:
       recipe: what to do with which layers.
-      token: marks the scopes of this model's run; None: every model's.
+      token: marks the scopes of this model's run.
       act: what becomes of a layer.
       coverage: what it came across.
       cells: recurrent cells that are running.
       in_float: whether the model runs in float meanwhile.
+      everywhere: whether to take the modules whose scopes have no mark too.
       handoffs: layers that wait for the batch norms folded into them.
       capture: whose results are sown as intermediates: (module, method) -> bool; None: nothing.
     """
 
     recipe: Recipe
-    token: str | None
+    token: str
     act: Act
     coverage: Coverage = field(default_factory=Coverage)
     cells: int = 0
     in_float: bool = False
+    everywhere: bool = False
     capture: Callable[[nn.Module, str], bool] | None = None
     handoffs: Handoffs = field(default_factory=Handoffs)
 
     def __call__(self, call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         """nn.intercept_methods calls this around every method of every module."""
         module = context.module
-        if module.scope is None or self.token not in (None, module.scope.flags.get(FLAG)):
+        if module.scope is None or not (self.everywhere or module.scope.flags.get(FLAG) == self.token):
             return call(*args, **kwargs)
+        _mark_around(module, self.token)
         self.coverage.modules["/".join(module.path)] = module
         if module.is_initializing() and type(module) in KINDS:
             y = call(*args, **kwargs)  # the kernel comes into being here
@@ -178,6 +181,32 @@ def framed(call: Call) -> tuple[Frame, list]:
     return Frame(call.method, tree, static), [leaf for leaf in leaves if _is_array(leaf)]
 
 
+def mark(scope: Scope, token: str) -> None:
+    """Give a scope, and those that it will push, the flags by which nn.jit tells traces apart.
+
+    Flax does not call interceptors around a compiled method, only inside it: the flags must stand there before.
+    """
+    scope.flags = freeze({**scope.flags, FLAG: token, PLACE: "/".join(scope.path)})
+    if "push" in vars(scope):
+        return
+    push = scope.push
+
+    def marked(*args: Any, **kwargs: Any) -> Scope:
+        child = push(*args, **kwargs)
+        mark(child, token)
+        return child
+
+    scope.push = marked
+
+
+def _mark_around(module: nn.Module, token: str) -> None:
+    """Mark the scope of a module, and those that its setup has pushed already."""
+    mark(module.scope, token)
+    for child in module._state.children.values():
+        if isinstance(child, nn.Module) and child.scope is not None:
+            mark(child.scope, token)
+
+
 def bound_to(model: nn.Module, scope: Scope) -> nn.Module:
     """A copy of the model in a scope, its submodules in the scopes below."""
     return model.clone(parent=scope, _deep_clone=True)
@@ -201,6 +230,7 @@ def run(model: nn.Module, interceptor: Interceptor, variables: Any, call: Call, 
 
     def scoped(scope: Scope, args: tuple, kwargs: Mapping[str, Any]) -> Any:
         with nn.intercept_methods(interceptor):
+            mark(scope, interceptor.token)
             y = function(bound_to(model, scope), call.method)(*args, **kwargs)
         interceptor.handoffs.check()
         return y
