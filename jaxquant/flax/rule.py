@@ -32,8 +32,8 @@ class Rule:
       weight_estimator: the straight-through estimator of the weights.
       input_estimator: that of the inputs; a learned one has a static scale.
       input_scale: "dynamic": from each input's own range; "static": learned, or from calibration.
-      calibration: how a static range follows from data: "minmax", "ema[:constant]", "percentile[:millionths]", "mse",
-        "entropy".
+      calibration: how a static range follows from data: "minmax", "ema[:constant]" (a new batch's weight, to 1),
+        "percentile[:millionths]" (500000 to 1000000), "mse", "entropy".
       attention: how both operands of QKᵀ and of PV are quantized where the rule picks an attention module; off
         unless given.
       fold: the name of the batch norm beside the layer that is folded into it.
@@ -205,16 +205,7 @@ def _check_estimator(rule: Rule, name: str, quantizer: TensorScheme | QuantSpec,
 def _check_static(rule: Rule) -> None:
     if rule.input_scale not in ("dynamic", "static"):
         raise ValueError(f"Rule {rule.label}: input_scale is {rule.input_scale!r}, need 'dynamic' or 'static'")
-    name, _, number = rule.calibration.partition(":")
-    if (
-        name not in CALIBRATIONS
-        or (number and name not in ("ema", "percentile"))
-        or (number and not _is_number(number))
-    ):
-        need = ", ".join(CALIBRATIONS)
-        raise ValueError(
-            f"Rule {rule.label}: calibration is {rule.calibration!r}, need {need}, ema:0.01 or percentile:999900"
-        )
+    _check_calibration(rule)
     if rule.input_scale == "dynamic":
         return
     if rule.inputs is None and rule.keep is None:
@@ -227,5 +218,19 @@ def _check_static(rule: Rule) -> None:
         )
 
 
+def _check_calibration(rule: Rule) -> None:
+    """By the bounds of the calibration (CAL-2, CAL-4), and no share below one half: such a number is no millionths."""
+    name, colon, number = rule.calibration.partition(":")
+    why = None
+    if name not in CALIBRATIONS or (colon and name not in ("ema", "percentile")):
+        why = f"{', '.join(CALIBRATIONS)}, ema:0.01 or percentile:999900"
+    elif colon and name == "percentile" and not (re.fullmatch(r"\d+", number) and 500_000 <= int(number) <= 1_000_000):
+        why = "a whole number of millionths from 500000 to 1000000: percentile:999000 covers 99.9 % of the inputs"
+    elif colon and name == "ema" and not (_is_number(number) and 2.0**-20 <= float(number) <= 1):
+        why = "the weight of a new batch, from 2**-20 to 1: ema:0.01"
+    if why:
+        raise ValueError(f"Rule {rule.label}: calibration is {rule.calibration!r}, need {why}")
+
+
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\d+(\.\d+)?", text) is not None
+    return re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", text) is not None
