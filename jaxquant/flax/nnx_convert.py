@@ -46,23 +46,24 @@ def stacked_axes(layer: Any) -> int:
 
 
 def check_scales(function: str, layer: Any) -> None:
-    """Refuse scales that are no positive finite numbers, where values are known.
+    """Refuse scales that are zero or not finite, and offsets that are not finite, where values are known.
 
     Raises:
       ValueError: see above.
     """
     for name, value in leaves_of(layer).items():
-        if name in ("step", "inputs_zero_point", "kernel_offset", "inputs_offset") or _unknown(value):
+        if name in ("step", "inputs_zero_point") or _unknown(value):
             continue
         numbers = np.asarray(value)
-        if name == "inputs_scale" and layer.kernel_name == "embedding" and np.isnan(numbers).all():
+        if name in ("inputs_scale", "inputs_offset") and layer.kernel_name == "embedding" and np.isnan(numbers).all():
             continue  # a table whose attend is never called: its look-up has no input scale
         if np.isnan(numbers).any():
             why = "need calibrate first, or a training that does not diverge"
             raise ValueError(f"{function}: layer {layer.path!r} has {name} NaN, {why}")
-        if np.isinf(numbers).any() or (numbers == 0).any():
-            bad = "infinite" if np.isinf(numbers).any() else "zero"
-            raise ValueError(f"{function}: layer {layer.path!r} has a {bad} {name}, need finite positive scales")
+        if np.isinf(numbers).any():
+            raise ValueError(f"{function}: layer {layer.path!r} has an infinite {name}, need finite numbers")
+        if name.endswith("scale") and (numbers == 0).any():
+            raise ValueError(f"{function}: layer {layer.path!r} has a zero {name}, need finite positive scales")
 
 
 def _unknown(value: Any) -> bool:
