@@ -14,11 +14,14 @@ from flax import nnx
 
 from jaxquant.flax import layers, watch
 from jaxquant.flax.attention import QuantizedAttention
+from jaxquant.flax.labels import FROZEN, SCALES
 from jaxquant.flax.layers import Dtypes
 from jaxquant.flax.nnx_variables import Codes, leaves_of, value_of
 from jaxquant.flax.site import LayerSpec
+from jaxquant.qtensor import QTensor
 
 Thunk = Callable[[], jax.Array]
+LEAVES = (*SCALES, *FROZEN)
 
 
 class Quantized(nnx.Module):
@@ -70,6 +73,7 @@ def run(layer: Quantized, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.A
     if layer.reached is not None:
         layer.reached.paths.add(layer.path)
     try:
+        check_leaves(layer)
         if layer.handoff is not None:
             return layer.handoff.leave(layer, x, plain)
         if layer.mode == "quantized":
@@ -79,6 +83,28 @@ def run(layer: Quantized, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.A
         if type(error) not in (TypeError, ValueError) or str(error).startswith("layer "):
             raise
         raise type(error)(f"layer {layer.path!r}: {error}") from error
+
+
+def check_leaves(layer: Quantized) -> None:
+    """Refuse a state that was made for another recipe.
+
+    Raises:
+      ValueError: a leaf is missing or too many, or the kernel is not of the layer's kind: codes of its spec, or floats.
+    """
+    weight, site = layer.weight, layer.site
+    codes = isinstance(weight, QTensor)
+    if codes != layer.converted or (codes and weight.spec != site.weights):
+        there = f"codes of {weight.spec}" if codes else "floats"
+        need = f"codes of {site.weights}" if layer.converted else "floats"
+        raise ValueError(f"the {layer.kernel_name} has {there}, need {need} (a checkpoint of another recipe)")
+    wrong = {name for name in LEAVES if hasattr(layer, name)} ^ set(site.state_names)
+    if wrong:
+        first = min(wrong)
+        what = f"no {first!r}" if first in site.state_names else f"{first!r}"
+        raise ValueError(
+            f"the layer has {what} beside its {layer.kernel_name}, need {sorted(site.state_names) or 'nothing'} (a "
+            "checkpoint of another recipe)"
+        )
 
 
 def operate(layer: Quantized, kernel: Any, bias: Any, inputs: jax.Array, dtypes: Dtypes) -> jax.Array:

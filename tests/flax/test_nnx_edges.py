@@ -120,3 +120,90 @@ def test_dropout_of_attention_has_the_mask_of_flax(lead, broadcast):
     qmodel, _ = nnx_api.prepare(nnx.MultiHeadAttention(2, 8, rngs=nnx.Rngs(0)), Recipe(Rule("**", attention="int8")))
     got, want = (f(q, q, v, **options) for f in (qmodel.attention_fn, nnx.dot_product_attention))
     assert_same(np.asarray(got) == 0, np.asarray(want) == 0)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_the_gradient_of_a_folded_norm_is_that_of_the_float_layer(affine):
+    """In training mode; 16 bits lose next to nothing, so nor may the gradient."""
+    model = Pair()
+    model.n1 = nnx.BatchNorm(8, use_scale=affine, use_running_average=False, rngs=nnx.Rngs(0))
+    model.n1.var[...] = jnp.linspace(0.5, 2, 8)
+    if affine:
+        model.n1.scale[...] = jnp.linspace(-1, 2, 8) + 0.1
+    qmodel, _ = nnx_api.prepare(model, Recipe(Rule("a", weights="int16", fold="n1")))
+    weight = jnp.asarray(inputs(6, 8, seed=3))
+
+    def grads(m):
+        return nnx.grad(lambda m: jnp.sum(jnp.tanh(m.n1(m.a(X))) * weight))(m)
+
+    want, got = nnx.to_flat_state(grads(model)), dict(nnx.to_flat_state(grads(qmodel)))
+    for path, value in want:
+        np.testing.assert_allclose(got[path][...], value[...], rtol=1e-2, atol=1e-3, err_msg=str(path))
+
+
+def test_labels_read_the_name_of_the_variable_alone():
+    model = nnx.Dict(step=nnx.Linear(8, 8, rngs=nnx.Rngs(0)), inputs_scale=nnx.Linear(8, 8, rngs=nnx.Rngs(1)))
+    qmodel, _ = nnx_api.prepare(
+        model, Recipe(Rule("step", weights="int4", weight_estimator=Lsq()), Rule("*", keep="k"))
+    )
+    state = nnx.state(qmodel, nnx.Param)
+    for tree in (state, nnx.to_pure_dict(state)):
+        found = nnx_api.labels(tree)
+        found = nnx.to_pure_dict(found) if isinstance(found, nnx.State) else found
+        assert found["inputs_scale"] == {"bias": "weights", "kernel": "weights"}
+        assert found["step"] == {"bias": "weights", "kernel": "weights", "kernel_scale": "scales"}
+
+
+LSQ = INT8 | {"weight_estimator": Lsq()}
+OFFSET = {
+    "weights": "int8:asym",
+    "inputs": "int8:tensor:asym",
+    "weight_estimator": LsqPlus(),
+    "input_estimator": LsqPlus(),
+}
+
+
+def dense(converted=False, **options):
+    model, _ = nnx_api.prepare(nnx.Linear(8, 8, rngs=nnx.Rngs(0)), Recipe(Rule("**", **options)))
+    return nnx_api.convert(model) if converted else model
+
+
+@pytest.mark.parametrize("of, into, text", [
+    (dense(True, **INT8), dense(True, weights="int4", inputs="int8:token"), "kernel has codes of .*int8.*need codes"),
+    (dense(True, **INT8), dense(**INT8), "need floats"),
+    (dense(**INT8), dense(True, **INT8), "has floats, need codes"),
+    (dense(**LSQ), dense(**INT8), "has 'kernel_scale' beside its kernel, need nothing"),
+])  # fmt: skip
+def test_a_state_of_another_recipe_is_refused(of, into, text):
+    model = nnx.clone(into)
+    nnx.update(model, nnx.state(of))
+    for run in (model, nnx.jit(lambda x: model(x))):
+        with pytest.raises(ValueError, match=text):
+            run(X)
+
+
+@pytest.mark.parametrize("name", ["kernel_offset", "inputs_offset"])
+def test_convert_refuses_offsets_that_are_not_finite(name):
+    qmodel = dense(**OFFSET)
+    nnx_api.observe(qmodel, X)
+    nnx_api.calibrate(qmodel)
+    variable = getattr(qmodel, name)
+    for value, text in ((0, None), (np.nan, f"{name} NaN"), (np.inf, f"infinite {name}")):
+        variable[...] = jnp.full_like(variable[...], value)
+        if text is None:
+            nnx_api.convert(qmodel)  # an offset of 0 is one
+        else:
+            with pytest.raises(ValueError, match=text):
+                nnx_api.convert(qmodel)
+
+
+@pytest.mark.parametrize("text", ["percentile:99.9", "percentile:99", "percentile:0", "percentile:2000000",
+                                  "percentile:", "ema:5", "ema:0", "ema:", "ema:x", "minmax:"])  # fmt: skip
+def test_rules_refuse_calibrations_out_of_bounds(text):
+    need = {"percentile": "millionths from 500000 to 1000000", "ema": "from 2\\*\\*-20 to 1"}.get(
+        text.partition(":")[0], "minmax"
+    )
+    with pytest.raises(ValueError, match=f"calibration is '{text}', need .*{need}"):
+        Rule("**", calibration=text, **INT8)
+    for good in ("percentile:500000", "percentile:1000000", "ema:1", "ema:1e-3", "ema"):
+        assert Rule("**", calibration=good, **INT8).calibration == good
