@@ -15,7 +15,8 @@ class Schedule:
 
     Attributes:
       start: the first step that quantizes; before it the layers are their float selves.
-      freeze_scales: the first step at which learned scales get no gradient; None: never.
+      freeze_scales: the first step at which learned scales get no gradient; None: never.  An optimizer with momentum
+        (Adam) moves them on by what it remembers: set the learning rate of the group "scales" to 0 from that step on.
       freeze_batch_norm: the first step at which folded batch norms use their running statistics; None: never.
 
     Raises:
@@ -68,7 +69,7 @@ class Recipe:
 
         Raises:
           TypeError: something else than a Rule or a Schedule.
-          ValueError: no rule.
+          ValueError: no rule; or a schedule with a later start beside a rule with attention.
         """
         if not rules:
             raise ValueError("Recipe: no rule, need at least one (a recipe that does nothing is a mistake)")
@@ -77,6 +78,12 @@ class Recipe:
                 raise TypeError(f"Recipe: {rule!r} is a {type(rule).__name__}, need a Rule")
         if not isinstance(schedule, Schedule | None):
             raise TypeError(f"Recipe: schedule is {schedule!r}, need a Schedule or None")
+        started = [rule.label for rule in rules if rule.attention is not None]
+        if schedule is not None and schedule.start and started:
+            raise ValueError(
+                f"Recipe: rule {started[0]} has attention and schedule.start is {schedule.start}, need start=0 or no "
+                "attention (the products have no step of their own: they would be quantized from the first step on)"
+            )
         object.__setattr__(self, "rules", tuple(rules))
         object.__setattr__(self, "schedule", schedule)
 
