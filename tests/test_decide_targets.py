@@ -14,7 +14,14 @@ import small_models  # noqa: E402
 from flax import linen, nnx, traverse_util  # noqa: E402
 
 import jaxquant  # noqa: E402
+import refquant  # noqa: E402
+from jaxquant.decide import opening  # noqa: E402
+from jaxquant.decide.bars import parse_bar  # noqa: E402
+from jaxquant.decide.ladder import rungs  # noqa: E402
+from jaxquant.decide.run import Ladder  # noqa: E402
 from jaxquant.store import load  # noqa: E402
+from refquant.granularity import PerAxis  # noqa: E402
+from refquant.schemes import parse  # noqa: E402
 
 
 class LinenNormNet(linen.Module):
@@ -59,3 +66,59 @@ def test_the_saved_file_has_batch_statistics_differential(make, tmp_path):
         assert np.array_equal(np.asarray(loaded[name]), np.asarray(want[name]))
     assert result["saved"]["bytes"] == result["saved"]["predicted"]
     assert result["model"]["weights"] == sum(int(np.size(value)) for value in want.values())
+
+
+class AttentionNet(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(1, 16, (3, 3), strides=2, rngs=rngs)
+        self.attn = nnx.MultiHeadAttention(4, 16, decode=False, rngs=rngs)
+        self.head = nnx.Linear(16, 10, rngs=rngs)
+        self.own = nnx.Param(np.ones((16, 16), np.float32))
+        self.bias = nnx.Param(np.zeros((9, 16), np.float32))
+
+    def __call__(self, x):
+        x = self.conv(x).reshape(x.shape[0], -1, 16) @ self.own[...] + self.bias[...]
+        return self.head((x + self.attn(x)).mean(1))
+
+
+class LinenAttentionNet(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.Conv(16, (3, 3), strides=2, name="conv")(x).reshape(x.shape[0], -1, 16)
+        own = self.param("own", linen.initializers.ones, (16, 16))
+        x = x @ own + self.param("bias", linen.initializers.zeros, (9, 16))
+        x = linen.MultiHeadDotProductAttention(4, name="attn")(x)
+        return linen.Dense(10, name="head")(x.mean(1))
+
+
+def attention_models():
+    variables = LinenAttentionNet().init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32))
+    return {"nnx": AttentionNet(nnx.Rngs(0)), "linen": (LinenAttentionNet(), variables)}
+
+
+@pytest.mark.parametrize("kind", ["nnx", "linen"])
+def test_kernels_have_the_axes_of_their_modules_golden(kind):
+    """No bias is a matrix, an attention's kernel is no convolution, and `channel` is what it is in jaxquant.flax."""
+    target = opening.target_of(attention_models()[kind], "net")
+    ladder = Ladder(target, opening._examples("small_models:images", None), parse_bar("same>=1%"))
+    plans = {p.info.name: p for p in ladder.plans(parse("w8a8:token")) if p.scheme}
+    own = {"own": ("linear", PerAxis(0))}  # of the model itself: by name and shape
+    project = {f"attn.{name}.kernel": ("linear", PerAxis((1, 2))) for name in ("query", "key", "value")}
+    layers = {"attn.out.kernel": ("linear", PerAxis(2)), "conv.kernel": ("conv", PerAxis(3))}
+    want = own | project | layers | {"head.kernel": ("linear", PerAxis(1))}
+    assert {name: (p.kind, p.spec.granularity) for name, p in plans.items()} == want
+    row = list(ladder.climb(rungs(("w8a8:token",))))[1]
+    assert (row.float_inputs, row.differing) == (6, 0)
+    assert "6 layers keep float inputs (" in row.about and "4 attention projections" in row.about
+
+
+def test_the_saved_kernel_of_an_attention_comes_back_differential(tmp_path):
+    model, out = attention_models()["nnx"], tmp_path / "out"
+    jaxquant.decide(model, small_models.images(), bar="same>=1%", schemes=["int8:channel"], out=out)
+    found = load(out / "model.safetensors")
+    for name in ("query", "out"):
+        kernel, got = np.asarray(getattr(model.attn, name).kernel[...]), found[f"attn.{name}.kernel"]
+        want = refquant.quantize_tensor(kernel, got.spec)
+        assert np.array_equal(np.asarray(got.codes), want.codes)
+        assert np.array_equal(np.asarray(got.scale), want.scale)
+    assert np.array_equal(found["attn.query.bias"], np.asarray(model.attn.query.bias[...]))

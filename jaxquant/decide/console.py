@@ -65,8 +65,8 @@ class Printer:
         text.append(f"  {row.result}", COLOURS[row.result])
         if row.verdict and row.verdict.note:
             text.append(f" ({row.verdict.note})", "dim")
-        if row.float_inputs:
-            text.append(f" ({row.float_inputs} layers, convolutions, keep float inputs)", "dim")
+        if row.float_told:
+            text.append(f" ({row.float_told})", "dim")
         self.console.print(text)
 
     def decision(self, sentence: str) -> None:

@@ -20,6 +20,7 @@ from jaxquant.decide.workloads import Workload
 from jaxquant.grids import against_grid
 from jaxquant.store import write_quantized
 from refquant.files import sha256_file
+from refquant.files.quantized import Plan
 from refquant.schemes import Scheme, parse
 
 CHANGED = 200  # changed answers kept in the report, worst first
@@ -135,7 +136,7 @@ class Job:
         ladder = self.ladder
         return {
             "version": 1,
-            "model": _model(ladder.target),
+            "model": _model(ladder.target, ladder.plans(Scheme())),
             "workload": {"name": ladder.workload.name, "n": ladder.workload.n, "metric": ladder.workload.metric,
                          "about": ladder.workload.describe(), "digest": getattr(ladder.workload, "digest", None),
                          "training": ladder.material.about or None},
@@ -178,16 +179,12 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _model(target: Target) -> dict[str, Any]:
-    from refquant.files.quantized import classify
-
+def _model(target: Target, plans: Sequence[Plan]) -> dict[str, Any]:
     classes: dict[str, dict[str, int]] = {}
-    for info in target.infos:
-        entry = classes.setdefault(
-            classify(info.name, info.shape, info.dtype), {"weights": 0, "bytes": 0, "tensors": 0}
-        )
-        entry["weights"] += info.size
-        entry["bytes"] += info.nbytes
+    for plan in plans:
+        entry = classes.setdefault(plan.kind, {"weights": 0, "bytes": 0, "tensors": 0})
+        entry["weights"] += plan.info.size
+        entry["bytes"] += plan.info.nbytes
         entry["tensors"] += 1
     source = target.source
     return {

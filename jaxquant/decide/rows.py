@@ -24,9 +24,10 @@ class Row:
       verdict: against the bar (None for the reference row).
       codes: how many codes, scales and zero points NumPy and JAX were compared on.
       differing: how many of them differed in any bit.
-      float_inputs: layers with codes whose inputs stay in float though the scheme names inputs (convolutions).
+      float_inputs: layers with codes whose inputs stay in float though the scheme names inputs.
       seconds: evaluation time of the workload on this device, compilation and training included.
       training: what the training was (None where there was none).
+      float_told: those layers in words, by kind; "" without any.
     """
 
     scheme: str
@@ -44,6 +45,7 @@ class Row:
     float_inputs: int = 0
     seconds: float = 0.0
     training: Training | None = None
+    float_told: str = ""
 
     @property
     def result(self) -> str:

@@ -5,6 +5,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,13 +19,14 @@ from jaxquant.decide.bits import Checked, Quantizer
 from jaxquant.decide.distil import Distillation
 from jaxquant.decide.intervals import count_pairs, is_binary, share_interval
 from jaxquant.decide.ladder import Rung, timely
+from jaxquant.decide.layouts import Layout, planned
 from jaxquant.decide.rows import Row
 from jaxquant.decide.targets import Target
 from jaxquant.decide.training import Course, Silent, Training, Watcher
 from jaxquant.decide.verdict import judge
 from jaxquant.decide.workloads import Answers, Material, Workload
 from jaxquant.qtensor import dequantize_tensor
-from refquant.files.quantized import Plan, plan, predicted_bytes
+from refquant.files.quantized import Plan, predicted_bytes
 from refquant.schemes import Scheme
 
 LEVEL = 0.95
@@ -100,16 +102,27 @@ class Ladder:
         """The weights of the layers that can take integer inputs."""
         return frozenset(jax.eval_shape(self.target.input_magnitudes(), *self.workload.batches(1)[0]))
 
-    def float_inputs(self, plans: Sequence[Plan], scheme: Scheme) -> int:
-        """How many layers keep float inputs although the scheme names inputs: their kernels are no dense layer's."""
+    @cached_property
+    def layouts(self) -> Mapping[str, Layout]:
+        """What the model's modules know of its tensors."""
+        return self.target.layouts(lambda: self.workload.batches(1)[0])
+
+    def float_inputs(self, plans: Sequence[Plan], scheme: Scheme) -> Counter[str]:
+        """What keeps float inputs although the scheme names inputs, by kind: their kernels are no dense layer's."""
         if scheme.inputs is None:
-            return 0
-        layers = {p.info.name for p in plans if p.scheme and p.kind in ("linear", "conv")} & self.target.names
-        return len(layers - self.dense)
+            return Counter()
+        layers = [p for p in plans if p.scheme and p.kind in ("linear", "conv") and p.info.name in self.target.names]
+        return Counter(self._layer_text(p) for p in layers if p.info.name not in self.dense)
+
+    def _layer_text(self, one: Plan) -> str:
+        if one.kind == "conv":
+            return "convolutions"
+        layout = self.layouts.get(one.info.name)
+        return "attention projections or the like" if layout and layout.layer in ("general", "einsum") else "others"
 
     def plans(self, scheme: Scheme) -> tuple[Plan, ...]:
         """What the scheme makes of each tensor."""
-        return plan(self.target.infos, scheme)
+        return planned(self.target.infos, scheme, self.layouts)
 
     def _float_row(self) -> Row:
         started = time.perf_counter()
@@ -148,9 +161,10 @@ class Ladder:
         verdict = judge(self.bar, float_scores=base.score, quantized_scores=answers.score, same=same, level=LEVEL)
         pairs = count_pairs(base.score, answers.score) if is_binary(base.score, answers.score) else None
         kept = self.float_inputs(plans, scheme)
+        told = _kept(kept)
         return Row(
             rung.label,
-            rung.about + (f", {training.told}" if training else "") + _kept(kept),
+            rung.about + (f", {training.told}" if training else "") + (f"; {told}" if told else ""),
             predicted_bytes(plans, self.target.source.metadata),
             bits_per_weight(plans),
             _mean(answers),
@@ -161,14 +175,16 @@ class Ladder:
             verdict,
             sum(c.compared for c in checked.values()),
             sum(c.differing for c in checked.values()),
-            kept,
+            kept.total(),
             time.perf_counter() - started,
             training,
+            told,
         )
 
 
-def _kept(layers: int) -> str:
-    return f"; {layers} layers keep float inputs (convolutions)" if layers else ""
+def _kept(layers: Counter[str]) -> str:
+    each = ", ".join(f"{count} {what}" for what, count in layers.items())
+    return f"{layers.total()} layers keep float inputs ({each})" if layers else ""
 
 
 def refuse_hopeless(answers: Answers) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxquant.decide.layouts import Layout
 from jaxquant.store import DTYPES
 from refquant.files import TensorInfo
 from refquant.files.quantized import Plan
@@ -39,6 +40,10 @@ class Target(Protocol):
     @property
     def names(self) -> frozenset[str]:
         """The weights that the forward pass reads; a file may hold more."""
+        ...
+
+    def layouts(self, sample: Callable[[], tuple[Any, ...]]) -> Mapping[str, Layout]:
+        """What the module tree knows of tensors; `sample` gives inputs of a run where the tree needs one."""
         ...
 
     def tensor(self, name: str) -> np.ndarray:

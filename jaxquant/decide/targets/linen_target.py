@@ -13,7 +13,9 @@ import numpy as np
 from flax import linen, traverse_util
 
 from jaxquant import qat
+from jaxquant.decide.layouts import NO_KERNEL, Layout
 from jaxquant.decide.targets import Source, infos_of, saveable
+from jaxquant.decide.targets.kernels import linen_layouts
 from jaxquant.qat.straight import fake_values
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from refquant.files.quantized import Plan
@@ -53,6 +55,15 @@ class LinenTarget:
     def names(self) -> frozenset[str]:
         """The weights that the forward pass reads."""
         return frozenset(self._flat)
+
+    def layouts(self, sample: Callable[[], tuple[Any, ...]]) -> dict[str, Layout]:
+        """What the modules that a run calls know of tensors."""
+        shapes = {name: tuple(leaf.shape) for name, leaf in self._flat.items()}
+
+        def run() -> None:
+            jax.eval_shape(lambda *args: self._apply(self._flat, self._rest, args), *sample())
+
+        return linen_layouts(shapes, run) | dict.fromkeys(self._kept, NO_KERNEL)
 
     def tensor(self, name: str) -> np.ndarray:
         """One weight."""

@@ -13,7 +13,9 @@ import numpy as np
 from flax import nnx
 
 from jaxquant import qat
+from jaxquant.decide.layouts import NO_KERNEL, Layout
 from jaxquant.decide.targets import Source, infos_of, saveable
+from jaxquant.decide.targets.kernels import nnx_layouts
 from jaxquant.flax.linear import QuantizedLinear, RecordingLinear, Seen
 from jaxquant.flax.replace import replaced
 from jaxquant.qat.straight import fake_values
@@ -66,6 +68,12 @@ class NnxTarget:
     def names(self) -> frozenset[str]:
         """The weights that the forward pass reads; a file may hold more."""
         return frozenset(self._names)
+
+    def layouts(self, sample: Callable[[], tuple[Any, ...]]) -> dict[str, Layout]:
+        """What the module tree knows of tensors; nothing where a file has its own names."""
+        if self.source.path is not None:
+            return {}
+        return nnx_layouts(self.model, self._names) | dict.fromkeys(self._kept, NO_KERNEL)
 
     @cached_property
     def _header(self) -> Any:
