@@ -153,11 +153,12 @@ RECIPES = [
             input_estimator=LsqPlus(),
             fold="norm",
         ),
-        schedule=Schedule(start=3, freeze_batch_norm=10),
+        schedule=Schedule(freeze_scales=3, freeze_batch_norm=10),
     ),
     Recipe(
         Rule("a", weights=QuantSpec(ALL["nf4"], PerBlock((2, 2)))),
         Rule("**", weights="int8", weight_estimator=Ste(mask="ratio")),
+        schedule=Schedule(start=3),
     ),
 ]
 
