@@ -49,7 +49,8 @@ def _linear(layer: Layer, module: nn.Dense) -> Any:
 
 
 def _general(layer: Layer, module: nn.DenseGeneral) -> Any:
-    axes = {"axis": _tuple(module.axis), "batch_axis": _tuple(module.batch_dims)}
+    rank = jnp.ndim(layer.x)
+    axes = {"axis": _ascending(module.axis, rank), "batch_axis": _ascending(module.batch_dims, rank)}
     return layers.general(*_operands(layer), **axes, **options_of(layer))
 
 
@@ -124,5 +125,6 @@ def boxed_codes(box: Any, weight: QTensor) -> QTensor:
     return QTensor(boxed_like(box, weight.codes), boxed_like(box, weight.scale), zero, weight.spec)
 
 
-def _tuple(value: Any) -> tuple[int, ...]:
-    return (value,) if isinstance(value, int) else tuple(value)
+def _ascending(axes: Any, rank: int) -> tuple[int, ...]:
+    """Axes in the order in which nn.DenseGeneral takes them, whatever order they are named in."""
+    return tuple(sorted(axis % rank for axis in ((axes,) if isinstance(axes, int) else axes)))
