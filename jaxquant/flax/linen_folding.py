@@ -50,9 +50,19 @@ class Handoffs:
     waiting: dict[str, Handoff] = field(default_factory=dict)
 
     def leave(self, layer: Layer, plain: jax.Array) -> jax.Array:
-        """Called for the layer with an output of its shape; the result shows every use but the norm's."""
+        """Called for the layer with an output of its shape; the result shows every use but the norm's.
+
+        Raises:
+          ValueError: an earlier output still waits for the norm.
+        """
+        norm = norm_path(layer)
+        if norm in self.waiting:
+            raise ValueError(
+                f"layer {layer.path!r}: called again before the batch norm {norm!r} that is folded into it, need "
+                "norm(layer(x)) at once (the first output would be lost)"
+            )
         output = jnp.full(plain.shape, jnp.nan, plain.dtype)
-        self.waiting[norm_path(layer)] = Handoff(output, layer, plain)
+        self.waiting[norm] = Handoff(output, layer, plain)
         return output
 
     def take(self, norm: nn.Module, x: Any) -> Handoff | None:

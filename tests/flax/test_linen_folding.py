@@ -121,3 +121,16 @@ def test_errors_property_name_the_norm() -> None:
     for text, call in cases:
         with pytest.raises(ValueError, match=text):
             call()
+
+
+def test_folded_property_is_refused_twice_before_its_norm() -> None:
+    class Twice(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            conv, norm = nn.Conv(4, (3, 3), name="conv"), nn.BatchNorm(use_running_average=True, name="bn")
+            a, b = conv(x), conv(x * 2)
+            return norm(b) + norm(a)
+
+    _, rest = floats_of(Normed())
+    with pytest.raises(ValueError, match="layer 'conv': called again before the batch norm 'bn'"):
+        linen_api.prepare(Quantized(Twice(), PLAIN), full_init(Twice(), X), X, collections=rest)
