@@ -12,6 +12,7 @@ from flax.core import DenyList, Scope, apply, freeze
 
 from jaxquant.flax.linen_attention import ATTENTIONS, attending, attention_place, attention_rows, attention_site
 from jaxquant.flax.linen_folding import Handoff, Handoffs
+from jaxquant.flax.linen_refusals import plain_words
 from jaxquant.flax.linen_sites import FLAG, KINDS, PLACE, Layer, Path, layer_at, left_alone, place_of, row_of, rule_of
 from jaxquant.flax.linen_trees import Coverage, flat
 from jaxquant.flax.recipe import Recipe
@@ -252,25 +253,11 @@ def grown(model: nn.Module, interceptor: Interceptor, variables: Any, calls: tup
     """
     variables = dict(variables)
     for call in calls:
-        with _shared_over_time():
+        with plain_words():
             _, changed = run(model, interceptor, variables, call, mutable=DenyList("intermediates"))
         variables = {**variables, **changed}
     leaves = flat(variables["params"])
     return {path: leaves[path] for path in sorted(interceptor.coverage.grown)}
-
-
-@contextmanager
-def _shared_over_time() -> Any:
-    """Flax's refusal to change shared parameters in a loop, in words of this library."""
-    try:
-        yield
-    except ValueError as error:
-        if "data dependency on the scan body" not in str(error):
-            raise
-        raise ValueError(
-            "a layer inside nn.scan with variable_broadcast='params' can be neither observed nor explained, need "
-            "dynamic input scales or a rule that keeps it (what its steps see has no place beside what they share)"
-        ) from error
 
 
 def _is_array(leaf: Any) -> bool:
