@@ -77,11 +77,12 @@ def prepare(
     calls = [Call(None, inputs, options, rngs)]
     for name, args in (methods or {}).items():
         calls.append(Call(name, args if isinstance(args, tuple) else (args,), {}, rngs))
-    qmodel.seen.clear()
-    for call in calls:
-        qmodel.remember(call)
-    leaves, coverage = _leaves(qmodel, prepared, {**(collections or {}), "params": params})
-    return merged(params, leaves), coverage.check(qmodel.recipe, params)
+    with qmodel.remembering():
+        qmodel.seen.clear()
+        for call in calls:
+            qmodel.remember(call)
+        leaves, coverage = _leaves(qmodel, prepared, {**(collections or {}), "params": params})
+        return merged(params, leaves), coverage.check(qmodel.recipe, params)
 
 
 def observe(
@@ -111,10 +112,10 @@ def observe(
       ValueError: the recipe has no static scales, or the parameters are converted.
     """
     call = Call(method, inputs, options, rngs)
-    qmodel.remember(call, replace=False)
     variables = {**(collections or {}), "params": merged(params, flat(stats or {}))}
     frame, arrays = framed(call)
     leaves = _observed(qmodel, frame, variables, arrays)
+    qmodel.remember(call, replace=False)
     if not leaves:
         raise ValueError("observe: no layer that runs has a static input scale (a dynamic one sees each input itself)")
     return merged(stats or {}, leaves)
@@ -137,11 +138,12 @@ def calibrate(qmodel: Quantized, params: Any, stats: Any, *inputs: Any, **option
     Raises:
       ValueError: a layer saw no data, or data that is not finite.
     """
-    _remember(qmodel, "calibrate", inputs, options)
     seen = flat(stats)
     for path, found in seen.items():
         observers.check(found, "/".join(path[:-1]))
-    leaves, _ = _leaves(qmodel, calibrated, {"params": merged(params, seen)}, in_float=True)
+    with qmodel.remembering():
+        _remember(qmodel, "calibrate", inputs, options)
+        leaves, _ = _leaves(qmodel, calibrated, {"params": merged(params, seen)}, in_float=True)
     return merged(params, leaves)
 
 
@@ -149,6 +151,9 @@ def convert(
     qmodel: Quantized, params: Any, *inputs: Any, collections: Mapping[str, Any] | None = None, **options: Any
 ) -> Any:
     """The same tree with a QTensor where each quantized kernel was, and constants for learned input scales.
+
+    It is the quantized model, whatever the step: before the schedule's start it is not yet what `apply` of the trained
+    parameters gives.
 
     Args:
       qmodel: the model with its recipe.
@@ -159,8 +164,9 @@ def convert(
     Raises:
       ValueError: a scale is zero, not finite or not calibrated; or no layer that ran is quantized by the recipe.
     """
-    _remember(qmodel, "convert", inputs, options)
-    leaves, _ = _leaves(qmodel, converted, {**(collections or {}), "params": params})
+    with qmodel.remembering():
+        _remember(qmodel, "convert", inputs, options)
+        leaves, _ = _leaves(qmodel, converted, {**(collections or {}), "params": params})
     _need_codes(qmodel, params, leaves)
     named = {(*path[:-1], path[-1].removeprefix(CONVERTED)): leaf for path, leaf in leaves.items()}
     layers = {path[:-1] for path in named}
@@ -189,9 +195,9 @@ def explain(
       **options: of the method.
     """
     call = Call(method, inputs, options, rngs)
-    qmodel.remember(call, replace=False)
     frame, arrays = framed(call)
     found = _explained(qmodel, frame, {**(collections or {}), "params": params}, arrays)
+    qmodel.remember(call, replace=False)
     return explanations([("/".join(path[:-1]), sums) for path, sums in found.items()])
 
 
@@ -212,8 +218,7 @@ def labels(params: Any) -> Any:
 
 
 def _label(path: Path, leaves: Mapping[Path, Any]) -> str:
-    owner, name = path[:-1], path[-1]
-    kernel = next((leaves[(*owner, k)] for k in ("kernel", "embedding") if (*owner, k) in leaves), None)
+    owner, name, kernel = path[:-1], path[-1], _kernel_beside(path, leaves)
     if isinstance(leaves[path], QTensor):
         return "frozen"
     if name not in LEAVES or kernel is None:
@@ -222,10 +227,16 @@ def _label(path: Path, leaves: Mapping[Path, Any]) -> str:
     return "frozen" if constant or name == "step" or isinstance(kernel, QTensor) else "scales"
 
 
+def _kernel_beside(path: Path, leaves: Mapping[Path, Any]) -> Any:
+    """The kernel or table that a leaf belongs to; None: it is a leaf of the user's own."""
+    return next((leaves[(*path[:-1], k)] for k in ("kernel", "embedding") if (*path[:-1], k) in leaves), None)
+
+
 def advance(params: Any) -> Any:
     """The parameters one step later: 1 is added to the step of every layer that has one."""
-    steps = {path: jax.tree.map(lambda v: v + 1, leaf) for path, leaf in flat(params).items() if path[-1] == "step"}
-    return merged(params, steps)
+    leaves = flat(params)
+    steps = [path for path in leaves if path[-1] == "step" and _kernel_beside(path, leaves) is not None]
+    return merged(params, {path: jax.tree.map(lambda v: v + 1, leaves[path]) for path in steps})
 
 
 def _need_codes(qmodel: Quantized, params: Any, leaves: Mapping[Path, Any]) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import weakref
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,8 +61,8 @@ class Quantized:
         """
         variables = self.model.init(rngs, *args, **kwargs)
         call = Call(kwargs.pop("method", None), args, kwargs, rngs)
-        self.remember(call)
         leaves = grown(self.model, self.interceptor(prepared), variables, (call.unseen(),))
+        self.remember(call)
         return {**variables, "params": merged(variables["params"], leaves)}
 
     def apply(
@@ -90,11 +91,12 @@ class Quantized:
           ValueError: the parameters are those of another recipe, or not prepared.
         """
         call = Call(method, args, kwargs, rngs)
-        self.remember(call, replace=False)
         if capture_intermediates:
             mutable = union_filters(mutable, "intermediates")
         capture = _calls if capture_intermediates is True else capture_intermediates or None
-        return run(self.model, self.interceptor(quantized, capture=capture), variables, call, mutable=mutable)
+        result = run(self.model, self.interceptor(quantized, capture=capture), variables, call, mutable=mutable)
+        self.remember(call, replace=False)
+        return result
 
     def bind(self, variables: Mapping[str, Any], *, rngs: Any = None, mutable: Any = False) -> "Bound":
         """The model with its variables, whose methods and submodules run on codes."""
@@ -127,6 +129,17 @@ class Quantized:
         """Keep the shapes of a call, so that later functions need not be told them."""
         if replace or call.method not in self.seen:
             self.seen[call.method] = call.abstract()
+
+    @contextmanager
+    def remembering(self) -> Any:
+        """Around a function that remembers calls before it runs them: where it fails they are forgotten again."""
+        before = dict(self.seen)
+        try:
+            yield
+        except BaseException:
+            self.seen.clear()
+            self.seen.update(before)
+            raise
 
 
 def _token(recipe: Recipe, act: Act) -> str:

@@ -1,0 +1,103 @@
+"""Linen's rarer options: unsorted axes, other stacking axes, leaves of the user's own, calls that failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bits import assert_same
+from flax import linen as nn
+
+from jaxquant.flax import Lsq, Recipe, Rule, Schedule, linen_api
+from jaxquant.flax.linen_api import Quantized
+from tests.flax.linen_models import full_init, inputs
+
+X = inputs(3, 4)
+INT8 = Recipe(Rule("**", weights="int8", inputs="int8"))
+SCALARS = {
+    "schedule": Recipe(Rule("**", weights="int8", inputs="int8"), schedule=Schedule(start=1)),
+    "static": Recipe(Rule("**", weights="int8", inputs="int8:tensor", input_scale="static")),
+    "learned": Recipe(Rule("**", weights="int8:tensor", weight_estimator=Lsq(), inputs="int8")),
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "ascending"),
+    [
+        ({"axis": (2, 1)}, {"axis": (1, 2)}),
+        ({"axis": (-1, -3)}, {"axis": (0, 2)}),
+        ({"axis": -1, "batch_dims": (1, 0)}, {"axis": 2, "batch_dims": (0, 1)}),
+    ],
+)
+def test_dense_general_differential_takes_axes_in_any_order(options: Any, ascending: Any) -> None:
+    x = inputs(4, 4, 5)
+    layer, twin = nn.DenseGeneral(3, **options), nn.DenseGeneral(3, **ascending)
+    floats = full_init(layer, x)
+    assert_same(layer.apply({"params": floats}, x), twin.apply({"params": floats}, x))
+    qmodel = Quantized(layer, INT8)
+    params, _ = linen_api.prepare(qmodel, floats, x)
+    got, exact = qmodel.apply({"params": params}, x), layer.apply({"params": floats}, x)
+    assert_same(got, Quantized(twin, INT8).apply({"params": params}, x))
+    assert_same(got, qmodel.apply({"params": linen_api.convert(qmodel, params)}, x))
+    assert 0 < np.linalg.norm(got - exact) / np.linalg.norm(exact) < 0.05
+
+
+def test_advance_property_counts_the_steps_of_layers_alone() -> None:
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return nn.Dense(4, name="dense")(x) * self.param("step", nn.initializers.ones, ())
+
+    params = Quantized(Own(), SCALARS["schedule"]).init(jax.random.key(0), X)["params"]
+    got = linen_api.advance(params)
+    assert (params["dense"]["step"], got["dense"]["step"], got["step"]) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("recipe", SCALARS.values(), ids=SCALARS)
+def test_scan_property_along_another_axis_is_refused_in_words(recipe: Recipe) -> None:
+    class Scanned(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            over = {"variable_axes": {"params": 1}, "split_rngs": {"params": True}, "length": 3}
+            return nn.scan(lambda layer, carry, _: (layer(carry), None), **over)(nn.Dense(4, name="d"), x, None)[0]
+
+    floats = full_init(Scanned(), X)
+    with pytest.raises(ValueError, match="stacked along an axis other than 0 .* need variable_axes={'params': 0}"):
+        linen_api.prepare(Quantized(Scanned(), recipe), floats, X)
+    linen_api.prepare(Quantized(Scanned(), INT8), floats, X)
+
+
+def test_attention_property_has_no_later_start() -> None:
+    rule = Rule("**", weights="int8", attention="int8")
+    with pytest.raises(ValueError, match=r"Recipe: rule '\*\*' has attention and schedule.start is 3, need start=0"):
+        Recipe(rule, schedule=Schedule(start=3))
+    Recipe(rule, schedule=Schedule(freeze_scales=3))
+
+
+def test_failed_calls_property_are_forgotten() -> None:
+    class Two(nn.Module):
+        def setup(self) -> None:
+            self.first, self.second = nn.Dense(4), nn.Dense(4)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.second(self.first(x))
+
+        def half(self, x: jax.Array) -> jax.Array:
+            return self.first(x)
+
+    wrong, qmodel = jnp.ones((3, 5)), Quantized(Two(), INT8)
+    params, _ = linen_api.prepare(qmodel, full_init(Two(), X), X)
+    failing = [
+        lambda: qmodel.apply({"params": params}, wrong, method="half"),
+        lambda: linen_api.explain(qmodel, params, wrong, method="half"),
+        lambda: linen_api.prepare(qmodel, params, X, methods={"half": wrong}),
+        lambda: linen_api.convert(qmodel, params, wrong),
+    ]
+    for call in failing:
+        with pytest.raises(Exception, match=r"5"):
+            call()
+        assert list(qmodel.seen) == [None] and qmodel.seen[None].args[0].shape == X.shape
+    assert linen_api.convert(qmodel, params)["second"]["kernel"].codes.shape == (4, 4)
