@@ -279,7 +279,7 @@ class Interrupting(Silent):
     def __init__(self, at, times=1):
         self.at, self.times, self.announced = at, times, None
 
-    def announce(self, steps, seconds, seconds_per_step):
+    def announce(self, steps, seconds, seconds_per_step, compiling):
         self.announced = (steps, seconds, seconds_per_step)
         if self.at == 0:
             signal.raise_signal(signal.SIGINT)
@@ -447,9 +447,24 @@ def test_the_command_announces_trains_and_tells(capsys, tmp_path, monkeypatch):
     assert code == told["decision"]["exit_code"] == 0
     assert [row["scheme"] for row in told["rows"]] == ["float", "int8:channel", "int4:channel + QAT"]
     assert "training  66 of your 200 examples" in seen.err
-    assert "training  200 steps, " in seen.err and "Ctrl-C ends it early" in seen.err
+    assert "training  200 steps, " in seen.err and "compiling is done, it took" in seen.err
+    assert "Ctrl-C ends it early" in seen.err
     assert main(["decide", "small_models:build_linen", "--on", "small_models:labelled", "--scheme", "nf4 + QAT"]) == 2
     assert "need integer weights" in capsys.readouterr().err
+
+
+def test_a_slow_step_foretells_nothing_golden(short, monkeypatch):
+    """The time left follows the median of the last steps, so one that compiles again does not count for the rest."""
+    from types import SimpleNamespace
+
+    clock = iter([0.0, *(100.0 + step for step in range(20))])  # the first step of the training takes 100 s
+    _, distillation = short
+    state = (distillation._start, distillation._optimizer().init(distillation._start))
+    told = []
+    watcher = SimpleNamespace(step=lambda done, steps, loss, left: told.append(left))
+    monkeypatch.setattr("jaxquant.decide.distil.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    distillation._train(jax.tree.map(jnp.copy, state), lambda: False, watcher, 1.0)
+    assert told == [1.0 * left for left in range(len(told) - 1, -1, -1)]
 
 
 def test_progress_is_seldom_where_nobody_watches(capsys):

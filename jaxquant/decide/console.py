@@ -38,11 +38,11 @@ class Printer:
         self._status = self.console.status(Text(text)) if self.console.is_terminal else None
         return self._status or _Quiet()
 
-    def announce(self, steps: int, seconds: float, seconds_per_step: float) -> None:
+    def announce(self, steps: int, seconds: float, seconds_per_step: float, compiling: float) -> None:
         """How long a training will take, before it starts."""
         self.line(
-            f"training  {steps} steps, {duration(seconds)} (one step, compiled and measured just now: "
-            f"{seconds_per_step:.2g} s); Ctrl-C ends it early and keeps what it has learned"
+            f"training  {steps} steps, {duration(seconds)} from now (one step measured: {seconds_per_step:.2g} s; "
+            f"compiling is done, it took {duration(compiling)}); Ctrl-C ends it early and keeps what it has learned"
         )
 
     def step(self, done: int, steps: int, loss: float, seconds_left: float) -> None:

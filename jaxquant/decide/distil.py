@@ -4,7 +4,9 @@ The loss is taken through the codes of each moment, as the row will run them, so
 """
 
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +25,7 @@ from refquant.files.quantized import QUANTIZABLE, Plan
 from refquant.schemes import TensorScheme
 
 Weights = dict[str, jax.Array]
+RECENT = 20  # steps whose median time foretells the rest
 
 
 class Distillation:
@@ -66,11 +69,11 @@ class Distillation:
         """
         state = jax.tree.map(jnp.copy, (self._start, self._optimizer().init(self._start)))  # steps consume it
         with interruptible() as stopped:
+            began = time.perf_counter()
             first, each = self._rehearse(state)
-            announced = each * self.course.steps
-            watcher.announce(self.course.steps, announced, each)
-            started = time.perf_counter()
-            state, losses, ended = self._train(state, stopped, watcher)
+            announced, started = each * self.course.steps, time.perf_counter()
+            watcher.announce(self.course.steps, announced, each, started - began)
+            state, losses, ended = self._train(state, stopped, watcher, each)
             seconds = time.perf_counter() - started
         last = self._try(state, *self.draws.probe)[0] if losses else first
         course = self.course
@@ -117,9 +120,9 @@ class Distillation:
         _, loss, size = self._step(jax.tree.map(jnp.copy, state), self.target.state, batch, self._float(*batch))
         return float(loss), float(size)
 
-    def _train(self, state: Any, stopped: Callable[[], bool], watcher: Watcher) -> tuple[Any, list, str]:
+    def _train(self, state: Any, stopped: Callable[[], bool], watcher: Watcher, each: float) -> tuple[Any, list, str]:
         losses: list[float] = []
-        started, steps = time.perf_counter(), self.course.steps
+        last, steps, times = time.perf_counter(), self.course.steps, deque([each] * 3, RECENT)
         for batch in self.draws.batches(steps):
             if stopped():
                 return state, losses, "interrupted"
@@ -127,8 +130,11 @@ class Distillation:
             if not (math.isfinite(loss) and math.isfinite(size)):
                 return state, losses, "not finite"
             losses.append(float(loss))
-            pace = (time.perf_counter() - started) / len(losses)
-            watcher.step(len(losses), steps, losses[-1], pace * (steps - len(losses)))
+            now = time.perf_counter()
+            times.append(now - last)
+            last = now
+            # the median: a step that compiles or waits for the machine says nothing of those to come
+            watcher.step(len(losses), steps, losses[-1], statistics.median(times) * (steps - len(losses)))
         return state, losses, "finished"
 
     def _loss(self, masters: Weights, state: Any, batch: tuple[Any, ...], wanted: jax.Array) -> jax.Array:

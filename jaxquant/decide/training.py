@@ -74,8 +74,8 @@ class Training:
 class Watcher(Protocol):
     """Who is told of a training while it runs."""
 
-    def announce(self, steps: int, seconds: float, seconds_per_step: float, /) -> None:
-        """Before it starts: how long it will take."""
+    def announce(self, steps: int, seconds: float, seconds_per_step: float, compiling: float, /) -> None:
+        """Before it starts: how long it will take, and how long compiling took."""
 
     def step(self, done: int, steps: int, loss: float, seconds_left: float, /) -> None:
         """After each step."""
