@@ -447,9 +447,10 @@ def test_the_command_announces_trains_and_tells(capsys, tmp_path, monkeypatch):
     assert code == told["decision"]["exit_code"] == 0
     assert [row["scheme"] for row in told["rows"]] == ["float", "int8:channel", "int4:channel + QAT"]
     assert "training  66 of your 200 examples" in seen.err
+    assert "134 of your 200 examples, held out (the other 66 train), scored by your function" in seen.err
     assert "training  200 steps, " in seen.err and "compiling is done, it took" in seen.err
     assert "Ctrl-C ends it early" in seen.err
-    assert main(["decide", "small_models:build_linen", "--on", "small_models:labelled", "--scheme", "nf4 + QAT"]) == 2
+    assert main(["decide", "small_models:build_linen", "--on", "small_models:vectors", "--scheme", "nf4 + QAT"]) == 2
     assert "need integer weights" in capsys.readouterr().err
 
 

@@ -122,3 +122,15 @@ def test_the_saved_kernel_of_an_attention_comes_back_differential(tmp_path):
         assert np.array_equal(np.asarray(got.codes), want.codes)
         assert np.array_equal(np.asarray(got.scale), want.scale)
     assert np.array_equal(found["attn.query.bias"], np.asarray(model.attn.query.bias[...]))
+
+
+@pytest.mark.parametrize("build", [small_models.build_linen, small_models.build], ids=["linen", "nnx"])
+def test_labels_without_a_score_function_are_told(build, tmp_path):
+    with pytest.raises(ValueError, match=r"examples \(inputs, label\) need a score function, --score module:function"):
+        jaxquant.decide(build(), small_models.labelled(), out=tmp_path / "out")
+
+
+def test_an_example_is_shown_with_its_label_golden():
+    work = opening._examples("small_models:labelled", "small_models:score")
+    label = small_models.labelled()[3][1]
+    assert work.show(3)["question"] == f"example 3: float32[12], {label}"

@@ -62,6 +62,8 @@ def tell(
     from jaxquant.decide.job import Job, digest
     from jaxquant.decide.run import Ladder
 
+    if hasattr(workload, "check"):
+        workload.check(target.forward({}))
     workload, material = workload.split() if any(rung.qat for rung in rungs) else (workload, None)
     ladder = Ladder(target, workload, bar, material, watcher=printer)
     job = Job(ladder, ladder.distinct(rungs))

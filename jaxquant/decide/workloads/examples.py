@@ -26,6 +26,7 @@ class Examples:
 
     Attributes:
       numbers: of the examples, as the user counts them from 0; None: all from the first on.
+      about: which of the user's they are; "": all.
     """
 
     name: str
@@ -35,12 +36,12 @@ class Examples:
     score: Callable[[Any, Any], Any] | None = None
     reference: list[np.ndarray] = field(default_factory=list)
     numbers: tuple[int, ...] | None = None
+    about: str = ""
 
     def describe(self) -> str:
         """One line for the reader."""
         what = "scored by your function" if self.score else "scored by agreement with the float model"
-        part = ", those that train nothing" if self.numbers else ""
-        return f"{self.n} examples of your own{part}, {what}"
+        return f"{self.about or f'{self.n} examples of your own'}, {what}"
 
     def split(self) -> tuple["Examples", Material]:
         """Every third example trains, without its label; those left are judged (DEC-10).
@@ -65,7 +66,28 @@ class Examples:
         groups = self._groups(train).values()
         pools = tuple(_stack([self._inputs(i) for i in group]) for group in groups)
         kept = tuple(self.examples[i] for i in judged)
-        return replace(self, n=len(judged), examples=kept, reference=[], numbers=tuple(judged)), Material(pools, about)
+        part = f"{len(judged)} of your {self.n} examples, held out ({'' if equal else 'the other '}{len(train)} train)"
+        rest = replace(self, n=len(judged), examples=kept, reference=[], numbers=tuple(judged), about=part)
+        return rest, Material(pools, about)
+
+    def check(self, apply_fn: ApplyFn) -> None:
+        """Tells examples with labels that have no score function from examples of several inputs, before all else.
+
+        Raises:
+          ValueError: the model does not take as many inputs as the examples, which are tuples, have.
+        """
+        first = self.examples[0]
+        if self.score is not None or not isinstance(first, tuple) or len(first) < 2:
+            return
+        import jax
+
+        try:
+            jax.eval_shape(apply_fn, *self.batches(1)[0])
+        except Exception as error:
+            raise ValueError(
+                f"decide: the model cannot be called on an example's {len(first)} values: {error}; examples (inputs, "
+                "label) need a score function, --score module:function (without one each value is an input)"
+            ) from error
 
     def _key(self, index: int) -> tuple:
         arrays = [np.asarray(value) for value in self._inputs(index)]
@@ -200,5 +222,8 @@ def _margins(outputs: list[np.ndarray]) -> np.ndarray:
 
 
 def _short(example: Any) -> str:
-    shapes = [np.shape(a) for a in (example if isinstance(example, tuple) else (example,))]
-    return ", ".join(map(str, shapes))
+    """Inputs by dtype and shape, a label by its value: `float32[8, 8, 1], 4`."""
+    if isinstance(example, tuple):
+        return ", ".join(map(_short, example))
+    value = np.asarray(example)
+    return f"{value.dtype}{list(value.shape)}" if value.ndim else str(value)
