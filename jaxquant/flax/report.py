@@ -71,7 +71,8 @@ class Report:
     def __str__(self) -> str:
         lines = table([HEADER, *[(r.path or ".", r.kind, r.weights or "float", r.inputs, r.why) for r in self.rows]])
         count = sum(row.waits for row in self.rows)
-        return lines + (f"\n{count} static input scales: NaN until observe and calibrate have set them" if count else "")
+        waiting = f"\n{count} static input scales: NaN until observe and calibrate have set them"
+        return lines + (waiting if count else "")
 
 
 def table(lines: list[tuple[str, ...]]) -> str:
