@@ -91,6 +91,7 @@ def run(names: list[str], share: float, jobs: int, again: bool) -> None:
     open_words = ("", "survived") if again else ("",)
     records = Records()
     queue = [m for name in names for m in sample(name, share) if records.word(m) in open_words]
+    queue.sort(key=lambda mutant: mutant.digest)  # what is done when it is interrupted is a fair sample
     print(f"{len(queue)} mutants to try", flush=True)
     if queue:
         swap_trials(queue, jobs)
