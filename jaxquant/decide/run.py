@@ -116,9 +116,9 @@ class Ladder:
 
     def _layer_text(self, one: Plan) -> str:
         if one.kind == "conv":
-            return "convolutions"
+            return "convolution"
         layout = self.layouts.get(one.info.name)
-        return "attention projections or the like" if layout and layout.layer in ("general", "einsum") else "others"
+        return "attention projection or the like" if layout and layout.layer in ("general", "einsum") else "other"
 
     def plans(self, scheme: Scheme) -> tuple[Plan, ...]:
         """What the scheme makes of each tensor."""
@@ -183,8 +183,8 @@ class Ladder:
 
 
 def _kept(layers: Counter[str]) -> str:
-    each = ", ".join(f"{count} {what}" for what, count in layers.items())
-    return f"{layers.total()} layers keep float inputs ({each})" if layers else ""
+    each = ", ".join(f"{count} x {what}" for what, count in layers.items())
+    return f"{layers.total()} layers keep float inputs: {each}" if layers else ""
 
 
 def refuse_hopeless(answers: Answers) -> None:
