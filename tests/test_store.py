@@ -201,7 +201,10 @@ def test_saved_tensors_come_back_with_their_bits(tmp_path, scheme):
     ("change", "message"),
     [
         ({"spec": refquant.QuantSpec(parse_tensor("int4").fmt, refquant.PerToken())}, "need scales per tensor"),
-        ({"spec": refquant.QuantSpec(parse_tensor("int4").fmt, convention=PRESETS["torch_fake_tensor"].affine)}, "convention"),
+        (
+            {"spec": refquant.QuantSpec(parse_tensor("int4").fmt, convention=PRESETS["torch_fake_tensor"].affine)},
+            "convention",
+        ),
         ({"spec": parse_tensor("int4:tensor:sf16").spec(), "scale": np.float32(0.1)}, "not a float16 number"),
     ],
 )
