@@ -293,6 +293,28 @@ def test_fake_quantize_property_idempotent(backend, name):
         assert_same(backend.affine.fake_quantize(once, np.float32(scale), fmt=fmt), once, inputs={"x": once})
 
 
+@pytest.mark.parametrize("zero_point", [2**24 + 1, -(2**24) - 1, 2**30 + 1, -(2**31) + 1])
+def test_quantize_golden_zero_points_beyond_float32(backend, zero_point):
+    """AFF-3: the sum with a zero point is one of integers, also where binary32 has no room for the zero point."""
+    x = np.nextafter(np.float32(-zero_point), np.float32([-np.inf, 0, np.inf]))
+    x = np.append(x, np.float32(-zero_point))
+    want = [max(-128, min(127, int(v) + zero_point)) for v in x]
+    codes = backend.affine.quantize(x, np.float32(1), np.int32(zero_point), fmt=ALL["int8"])
+    assert codes.tolist() == want
+    assert len(set(want)) > 2
+
+
+def test_vjp_golden_tiny_ratios(backend):
+    """STE-2, GEN-9: under "ratio" a ratio below 2**-126 is zero, which lies in the range; 2**-126 itself is not."""
+    x = np.float32([-1.5, -1.75, -1.0, -2.0]) * np.float32(2.0**-126)
+    inside = [True, True, True, False]
+    for sign, fmt, zero_point in ((1, ALL["uint8"], 0), (-1, ALL["int8"], 127)):
+        got = backend.affine.fake_quantize_vjp(
+            sign * x, np.float32(2), np.int32(zero_point), np.ones_like(x), fmt=fmt, mask="ratio"
+        )
+        assert (got == 1).tolist() == inside
+
+
 @pytest.mark.parametrize("name", ["int4", "uint8"])
 def test_no_real_offset_is_the_offset_zero(backend, name):
     """AFF-7: under "bias" None is 0.0, which stands at qmin."""
