@@ -307,7 +307,15 @@ def test_an_interrupt_ends_the_training_and_the_row_says_so(at, short):
         assert trained.training.loss_start == trained.training.loss_end
 
 
-def test_a_second_interrupt_ends_the_program(short):
+@pytest.fixture
+def listening():
+    """A program in the background is started with SIGINT ignored; this one hears it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_interrupt_ends_the_program(short, listening):
     with pytest.raises(KeyboardInterrupt):
         short[1].run(Interrupting(3, times=2))
     with interruptible() as stopped:

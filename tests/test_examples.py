@@ -54,7 +54,8 @@ def test_a_matrix_has_the_same_bits_in_both_packages(run):
 def test_kernels_are_told_apart(run):
     out = run("check_a_kernel.py")
     assert "kernel: follows " in out
-    assert out.count("nearest is ") == 2
+    assert "half_up: nearest is " in out
+    assert "half_away: follows no preset" in out
 
 
 def test_a_model_of_ones_own_is_decided(run, tmp_path):
