@@ -4,8 +4,12 @@ A guard is empirical: it holds for the compilers that tests/test_exact_seam.py r
 witness there.  All guards are elementwise, so they fuse and cost no pass over memory.
 """
 
+import functools
+from collections.abc import Callable, Hashable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 NAN = 0x7FC00000
@@ -17,7 +21,7 @@ NEGATIVE_ZERO = -0x80000000
 
 def bits(x: jax.Array) -> jax.Array:
     """The pattern of a binary32 array as int32.  Witness: test_bits_differential."""
-    return lax.bitcast_convert_type(x, jnp.int32)
+    return x.view(np.int32) if isinstance(x, np.float32) else lax.bitcast_convert_type(x, jnp.int32)
 
 
 def from_bits(pattern: jax.Array) -> jax.Array:
@@ -27,20 +31,48 @@ def from_bits(pattern: jax.Array) -> jax.Array:
 
 def shift_left(pattern: jax.Array, by: jax.Array | int) -> jax.Array:
     """Shift left in the dtype of the pattern, also where a Python int has 64 bits.  Witness: test_x64_differential."""
-    return lax.shift_left(pattern, jnp.asarray(by, pattern.dtype))
+    return lax.shift_left(pattern, _as_dtype(by, pattern.dtype))
 
 
 def shift_right(pattern: jax.Array, by: jax.Array | int) -> jax.Array:
     """Shift right, filled with zeros, in the dtype of the pattern.  Witness: test_x64_differential."""
-    return lax.shift_right_logical(pattern, jnp.asarray(by, pattern.dtype))
+    return lax.shift_right_logical(pattern, _as_dtype(by, pattern.dtype))
 
 
-def select(where: jax.Array, yes: jax.Array, no: jax.Array | int) -> jax.Array:
+def _as_dtype(value: jax.Array | int, dtype: jnp.dtype) -> jax.Array | np.ndarray:
+    """A Python number as a NumPy scalar: a literal of the program, where a JAX scalar would be a value of it."""
+    return value.astype(dtype) if isinstance(value, jax.Array) else np.asarray(value, dtype)
+
+
+def select(where: jax.Array, yes: jax.Array | float, no: jax.Array | float) -> jax.Array:
     """jnp.where for operands that broadcast to `where`; inline, where jnp.where is a function of the program each time.
 
     Witness: test_select_differential.
     """
-    return lax.select(where, *(jnp.broadcast_to(jnp.asarray(v, yes.dtype), where.shape) for v in (yes, no)))
+    dtype = (yes if isinstance(yes, jax.Array) else no).dtype
+    return lax.select(where, _as_wide(yes, where, dtype), _as_wide(no, where, dtype))
+
+
+def _as_wide(value: jax.Array | float, like: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    if isinstance(value, jax.Array):
+        return jnp.broadcast_to(value.astype(dtype), like.shape)
+    return constant(jnp.full, like, np.asarray(value, dtype).item(), np.dtype(dtype))
+
+
+def constant(make: Callable, like: jax.Array, *options: Hashable) -> jax.Array:
+    """make(shape of `like`, *options), as a call that depends on `like`.
+
+    Differentiation takes constants out of scans; what remains of a function is then another one than that of the
+    backward pass, and the program holds both.  Witness: test_constant_differential.
+    """
+    return _maker(make, *options)(like)
+
+
+@functools.cache
+def _maker(make: Callable, *options: Hashable) -> Callable[[jax.Array], jax.Array]:
+    called = jax.custom_batching.custom_vmap(lambda like: make(like.shape, *options))
+    called.def_vmap(lambda _, batched, like: (called(like), batched[0]))
+    return called
 
 
 def is_nan(x: jax.Array) -> jax.Array:
@@ -91,25 +123,28 @@ def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
     quotient has one reader only, or XLA:CPU would write it to memory before its use.
     Witness: test_div_differential.
     """
-    pattern, hidden = bits(x), lax.optimization_barrier(jnp.int32(INF))
-    zero, below = hidden ^ INF, bits(divisor)
-    place = _places(pattern | below) & zero
-    quotient = from_bits(pattern ^ zero) / from_bits((below ^ hidden) ^ (jnp.maximum(pattern, hidden) ^ place))
+    pattern, below = bits(x), bits(divisor)
+    hidden, place = _hidden(pattern | below)
+    zero = place & (hidden ^ INF)
+    quotient = from_bits(pattern ^ zero) / from_bits((below ^ hidden) ^ (jnp.maximum(pattern, hidden) ^ zero))
     return from_bits(bits(quotient) ^ zero)
 
 
 @jax.custom_batching.custom_vmap
-def _places(like: jax.Array) -> jax.Array:
-    """A number that differs from place to place along every axis, those of a vmap too; for its shape alone."""
-    place = jnp.int32(0)
-    for axis, size in enumerate(like.shape):
-        place = place + lax.broadcasted_iota(jnp.int32, like.shape, axis) if size > 1 else place
-    return jnp.broadcast_to(place, like.shape)
+def _hidden(like: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(INF, a number that differs from place to place along every axis, those of a vmap too).
+
+    Asked for the shape of `like` alone; a call that depends on it stays in the loop that it is written in.
+    """
+    axes = [axis for axis, size in enumerate(like.shape) if size > 1]
+    steps = [lax.broadcasted_iota(jnp.int32, like.shape, axis) for axis in axes]
+    place = functools.reduce(jnp.add, steps) if steps else jnp.zeros_like(like)
+    return lax.optimization_barrier(np.int32(INF)), place
 
 
-@_places.def_vmap
-def _places_of_a_batch(_: int, batched: list[bool], like: jax.Array) -> tuple[jax.Array, bool]:
-    return _places(like), batched[0]
+@_hidden.def_vmap
+def _hidden_of_a_batch(_: int, batched: list[bool], like: jax.Array) -> tuple[tuple, tuple]:
+    return _hidden(like), (False, batched[0])
 
 
 def reciprocal(x: jax.Array) -> jax.Array:
@@ -125,7 +160,7 @@ def widen(x: jax.Array) -> jax.Array:
     """
     if x.dtype == jnp.bfloat16:
         pattern = lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.int32)
-        return from_bits(shift_left(pattern, jnp.int32(16)))
+        return from_bits(shift_left(pattern, np.int32(16)))
     if x.dtype == jnp.float16:
         return _seal16(x).astype(jnp.float32)
     return x
@@ -141,14 +176,14 @@ def narrow(x: jax.Array, dtype: str) -> jax.Array:
     if dtype == "float16":
         return _seal16(x.astype(jnp.float16))
     pattern = bits(x)
-    up = shift_right(pattern, jnp.int32(16)) & 1
-    kept = shift_right(pattern + 0x7FFF + up, jnp.int32(16))
-    kept = select((pattern & MAGNITUDE) > INF, jnp.int32(NAN >> 16), kept)
+    up = shift_right(pattern, np.int32(16)) & 1
+    kept = shift_right(pattern + 0x7FFF + up, np.int32(16))
+    kept = select((pattern & MAGNITUDE) > INF, np.int32(NAN >> 16), kept)
     return lax.bitcast_convert_type(kept.astype(jnp.uint16), jnp.bfloat16)
 
 
 def _seal16(x: jax.Array) -> jax.Array:
-    sealed = jnp.minimum(lax.bitcast_convert_type(x, jnp.int16), jnp.int16(0x7E00))  # as in `rounded`
+    sealed = jnp.minimum(lax.bitcast_convert_type(x, jnp.int16), np.int16(0x7E00))  # as in `rounded`
     return lax.bitcast_convert_type(sealed, jnp.float16)
 
 
@@ -166,7 +201,7 @@ def tree_sum(x: jax.Array, axis: int) -> jax.Array:
         return jnp.zeros((*x.shape[:axis], *x.shape[axis + 1 :]), jnp.float32)
     levels = (count - 1).bit_length()
     padding = [(0, (1 << levels) - count if i == axis else 0, 0) for i in range(x.ndim)]
-    x = lax.pad(rounded(x), jnp.float32(-0.0), padding)
+    x = lax.pad(rounded(x), np.float32(-0.0), padding)
     for level in range(levels):
         pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
         x = lax.index_in_dim(pairs, 0, axis + 1, False) + lax.index_in_dim(pairs, 1, axis + 1, False)
@@ -200,7 +235,7 @@ def small_integer(x: jax.Array) -> jax.Array:
 
     Adding 1.5 * 2**23 leaves the integer in the low bits.  Witness: test_small_integer_differential.
     """
-    return bits(rounded(x) + jnp.float32(12582912)) - 0x4B400000
+    return bits(rounded(x) + np.float32(12582912)) - 0x4B400000
 
 
 def significand_of(magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxquant import _exact, bits
 
 FLT_MAX = float.fromhex("0x1.fffffep+127")
 REACH = 4
+NOWHERE = 0x7FFFFFFF  # the key of a NaN
 Judge = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
@@ -17,8 +19,7 @@ def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> t
     """The smallest and the largest x inside, one pair a tile; NaN where there is none.
 
     Rounding is monotone, so what rounds into low..high is an interval of x.  Its ends lie within 3 ulp of
-    (low - 1/2) * |scale| and (high + 1/2) * |scale|; the elements around are asked, from the inside outward.  A loop
-    keeps the quotients of the tiles out of the loop over the elements.
+    (low - 1/2) * |scale| and (high + 1/2) * |scale|, where the elements around are asked.
 
     Args:
       judge: x to (at least low, at most high) for a positive scale, exact.
@@ -28,17 +29,18 @@ def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> t
     Returns:
       (first, last), float32, shape of scale.
     """
-    size, limit = jnp.abs(scale), jnp.float32(FLT_MAX)
-    near_first = jnp.clip((low - jnp.float32(0.5)) * size, -limit, limit)
-    near_last = jnp.clip((high + jnp.float32(0.5)) * size, -limit, limit)
-
-    def ask(step: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        step = jnp.asarray(step, jnp.int32)  # a Python int without jit
-        first = bits.value_of(bits.key_of(near_first) + (REACH - step))
-        last = bits.value_of(bits.key_of(near_last) + (step - REACH))
-        return jnp.where(judge(first)[0], first, found[0]), jnp.where(judge(last)[1], last, found[1])
-
-    nothing = jnp.full_like(near_first, jnp.nan)
-    first, last = lax.fori_loop(0, 2 * REACH + 1, ask, (nothing, nothing))
+    size, limit = jnp.abs(scale), np.float32(FLT_MAX)
+    near = jnp.stack([(low - np.float32(0.5)) * size, (high + np.float32(0.5)) * size])
+    ends = jnp.broadcast_to(bits.key_of(lax.clamp(-limit, near, limit))[:, None], (2, 2 * REACH + 1, *size.shape))
+    keys = ends + _exact.constant(_around, ends, size.ndim + 1)
+    not_below, not_above = judge(bits.value_of(keys))
+    first = bits.value_of(_exact.select(not_below[0], keys[0], NOWHERE).min(0))
+    last = bits.value_of(_exact.select(not_above[1], keys[1], -NOWHERE).max(0))
     mirrored = _exact.bits(scale) < 0
-    return jnp.where(mirrored, -last, first), jnp.where(mirrored, -first, last)
+    ends = _exact.select(mirrored, -last, first), _exact.select(mirrored, -first, last)
+    return lax.optimization_barrier(ends)  # or the quotients would be taken again for every element
+
+
+def _around(shape: tuple[int, ...], axis: int) -> jax.Array:
+    """-REACH..REACH along an axis counted from the last one, which a vmap leaves in its place."""
+    return lax.broadcasted_iota(jnp.int32, shape, len(shape) - axis) - REACH

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxquant import _exact, _inside, _minifloats, bits, codec, rounding
@@ -13,6 +14,7 @@ from refquant.formats import CodebookFormat, Format, IntFormat
 
 MAGIC = 12582912
 MAGIC_BITS = 0x4B400000
+NO_PARTS = np.float32(0), np.int32(0)  # NumPy's numbers are literals of the program, JAX's are values of it
 Mask = Callable[[], jax.Array]
 
 
@@ -32,7 +34,8 @@ def check(function: str, fmt: Format, convention: Affine) -> None:
 
 def quantized(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, Mask]:
     """(int32 codes, STE mask) of widened x."""
-    scale, zero_point = _sealed(scale, zero_point)
+    scale = scale if plan.convention.op == "div" else _sealed(scale)  # a quotient is taken of the scale's bits
+    zero_point = _sealed(zero_point)
     if isinstance(plan.fmt, IntFormat):
         return _integers(plan, x, scale, zero_point)
     ratio = _exact.flush(_ratio(_exact.flush(x), scale, plan.convention))
@@ -49,7 +52,7 @@ def has_bounds(plan: Plan, size: int, tiles: int) -> bool:
 
 def bounds(plan: Plan, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """STE-2 "rounded" as the interval of x inside, one a tile."""
-    coarse, fine = _parts(jnp.zeros_like(scale, jnp.int32) if zero_point is None else zero_point)
+    coarse, fine = NO_PARTS if zero_point is None else _parts(zero_point)
     low, high = (plan.fmt.qmin - fine).astype(jnp.float32), (plan.fmt.qmax - fine).astype(jnp.float32)
 
     def judge(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -62,7 +65,7 @@ def bounds(plan: Plan, scale: jax.Array, zero_point: jax.Array | None) -> tuple[
 def dequantized(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:
     """DEQ-1..DEQ-3 of int32 codes, binary32."""
     fmt = plan.fmt
-    scale, zero_point = _sealed(scale, zero_point)
+    scale, zero_point = _sealed(scale), _sealed(zero_point)
     if not isinstance(fmt, IntFormat):
         return _exact.flush(_exact.flush(codec.values_of(codes, fmt)) * scale)
     if zero_point is None:
@@ -72,10 +75,9 @@ def dequantized(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.
     return (codes - zero_point).astype(jnp.float32) * scale
 
 
-def _sealed(scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+def _sealed(value: jax.Array | None) -> jax.Array | None:
     """GEN-3: a product that makes a scale or an offset in the same program is rounded before it is used."""
-    real = zero_point is not None and zero_point.dtype == jnp.float32
-    return _exact.rounded(scale), _exact.rounded(zero_point) if real else zero_point
+    return _exact.rounded(value) if value is not None and value.dtype == jnp.float32 else value
 
 
 def _half(convention: Affine) -> Callable[[jax.Array], jax.Array]:
@@ -107,22 +109,23 @@ def _integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
     x = flush(x)
     if convention.zero == "bias":
         x = x if zero_point is None else flush(_exact.rounded(x) - zero_point)
-        zero_point = jnp.int32(fmt.qmin)
+        zero_point = np.int32(fmt.qmin)
     ratio = _ratio(x, scale, convention)
-    zero = jnp.int32(0) if zero_point is None else zero_point
+    zero = NO_PARTS[1] if zero_point is None else zero_point
     before = convention.zero in ("add", "fma")
     real = _shifted(ratio, x, scale, zero, convention) if before and zero_point is not None else ratio
     fast = not (after := zero_point is not None and not before) and _rounds_when_cast(convention)
     whole = real if fast else _whole(real, convention)
-    coarse, fine = _parts(zero) if after else (jnp.float32(0), jnp.int32(0))
+    coarse, fine = _parts(zero) if after else NO_PARTS
     if convention.overflow == "magic":
-        limited = _magic(real, zero if after else jnp.int32(0))
-        placed, fine = jnp.where(_exact.is_nan(real), real, limited), jnp.int32(0)
+        limited = _magic(real, zero if after else NO_PARTS[1])
+        placed, fine = _exact.select(_exact.is_nan(real), real, limited), NO_PARTS[1]
     else:
         placed = whole + coarse if after else whole
     low, high = (fmt.qmin - fine).astype(jnp.float32), (fmt.qmax - fine).astype(jnp.float32)
     middle = zero.astype(jnp.float32) if before or convention.overflow == "magic" else coarse
-    codes = _exact.small_integer(_clip(placed, low, high, convention, middle)) + fine
+    codes = _exact.small_integer(_clip(placed, low, high, convention, middle))
+    codes = codes + fine if after else codes
     if plan.mask == "rounded":
         return codes, lambda: _between(_whole(placed, convention) if fast else placed, low, high)
     return codes, lambda: _ratio_inside(flush(ratio), zero, fmt)
@@ -157,13 +160,13 @@ def _whole(real: jax.Array, convention: Affine) -> jax.Array:
     whole = rounding.to_integer(real, convention.ties)
     if convention.overflow in ("sat", "magic"):
         return whole
-    limit = jnp.float32(2.0**31 if convention.overflow == "i32" else 2.0**63)
+    limit = np.float32(2.0**31 if convention.overflow == "i32" else 2.0**63)
     return jnp.where((whole >= limit) | (whole < -limit), -limit, whole)
 
 
 def _magic(real: jax.Array, zero: jax.Array) -> jax.Array:
     """AFF-4 "magic": the wrapped integer plus the zero point, in binary32, right wherever it is below 2**24."""
-    wrapped = _exact.bits(_exact.rounded(real) + jnp.float32(MAGIC)) - MAGIC_BITS
+    wrapped = _exact.bits(_exact.rounded(real) + np.float32(MAGIC)) - MAGIC_BITS
     total = wrapped + zero
     over = ((wrapped ^ total) & (zero ^ total)) < 0
     total = jnp.where(over, jnp.where(wrapped < 0, -(1 << 24), 1 << 24), total)
@@ -200,10 +203,10 @@ def _real_inside(plan: Plan, ratio: jax.Array) -> jax.Array:
     fmt = plan.fmt
     if isinstance(fmt, CodebookFormat):
         key = bits.key_of(ratio)
-        low, high = (bits.key_of(jnp.float32(v)) for v in (min(fmt.values), max(fmt.values)))
+        low, high = (bits.key_of(np.float32(v)) for v in (min(fmt.values), max(fmt.values)))
         return (key >= low) & (key <= high) & ~_exact.is_nan(ratio)
     magnitude, negative = _exact.bits(ratio) & _exact.MAGNITUDE, _exact.bits(ratio) < 0
     code = _minifloats.unbounded_code(magnitude, negative, fmt, CAST)
     if plan.mask == "ratio":
-        return magnitude <= _exact.bits(jnp.float32(fmt.max_value))
+        return magnitude <= _exact.bits(np.float32(fmt.max_value))
     return (code <= fmt.max_code) & (magnitude <= _exact.INF)

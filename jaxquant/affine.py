@@ -259,11 +259,10 @@ def _forward(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> tup
 
 
 def _judged(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> tuple[jax.Array, jax.Array]:
-    """(int32 codes, STE mask: int8, -1 inside and 0 outside)."""
+    """(int32 codes, STE mask: int8, -1 inside and 0 outside); each reads x, or XLA would write the quotient down."""
     limits = _spread(plan, x.shape, *_limits(plan, x.size, scale, zero_point))
-    scale, zero_point = _spread(plan, x.shape, scale, zero_point)
     wide = _exact.widen(x)
-    codes, judge = _steps.quantized(plan, wide, scale, zero_point)
+    codes, judge = _steps.quantized(plan, wide, *_spread(plan, x.shape, scale, zero_point))
     inside = (wide >= limits[0]) & (wide <= limits[1]) if limits else judge()
     return codes, -inside.astype(jnp.int8)
 
@@ -294,4 +293,5 @@ _fake_quantize = jax.jit(_straight_through, static_argnums=0)
 
 @partial(jax.jit, static_argnums=0)
 def _vjp(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any, cotangent: jax.Array) -> jax.Array:
-    return _pass(_forward(plan, x, scale, zero_point)[1], cotangent)
+    _, judge = _steps.quantized(plan, _exact.widen(x), *_spread(plan, x.shape, scale, zero_point))
+    return _pass(-judge().astype(jnp.int8), cotangent)

@@ -94,12 +94,12 @@ def _scalb(x: jax.Array, k: jax.Array) -> jax.Array:
 def key_of(x: jax.Array) -> jax.Array:
     """BIT-1 inside a trace."""
     pattern = _exact.bits(x)
-    return jnp.where(pattern < 0, -(pattern & _exact.MAGNITUDE), pattern)
+    return _exact.select(pattern < 0, -(pattern & _exact.MAGNITUDE), pattern)
 
 
 def value_of(key: jax.Array) -> jax.Array:
     """BIT-1: the inverse of `key_of` inside a trace; key 0 is +0."""
-    return _exact.from_bits(jnp.where(key < 0, -key | _exact.NEGATIVE_ZERO, key))
+    return _exact.from_bits(_exact.select(key < 0, -key | _exact.NEGATIVE_ZERO, key))
 
 
 _from_key = jax.jit(value_of)

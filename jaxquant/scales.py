@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxquant import _exact, _inputs, bits, blocks, codec
@@ -95,9 +96,8 @@ def _range_keys(x: jax.Array, tile: Shape, shape: Shape) -> tuple[jax.Array, jax
     """The range of each tile as ordered keys (SCL-1)."""
     if x.size == 0:
         return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32)  # SCL-1, GRA-2
-    keys, inside = blocks.tiled(_keys(x), tile, jnp.int32(0))
-    low, high = _extremes(keys, inside)
-    low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)  # tiles of one element reduce no axis: SCL-1's zero is due
+    keys, inside = blocks.tiled(_keys(x), tile, np.int32(0))
+    low, high = _extremes(keys, inside) if inside else (jnp.minimum(keys, 0), jnp.maximum(keys, 0))
     return low.reshape(shape), high.reshape(shape)
 
 
@@ -113,50 +113,53 @@ def _chosen(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) -> tu
     if rule.zero == "none":
         return _stored(_symmetric(low, high, fmt, rule), fmt, rule), None
     low, high = bits.value_of(low), bits.value_of(high)
-    width = jnp.minimum(high - low, jnp.float32(FLT_MAX))
-    scale = _stored(_exact.div(width, jnp.float32(fmt.qmax - fmt.qmin)), fmt, rule)
+    width = jnp.minimum(high - low, np.float32(FLT_MAX))
+    scale = _stored(_exact.div(width, np.float32(fmt.qmax - fmt.qmin)), fmt, rule)
     return scale, _exact.flush(low) if rule.zero == "float" else _zero_point(low, scale, fmt)
 
 
 def _extremes(keys: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """(smallest, largest, zero included) in one pass: on XLA:CPU 20 times as fast as one integer `jnp.max`."""
-    zero = jnp.int32(0)
+    zero = np.int32(0)
     return lax.reduce((keys, keys), (zero, zero), lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])), axes)
 
 
 def _keys(x: jax.Array) -> jax.Array:
     """SCL-1: ordered keys, NaN as 0, infinities as the largest finite value."""
     keys = bits.key_of(_exact.widen(x))
-    limit = jnp.int32(FLT_MAX_KEY)
+    limit = np.int32(FLT_MAX_KEY)
     return _exact.select(jnp.abs(keys) <= _exact.INF, lax.clamp(-limit, keys, limit), 0)
 
 
 def _symmetric(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
     """SCL-2..SCL-4, of ordered keys."""
     below, above = -low, high
-    amax = jnp.maximum(below, above)
+    amax = _exact.from_bits(jnp.maximum(below, above))  # the key of a positive number is its pattern
     if rule.denominator == "signed_absmax":
-        amax = jnp.where(below > above, -amax, amax)
-    return _exact.div(bits.value_of(amax), jnp.float32(denominator(fmt, rule)))
+        amax = _exact.select(below > above, -amax, amax)
+    return _exact.div(amax, np.float32(denominator(fmt, rule)))
 
 
 def _stored(quotient: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
     """SCL-5 and SCL-6."""
-    smallest, largest = scale_limits(fmt)
-    quotient = _exact.flush(quotient)
-    magnitude = lax.clamp(jnp.float32(smallest), jnp.abs(quotient), jnp.float32(largest))
-    scale = _exact.select(quotient < 0, -magnitude, magnitude) if rule.denominator == "signed_absmax" else magnitude
+    smallest, largest = (np.float32(limit) for limit in scale_limits(fmt))
+    if rule.denominator == "signed_absmax":
+        quotient = _exact.flush(quotient)
+        magnitude = lax.clamp(smallest, jnp.abs(quotient), largest)
+        scale = _exact.select(quotient < 0, -magnitude, magnitude)
+    else:
+        scale = lax.clamp(smallest, quotient, largest)  # not negative; subnormals come up to the smallest scale
     if rule.storage == "float32":
         return _exact.rounded(scale)
     if rule.storage in ("pow2", "e8m0fnu"):
         return _exact.from_bits((_exact.bits(scale) + 0x7FFFFF) & 0x7F800000)
     storage = ALL[rule.storage]
     rounded = codec.values_of(codec.codes_of(scale, storage, CAST), storage)
-    return jnp.where((_exact.bits(rounded) & _exact.MAGNITUDE) == 0, jnp.float32(storage.min_value), rounded)
+    return jnp.where((_exact.bits(rounded) & _exact.MAGNITUDE) == 0, np.float32(storage.min_value), rounded)
 
 
 def _zero_point(low: jax.Array, scale: jax.Array, fmt: IntFormat) -> jax.Array:
     """SCL-7: clamped before the cast; beyond 2**24 every result is qmax."""
     steps = lax.round(_exact.div(low, scale), lax.RoundingMethod.TO_NEAREST_EVEN)
-    steps = jnp.clip(steps, jnp.float32(-(2.0**24)), jnp.float32(2.0**24)).astype(jnp.int32)
+    steps = jnp.clip(steps, np.float32(-(2.0**24)), np.float32(2.0**24)).astype(jnp.int32)
     return jnp.clip(fmt.qmin - steps, fmt.qmin, fmt.qmax)

@@ -388,6 +388,32 @@ def _nearest(value: Fraction) -> float:
     return float(round(value / Fraction(2) ** exponent) * Fraction(2) ** exponent)
 
 
+def test_constant_differential() -> None:
+    """The values of its function in every context, and no scan loses them to the outside when it is differentiated."""
+    x = f32([[-1, 2, np.nan], [0, -0.0, np.inf]])
+    for call in (lambda f: f(x), lambda f: jax.jit(f)(x), lambda f: jax.vmap(f)(x), lambda f: jax.vmap(f, 1, 1)(x)):
+        got = call(lambda v: _exact.constant(jnp.full, v, 3, np.dtype("int32")))
+        np.testing.assert_array_equal(got, np.full(x.shape, 3, np.int32))
+    assert _constants_outside_of_a_scan(lambda v: jnp.where(v > 0, v, jnp.float32(3)))
+    assert not _constants_outside_of_a_scan(lambda v: _exact.select(v > 0, v, 3))
+
+
+def _constants_outside_of_a_scan(step: Callable) -> bool:
+    """Whether a part of the step that depends on nothing is a function of its own in the gradient of a scan."""
+
+    @jax.jit
+    def marked(v: jax.Array) -> jax.Array:
+        return step(v)
+
+    through = jax.custom_vjp(marked)
+    through.defvjp(lambda v: (marked(v), v), lambda v, flowing: (flowing * marked(v),))
+
+    def loss(v: jax.Array) -> jax.Array:
+        return lax.scan(lambda carry, _: (carry + through(carry), None), v, length=3)[0].sum()
+
+    return "@marked()" in jax.jit(jax.grad(loss)).lower(jnp.ones(4)).as_text()
+
+
 @pytest.mark.parametrize("name", [n for n, f in vars(_exact).items() if inspect.isfunction(f) and n[0] != "_"])
 def test_every_guard_names_its_witness(name: str) -> None:
     """By property of the file: the docstring's witness exists here."""

@@ -190,7 +190,7 @@ def test_step_property_costs_of_a_small_transformer() -> None:
     tokens = jax.random.randint(jax.random.key(0), (16, 65), 0, benchmark.VOCABULARY)
     params = model.init(jax.random.key(1), tokens[:, :-1])["params"]
     plain = benchmark.Candidate(model.apply, params, tokens)
-    for scheme, lines in (("w4", 2.7), ("w8a8", 3.7)):
+    for scheme, lines in (("w4", 2.7), ("w8a8", 2.7)):
         step = benchmark.Candidate(*benchmark.ours(model, params, tokens, *benchmark.SCHEMES[scheme]), tokens)
         assert step.bytes <= 1.15 * plain.bytes, scheme
         assert step.lines <= lines * plain.lines, scheme
