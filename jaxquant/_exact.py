@@ -126,8 +126,7 @@ def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
     pattern, below = bits(x), bits(divisor)
     hidden, place = _hidden(pattern | below)
     zero = place & (hidden ^ INF)
-    quotient = from_bits(pattern ^ zero) / from_bits((below ^ hidden) ^ (jnp.maximum(pattern, hidden) ^ zero))
-    return from_bits(bits(quotient) ^ zero)
+    return rounded(from_bits(pattern ^ zero) / from_bits((below ^ hidden) ^ (jnp.maximum(pattern, hidden) ^ zero)))
 
 
 @jax.custom_batching.custom_vmap

@@ -37,8 +37,7 @@ def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> t
     first = bits.value_of(_exact.select(not_below[0], keys[0], NOWHERE).min(0))
     last = bits.value_of(_exact.select(not_above[1], keys[1], -NOWHERE).max(0))
     mirrored = _exact.bits(scale) < 0
-    ends = _exact.select(mirrored, -last, first), _exact.select(mirrored, -first, last)
-    return lax.optimization_barrier(ends)  # or the quotients would be taken again for every element
+    return _exact.select(mirrored, -last, first), _exact.select(mirrored, -first, last)
 
 
 def _around(shape: tuple[int, ...], axis: int) -> jax.Array:

@@ -150,7 +150,7 @@ def _stored(quotient: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
     else:
         scale = lax.clamp(smallest, quotient, largest)  # not negative; subnormals come up to the smallest scale
     if rule.storage == "float32":
-        return _exact.rounded(scale)
+        return scale
     if rule.storage in ("pow2", "e8m0fnu"):
         return _exact.from_bits((_exact.bits(scale) + 0x7FFFFF) & 0x7F800000)
     storage = ALL[rule.storage]

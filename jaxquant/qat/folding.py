@@ -64,7 +64,7 @@ def factor_of(var: jax.Array, scale: jax.Array | None, *, epsilon: float) -> jax
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _factor(epsilon: float, var: jax.Array, scale: jax.Array | None) -> jax.Array:
-    deviation = square_root(_exact.add(_wide(var), jnp.float32(epsilon)))
+    deviation = _root(_above(epsilon, var))
     top = jnp.ones_like(deviation) if scale is None else _wide(scale)
     return _exact.flush(_exact.div(top, deviation))
 
@@ -83,9 +83,18 @@ def _factor_backward(epsilon: float, kept, cotangent):
 
 def _to_statistics(epsilon: float, var: jax.Array, factor: jax.Array, cotangent: jax.Array):
     """The gradients of var and scale from that of the factor."""
-    above = _exact.add(_wide(var), jnp.float32(epsilon))
+    above = _above(epsilon, var)
     to_var = _exact.div(cotangent * factor * jnp.float32(-0.5), above)
-    return to_var, _exact.div(cotangent, square_root(above))
+    return to_var, _exact.div(cotangent, _root(above))
+
+
+def _above(epsilon: float, var: jax.Array) -> jax.Array:
+    return _exact.add(_wide(var), jnp.float32(epsilon))
+
+
+def _root(x: jax.Array) -> jax.Array:
+    """Of any number: NaN below zero, a zero of either sign itself."""
+    return _exact.select(x < 0, jnp.nan, _exact.select(x == 0, x, square_root(x)))
 
 
 _factor.defvjp(_factor_forward, _factor_backward)
