@@ -5,7 +5,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
-from exact import BF16, F16, F32, add, clamp, flushed, from_bits, mul, of, rounded, to_bits, tree_sum
+from exact import (
+    BF16,
+    F16,
+    F32,
+    NOT_A_NUMBER,
+    Real,
+    add,
+    clamp,
+    div,
+    flushed,
+    from_bits,
+    mul,
+    negated,
+    of,
+    rounded,
+    to_bits,
+    tree_sum,
+)
+from exact_estimators import root
 
 from refquant.windows import Window
 
@@ -33,7 +51,7 @@ def finished(y: int, s_x: int, bias: int | None, dtype: str) -> int:
 
 def integer_bias(bias: int, s_x: int, s_w: int) -> int:
     """LAY-11 for finite operands."""
-    from exact import div, nearest
+    from exact import nearest
 
     ratio = rounded(div(from_bits(bias), from_bits(product(s_x, s_w))))
     return clamp(nearest(ratio.value(), "even"), -(2**31), 2**31 - 128)
@@ -76,3 +94,32 @@ def _inside(place: tuple[int, ...], tap: tuple[int, ...], space: Sequence[int], 
             return None
         index.append(where // at.input_dilation[axis])
     return tuple(index)
+
+
+def fold_factor(var: int, scale: int, epsilon: float) -> int:
+    """LAY-14: scale / √(var + ε)."""
+    above = _step(add(_operand(var), flushed(rounded(of(epsilon)))))
+    deviation = NOT_A_NUMBER if above.negative and above.size != 0 else root(above)
+    return to_bits(_step(div(_operand(scale), deviation)))
+
+
+def folded(kernel: int, factor: int) -> int:
+    """LAY-14: kernel · f."""
+    return to_bits(_step(mul(_operand(kernel), from_bits(factor))))
+
+
+def fold_bias(bias: int | None, mean: int, factor: int, offset: int | None) -> int:
+    """LAY-14: (bias − mean) · f + offset; what is None adds nothing."""
+    below = negated(_operand(mean))
+    centre = below if bias is None else _step(add(_operand(bias), below))
+    shifted = _step(mul(centre, from_bits(factor)))
+    return to_bits(shifted if offset is None else _step(add(shifted, _operand(offset))))
+
+
+def _operand(bits: int) -> Real:
+    return flushed(from_bits(bits))
+
+
+def _step(exactly: Real) -> Real:
+    """Rounded and flushed."""
+    return flushed(rounded(exactly))

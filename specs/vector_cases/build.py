@@ -11,6 +11,7 @@ from specs.vector_cases import (
     codecs,
     conventions,
     estimators,
+    folding,
     layers,
     observers,
     requantizing,
@@ -26,8 +27,8 @@ from specs.vector_cases.withdrawn import WITHDRAWN
 
 
 def case_files() -> list[VectorFile]:
-    modules = (arithmetic, codecs, affine, conventions, values, scales, observers, requantizing, layers, estimators)
-    return [file for module in modules for file in module.files()]
+    modules = (arithmetic, codecs, affine, conventions, values, scales, observers, requantizing, layers, folding)
+    return [file for module in (*modules, estimators) for file in module.files()]
 
 
 def build(files: list[VectorFile]) -> dict[str, str]:

@@ -11,6 +11,7 @@ FLAGS = {
     "double-rounding": "rounds to one precision and then to another",
     "duplicate-code": "gives -0 or an equal value its second code",
     "empty": "fails on an array without elements or without axes",
+    "epsilon": "adds epsilon after the root, or in another precision",
     "fill-bits": "leaves dirt in, or reads, the bits behind the last code",
     "fma": "fuses a product and a sum into one rounding",
     "floor": "uses a learned number below 2^-60 in magnitude as it is",

@@ -145,6 +145,18 @@ def _matmul(case: Case) -> Found:
     return {"result": array("int32", sums, (m, n))}
 
 
+def _fold(case: Case) -> Found:
+    """LAY-14, channel by channel."""
+    bits = {name: value.widened() for name, value in case.args.items()}
+    channels = range(len(bits["var"]))
+    one, none = [exact.to_bits(exact.of(1))] * len(channels), [None] * len(channels)
+    scale, bias, offset = bits.get("scale", one), bits.get("bias", none), bits.get("offset", none)
+    factors = [exact_layers.fold_factor(bits["var"][c], scale[c], case.options["epsilon"]) for c in channels]
+    kernel = [exact_layers.folded(b, factors[i % len(channels)]) for i, b in enumerate(bits["kernel"])]
+    shifted = [exact_layers.fold_bias(bias[c], bits["mean"][c], factors[c], offset[c]) for c in channels]
+    return {"kernel": array("float32", kernel, case.args["kernel"].shape), "bias": array("float32", shifted)}
+
+
 def _integer_bias(case: Case) -> Found:
     return each("int32", _bias, *(case.args[name] for name in ("bias", "input_scale", "weight_scale")))
 
@@ -163,5 +175,6 @@ TABLE = {
     "qat.conv": _conv,
     "qat.embed": _embed,
     "qat.matmul": _matmul,
+    "qat.fold": _fold,
     "qat.integer_bias": _integer_bias,
 }
