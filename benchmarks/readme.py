@@ -1,26 +1,31 @@
-"""The generated parts of README.md, from the recorded runs in benchmarks/results/.
+"""The generated parts of README.md and docs/qat.md, from the recorded runs in benchmarks/results/.
 
-python benchmarks/readme.py write                          README.md anew
-python benchmarks/readme.py check                          exit code 1 where it is stale (a test runs this)
+python benchmarks/readme.py write                          both pages anew
+python benchmarks/readme.py check                          exit code 1 where one is stale (a test runs this)
 python benchmarks/readme.py record jaxquant-decide/result.json    a fresh run of `jaxquant decide` becomes the record
+python benchmarks/readme.py examples                       runs the examples of docs/qat.md, some minutes: the record
 """
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from refquant.files import atomic_path  # noqa: E402
+from refquant.files import atomic_path, sha256_file  # noqa: E402
 
-README = HERE.parent / "README.md"
+PAGES = (HERE.parent / "README.md", HERE.parent / "docs" / "qat.md")
 RESULTS = HERE / "results"
 KEPT = ("version", "model", "workload", "bar", "rows", "bits", "decision", "speed", "saved", "source", "provenance")
+EXAMPLES = ("digits_qat_nnx.py", "digits_qat_linen.py", "text_qat.py")
 COMMAND = "python benchmarks/readme.py write"
 
 
@@ -81,11 +86,22 @@ def elementwise() -> str:
     return "\n".join([*lines, "", f"({found['device']}, JAX {found['jax']}; `python benchmarks/elementwise.py`)"])
 
 
+def printed(example: str) -> str:
+    """What an example printed, without the report of its layers."""
+    found = json.loads((RESULTS / "qat_examples.json").read_text())
+    paragraphs = "\n".join(found["printed"][example]).split("\n\n")
+    lines = [paragraph for paragraph in paragraphs if not paragraph.startswith("path ")]
+    made = found["provenance"]
+    about = f"(JAX {made['versions']['jax']}, Python {made['python']}, {made['made'][:10]})"
+    return "\n".join(["```text", "\n\n".join(lines), about, "```"])
+
+
 PARTS = {"ladder": ladder, "exhaustive": exhaustive, "elementwise": elementwise}
+PARTS |= {example: partial(printed, example) for example in EXAMPLES}
 
 
 def rendered(text: str) -> str:
-    """README with every generated part anew."""
+    """A page with every generated part anew."""
     for name, part in PARTS.items():
         pattern = re.compile(f"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
         text = pattern.sub(lambda found, part=part: found.group(1) + part() + found.group(2), text)
@@ -102,22 +118,41 @@ def record(path: Path) -> None:
         temporary.write_text(json.dumps(kept, indent=1) + "\n")
 
 
+def record_examples() -> None:
+    """Runs the examples of docs/qat.md one after the other: every line that they print, and a digest of every file."""
+    with tempfile.TemporaryDirectory() as folder:
+        lines = {example: _lines(HERE.parent / "examples" / example, folder) for example in EXAMPLES}
+        files = {path.name: sha256_file(path) for path in sorted(Path(folder).iterdir())}
+    from jaxquant.decide.job import provenance  # it asks for JAX's device, which the examples have let go
+
+    found = {"printed": lines, "files": files, "provenance": provenance()}
+    with atomic_path(RESULTS / "qat_examples.json", overwrite=True) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _lines(example: Path, folder: str) -> list[str]:
+    done = subprocess.run([sys.executable, example], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.splitlines()
+
+
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["record"] and len(arguments) == 2:
         record(Path(arguments[1]))
         arguments = ["write"]
+    if arguments == ["examples"]:
+        record_examples()
+        arguments = ["write"]
     if arguments not in (["write"], ["check"]):
         print(__doc__, file=sys.stderr)
         return 2
-    old = README.read_text(encoding="utf-8")
-    new = rendered(old)
-    if arguments == ["check"]:
-        if old != new:
-            print(f"README.md is stale; run: {COMMAND}", file=sys.stderr)
-        return int(old != new)
-    with atomic_path(README, overwrite=True) as temporary:
-        temporary.write_text(new, encoding="utf-8")
-    return 0
+    stale = {page: new for page in PAGES if (new := rendered(old := page.read_text(encoding="utf-8"))) != old}
+    for page, new in stale.items():
+        if arguments == ["check"]:
+            print(f"{page.name} is stale; run: {COMMAND}", file=sys.stderr)
+            continue
+        with atomic_path(page, overwrite=True) as temporary:
+            temporary.write_text(new, encoding="utf-8")
+    return int(arguments == ["check"] and bool(stale))
 
 
 if __name__ == "__main__":

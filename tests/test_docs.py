@@ -1,14 +1,17 @@
-"""The pages of docs/ run as written (their links: test_readme.py)."""
+"""The pages of docs/ run as written, and their tables are recorded runs (their links: test_readme.py)."""
 
 from __future__ import annotations
 
 import doctest
+import importlib.util
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 
 
@@ -28,6 +31,33 @@ def test_python_blocks_run(page):
         assert test.examples
         assert doctest.DocTestRunner(verbose=False).run(test, clear_globs=False).failed == 0
         names.update(test.globs)
+
+
+@pytest.fixture
+def pages():
+    """benchmarks/readme.py."""
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks" / "readme.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_golden_tables_are_those_of_the_recorded_runs(pages):
+    page = (DOCS / "qat.md").read_text(encoding="utf-8")
+    assert DOCS / "qat.md" in pages.PAGES
+    assert pages.rendered(page) == page, f"docs/qat.md is stale; run: {pages.COMMAND}"
+    tables = re.findall(r"^<!-- (\w+\.py) -->\n```text\n(.*?)\n```\n<!-- /\1 -->$", page, re.DOTALL | re.MULTILINE)
+    assert [name for name, _ in tables] == ["digits_qat_nnx.py", "text_qat.py"]
+    for _, table in tables:
+        assert pages.rendered(page.replace(table, re.sub(r"\d(?=\.)", "0", table))) == page
+
+
+def test_golden_both_digits_examples_printed_the_same_and_wrote_the_same_bytes(pages):
+    found = json.loads((pages.RESULTS / "qat_examples.json").read_text(encoding="utf-8"))
+    nnx, linen = (pages.printed(f"digits_qat_{api}.py") for api in ("nnx", "linen"))
+    assert nnx.replace("digits-nnx", "digits-linen") == linen
+    for bits in (8, 4, 3, 2):
+        assert len({found["files"][f"digits-{api}-int{bits}.safetensors"] for api in ("nnx", "linen")}) == 1
 
 
 def test_every_public_name_is_on_the_page():

@@ -33,7 +33,7 @@ def test_a_stale_number_is_seen(tmp_path, monkeypatch):
     spec.loader.exec_module(module)
     stale = tmp_path / "README.md"
     stale.write_text(README.replace("DECISION  Use", "DECISION  Take"))
-    monkeypatch.setattr(module, "README", stale)
+    monkeypatch.setattr(module, "PAGES", (stale,))
     assert module.main(["check"]) == 1
     assert module.main(["write"]) == 0
     assert stale.read_text() == README
