@@ -30,8 +30,9 @@ from mutants import ROOT, Finder, Mutant, changed_function, function_of
 MEMORY = 6 << 30  # bytes: a mutated size must not take the machine with it
 BUDGET = 6.0  # seconds of tests that a mutant may cost; the dearest tests are left out
 SESSION = (
-    "affine calibration calibration_entropy calibration_mse calibration_percentile codec conventions errors formats "
-    "layers layers_exact packing qtensor refquant_smoke requantize rounding scales schemes sums thresholds vectors"
+    "affine blocks calibration calibration_entropy calibration_mse calibration_percentile codec conventions errors "
+    "formats layers layers_exact packing qtensor refquant_smoke requantize rounding scales schemes shapes sums "
+    "thresholds vectors"
 )
 OPTIONS = ["-x", "-s", "--assert=plain", "-p", "no:terminal"]
 Key = tuple[str, str]  # file and qualified name of a function
@@ -157,6 +158,7 @@ class Session(First):
     def run_all(self, session: pytest.Session) -> None:
         """The tests pass on what is; their seconds; which functions they call."""
         for item, following in pairs(session.items):
+            forget()  # else a function behind a cache has one caller
             with self.noting(item.nodeid):
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if self.failed:

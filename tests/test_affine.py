@@ -304,6 +304,27 @@ def test_quantize_golden_zero_points_beyond_float32(backend, zero_point):
     assert len(set(want)) > 2
 
 
+@pytest.mark.parametrize("op", ["div", "inv", "given"])
+@pytest.mark.parametrize("zero", ["add", "fma"])
+def test_quantize_golden_zero_points_beyond_binary16(backend, zero, op):
+    """AFF-3: a zero point is rounded to the precision, and infinite where that has no room for it."""
+    convention = Affine(op, "f16", zero)
+    skip_if_refused(backend, convention)
+    for zero_point, code in ((65520, 127), (-65520, -128)):
+        x = np.float32([-60000, 0, 60000])
+        codes = backend.affine.quantize(x, np.float32(1), np.int32(zero_point), fmt=ALL["int8"], convention=convention)
+        assert codes.tolist() == [code] * 3
+
+
+def test_quantize_property_python_numbers(backend):
+    """GEN-1: a Python number is rounded to binary32; one beyond it is infinite, without a word."""
+    bias = {"fmt": ALL["int8"], "convention": Affine(zero="bias")}
+    x = np.float32([-2, 0.3, 2.75])
+    want = backend.affine.quantize(x, np.float32(0.1), np.float32(0.7), **bias)
+    assert_same(backend.affine.quantize(x, 0.1, 0.7, **bias), want)
+    assert backend.affine.quantize(x, 1e300, fmt=ALL["int8"]).tolist() == [0, 0, 0]
+
+
 def test_vjp_golden_tiny_ratios(backend):
     """STE-2, GEN-9: under "ratio" a ratio below 2**-126 is zero, which lies in the range; 2**-126 itself is not."""
     x = np.float32([-1.5, -1.75, -1.0, -2.0]) * np.float32(2.0**-126)

@@ -224,3 +224,10 @@ def test_zero_code_golden():
     for fmt in some.CODEBOOKS:
         assert isinstance(fmt, CodebookFormat)
         assert fmt.zero_code == exact.encode(0x7FC00000, fmt)
+
+
+def test_encode_golden_unsigned_without_nan(backend):
+    """ENC-6: a negative x is 0, one that rounds to zero as well."""
+    fmt = FloatFormat("own", 2, 2, 1, "none", "own", signed=False)
+    x = np.float32([-np.inf, -1.0, -1e-9, -0.0, 0.25, 1.0, np.inf])
+    assert_same(backend.codec.encode(x, fmt=fmt), np.uint8([0, 0, 0, 0, 1, 4, 15]))

@@ -49,6 +49,7 @@ def test_lanes_golden_body_and_tail():
     assert isinstance(lanes, Lanes) and lanes.n == 8
     assert [lanes.body_size(n) for n in (0, 7, 8, 17)] == [0, 0, 8, 16]
     assert lanes.at(15, 17) == lanes.body and lanes.at(16, 17) == lanes.tail
+    assert [lanes.at(n, 11) == lanes.body for n in range(11)] == [True] * 8 + [False] * 3
 
 
 @pytest.fixture(scope="module")

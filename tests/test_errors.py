@@ -43,6 +43,8 @@ REFUSALS = [
      "quantize: zero_point has dtype int32, need float32 (the convention's zero is 'bias')"),
     ("affine", "quantize", (F32, ONE, 3.0), {"fmt": UINT4}, TypeError,
      "quantize: zero_point is 3.0, need an int (a real offset goes with zero 'bias', AFF-3)"),
+    ("affine", "quantize", (F32, ONE, 3.0), {"fmt": UINT4, "convention": Affine(zero="add")}, TypeError,
+     "quantize: zero_point is 3.0, need an int (a real offset goes with zero 'bias', AFF-3)"),
     ("affine", "quantize", (F32, ONE, 2**31), {"fmt": UINT4}, ValueError,
      "quantize: zero_point is 2147483648, need -2**31..2**31 - 1 (it becomes an int32, GEN-1)"),
     ("affine", "quantize", (F32, ONE, -(2**31) - 1), {"fmt": UINT4}, ValueError,
@@ -77,6 +79,8 @@ REFUSALS = [
      "round_stochastic: bits have dtype int32, need uint32 (randomness enters as bits, GEN-6)"),
     ("sums", "tree_sum", (F32,), {"axis": 2}, ValueError,
      "tree_sum: axis is 2, need axes of an array of shape (8, 16)"),
+    ("sums", "tree_sum", (F32,), {"axis": 3}, ValueError,
+     "tree_sum: axis is 3, need axes of an array of shape (8, 16)"),
     ("sums", "tree_sum", (F32,), {"axis": (0, -2)}, ValueError,
      "tree_sum: axis is (0, -2), need each axis once (shape (8, 16))"),
     ("sums", "tree_sum", (F32,), {"axis": -3}, ValueError,
@@ -160,7 +164,7 @@ def test_unknown_format_golden():
         parse("int88:g32")
 
 
-@pytest.mark.parametrize("zero_point", [2**31 - 1, -(2**31), True])
+@pytest.mark.parametrize("zero_point", [2**31 - 1, -(2**31), -1, True])
 def test_the_widest_zero_points_are_accepted(backend, zero_point):
     """GEN-1: what an int32 holds."""
     codes = backend.affine.quantize(np.float32([-1, 1]), ONE, np.int32(zero_point), fmt=INT8)

@@ -102,6 +102,16 @@ def test_codebooks_golden(fmt: CodebookFormat):
         assert (exact.encode(below, fmt), exact.encode(above, fmt)) == (low, high)
 
 
+@pytest.mark.parametrize("ties", ["down", "up"])
+def test_codebooks_golden_thresholds_of_a_new_codebook(ties):
+    """ENC-7: middles that binary32 has, where the ties decide, and middles that it has not."""
+    above = float(np.nextafter(np.float32(1), np.float32(2)))
+    fmt = CodebookFormat("own", 3, (0.5, -0.5, above, 1.0, -above, -1.0), "own", ties)
+    assert fmt.ordered_codes == (4, 5, 1, 0, 3, 2)
+    middles = [ordered_key(middle) + (ties == "down") for middle in (-0.75, 0.0, 0.75)]
+    assert fmt.threshold_keys == (ordered_key(-1.0), *middles, ordered_key(above))
+
+
 DIGESTS = {
     "dynamic8": "e732639a65f497b4",
     "dynamic8_unsigned": "305f002cc11278fb",

@@ -9,6 +9,7 @@ from bits import assert_same
 from refquant.conventions import Affine
 from refquant.formats import ALL
 from refquant.granularity import PerAxis, PerGroup, PerTensor, PerToken
+from refquant.qtensor import spec_convention
 from refquant.spec import QuantSpec, ScaleRule
 
 SPECS = [
@@ -108,3 +109,13 @@ def test_qtensor_is_a_pytree():
     assert len(jax.tree.leaves(q)) == 3
     values = jax.jit(jaxquant.dequantize_tensor)(q)
     assert_same(np.asarray(values), np.asarray(jaxquant.dequantize_tensor(q)))
+
+
+@pytest.mark.parametrize("zero", ["int", "add", "fma", "bias"])
+def test_spec_convention_golden_zero_points(zero):
+    """QTN-2: the scale rule decides between an integer and a real offset; how an integer is added stays."""
+    convention = Affine(zero=zero)
+    integer = spec_convention(QuantSpec(ALL["uint4"], scale=ScaleRule("int"), convention=convention))
+    real = spec_convention(QuantSpec(ALL["uint4"], scale=ScaleRule("float"), convention=convention))
+    assert integer.zero == ("int" if zero == "bias" else zero)
+    assert real.zero == "bias"

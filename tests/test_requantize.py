@@ -113,6 +113,14 @@ def test_fixed_point_differential_equals_the_exact_opinion(rescale):
     assert [fixed_point(m, rescale) for m in numbers] == [exact.fixed_point(m, rescale) for m in numbers]
 
 
+def test_fixed_point_golden_largest_pairs():
+    """RSC-3: what a multiplier too large for its form becomes, both signs."""
+    for sign in (1, -1):
+        assert fixed_point(sign * 2.0**40, Rescale("q31", ties="up")) == (sign * (2**31 - 1), 30)
+        assert fixed_point(sign * 2.0**40, Rescale("q15", ties="up")) == (sign * (2**15 - 1), 14)
+        assert fixed_point(sign * 2.0**23, Rescale("q8", ties="up")) == (sign * (2**31 - 1), 0)
+
+
 def test_high_product_property_nudge_and_truncation_are_ties_up():
     corners = [-(2**31), -(2**31) + 1, -1, 0, 1, 2**30, -(2**30), 2**31 - 1, 3, -3, 2**16 + 1]
     for a, b in itertools.product(corners, corners):
@@ -127,6 +135,13 @@ def test_requantize_fixed_golden_saturating_product_of_two_smallest(backend):
     assert_same(got, np.int16([32767]))
 
 
+def test_requantize_fixed_golden_nothing_to_shift_out(backend):
+    """RSC-6: a shift of all fraction bits leaves the product."""
+    acc = np.int32([-3, -1, 0, 1, 3])
+    got = backend.requantize.requantize_fixed(acc, 5, 15, fmt=INT16, rescale=Rescale("q15", ties="up"))
+    assert_same(got, np.int16([-15, -5, 0, 5, 15]))
+
+
 def test_requantize_property_shapes(backend):
     for shape in ((), (0,), (2, 0, 3), (2, 3)):
         got = backend.requantize.requantize(np.zeros(shape, np.int32), 0.5, fmt=INT8)
@@ -138,6 +153,8 @@ BAD = [
      "requantize: acc has dtype float32, need int32 (an accumulator of integer products, RSC-1)"),
     (lambda r: r.requantize(np.int32([1]), np.int32(1), fmt=INT8), TypeError,
      "requantize: multiplier has dtype int32, need float32 (the rescale is 'f32', RSC-2)"),
+    (lambda r: r.requantize(np.int32([1]), np.float16(0.5), fmt=INT8), TypeError,
+     "requantize: multiplier has dtype float16, need float32 (the rescale is 'f32', RSC-2)"),
     (lambda r: r.requantize(np.int32([1]), 0.5, np.float32(0), fmt=INT8), TypeError,
      "requantize: zero_point has dtype float32, need int32 (it is added to integers, RSC-8)"),
     (lambda r: r.requantize(np.int32([1]), 0.5, fmt=ALL["e4m3fn"]), ValueError,

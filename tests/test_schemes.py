@@ -79,6 +79,10 @@ def test_spec_golden():
     ]:
         spec = parse_tensor(f"int4:{grain}:sf16").spec(channel_axis=1, group_axis=0)
         assert spec == QuantSpec(ALL["int4"], want, ScaleRule(storage="float16"))
+    assert parse_tensor("int4:channel").spec().granularity == PerAxis(0)
+    assert parse_tensor("int4:g32").spec().granularity == PerGroup(-1, 32)
+    with pytest.raises(TypeError, match="positional"):
+        parse_tensor("int4").spec(*(1,))
 
 
 @pytest.mark.parametrize(

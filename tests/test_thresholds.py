@@ -16,7 +16,7 @@ from refquant import thresholds as ref
 from refquant.affine import quantize
 from refquant.codec import encode
 from refquant.conventions import CAST, DEFAULT, Affine, Cast, Rescale, StepFunction
-from refquant.conventions.steps import differences, key_bits, total_key
+from refquant.conventions.steps import differences, key_bits, probe_keys, seed_keys, total_key
 from refquant.formats import ALL
 from refquant.requantize import requantize
 
@@ -183,3 +183,18 @@ def test_thresholds_exhaustive_one_octave_and_its_negative():
     for part in (x, -x):
         want = quantize(part, np.float32(0.1), np.int32(5), fmt=ALL["int8"], convention=Affine("inv", zero="add"))
         assert_same(ref.apply(steps, part), want)
+
+
+def test_seed_keys_property_hold_what_the_rule_names():
+    """CNV-3: quarters of every octave, both zeros, the infinities, the first and last NaN."""
+    up = [*range(0, 2**31, 2**21), 0x7F800000, 0x7F800001, 0x7FFFFFFF]
+    seeds = seed_keys()
+    assert {total_key(bits | sign) for bits in up for sign in (0, 2**31)} <= set(seeds)
+    assert list(seeds) == sorted(set(seeds)) and len(seeds) < 2100
+
+
+def test_probe_keys_golden_ends_of_the_domain():
+    """CNV-5: the keys beside every start, as far as there are any."""
+    low, high = -(2**31), 2**31 - 1
+    one, two = (StepFunction((low, *more), (0, 1, 0)[: 1 + len(more)], "int32", "int8") for more in ((5, high), (7,)))
+    assert probe_keys(one, two) == (low, low + 1, 4, 5, 6, 7, 8, high - 1, high)
