@@ -5,12 +5,13 @@ witness there.  All guards are elementwise, so they fuse and cost no pass over m
 """
 
 import functools
-from collections.abc import Callable, Hashable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from jaxquant._constants import as_dtype, select
 
 NAN = 0x7FC00000
 INF = 0x7F800000
@@ -31,48 +32,12 @@ def from_bits(pattern: jax.Array) -> jax.Array:
 
 def shift_left(pattern: jax.Array, by: jax.Array | int) -> jax.Array:
     """Shift left in the dtype of the pattern, also where a Python int has 64 bits.  Witness: test_x64_differential."""
-    return lax.shift_left(pattern, _as_dtype(by, pattern.dtype))
+    return lax.shift_left(pattern, as_dtype(by, pattern.dtype))
 
 
 def shift_right(pattern: jax.Array, by: jax.Array | int) -> jax.Array:
     """Shift right, filled with zeros, in the dtype of the pattern.  Witness: test_x64_differential."""
-    return lax.shift_right_logical(pattern, _as_dtype(by, pattern.dtype))
-
-
-def _as_dtype(value: jax.Array | int, dtype: jnp.dtype) -> jax.Array | np.ndarray:
-    """A Python number as a NumPy scalar: a literal of the program, where a JAX scalar would be a value of it."""
-    return value.astype(dtype) if isinstance(value, jax.Array) else np.asarray(value, dtype)
-
-
-def select(where: jax.Array, yes: jax.Array | float, no: jax.Array | float) -> jax.Array:
-    """jnp.where for operands that broadcast to `where`; inline, where jnp.where is a function of the program each time.
-
-    Witness: test_select_differential.
-    """
-    dtype = (yes if isinstance(yes, jax.Array) else no).dtype
-    return lax.select(where, _as_wide(yes, where, dtype), _as_wide(no, where, dtype))
-
-
-def _as_wide(value: jax.Array | float, like: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    if isinstance(value, jax.Array):
-        return jnp.broadcast_to(value.astype(dtype), like.shape)
-    return constant(jnp.full, like, np.asarray(value, dtype).item(), np.dtype(dtype))
-
-
-def constant(make: Callable, like: jax.Array, *options: Hashable) -> jax.Array:
-    """make(shape of `like`, *options), as a call that depends on `like`.
-
-    Differentiation takes constants out of scans; what remains of a function is then another one than that of the
-    backward pass, and the program holds both.  Witness: test_constant_differential.
-    """
-    return _maker(make, *options)(like)
-
-
-@functools.cache
-def _maker(make: Callable, *options: Hashable) -> Callable[[jax.Array], jax.Array]:
-    called = jax.custom_batching.custom_vmap(lambda like: make(like.shape, *options))
-    called.def_vmap(lambda _, batched, like: (called(like), batched[0]))
-    return called
+    return lax.shift_right_logical(pattern, as_dtype(by, pattern.dtype))
 
 
 def is_nan(x: jax.Array) -> jax.Array:
@@ -205,8 +170,23 @@ def tree_sum(x: jax.Array, axis: int) -> jax.Array:
         pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
         x = lax.index_in_dim(pairs, 0, axis + 1, False) + lax.index_in_dim(pairs, 1, axis + 1, False)
         x = lax.optimization_barrier(x) if level % 4 == 3 else x
-    pattern = bits(lax.index_in_dim(x, 0, axis, False))
-    return from_bits(jnp.where(pattern == NEGATIVE_ZERO, 0, pattern))
+    return _without_minus_zero(lax.index_in_dim(x, 0, axis, False))
+
+
+def tree_sum_of(parts: list[jax.Array]) -> jax.Array:
+    """`tree_sum` of separate arrays of one shape, at least one, none of which is copied next to the others.
+
+    Each sum is rounded on its bits: XLA makes x + (c1 + c2) of (x + c1) + c2.  Witness: test_tree_sum_differential.
+    """
+    parts = [rounded(part) for part in parts]
+    while len(parts) > 1:
+        pairs = [rounded(a + b) for a, b in zip(parts[::2], parts[1::2], strict=False)]
+        parts = pairs + parts[2 * len(pairs) :]
+    return _without_minus_zero(parts[0])
+
+
+def _without_minus_zero(x: jax.Array) -> jax.Array:
+    return from_bits(select(bits(x) == NEGATIVE_ZERO, 0, bits(x)))
 
 
 def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:

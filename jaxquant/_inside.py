@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from jaxquant import _exact, bits
+from jaxquant._constants import constant
 
 FLT_MAX = float.fromhex("0x1.fffffep+127")
 REACH = 4
@@ -32,7 +33,7 @@ def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> t
     size, limit = jnp.abs(scale), np.float32(FLT_MAX)
     near = jnp.stack([(low - np.float32(0.5)) * size, (high + np.float32(0.5)) * size])
     ends = jnp.broadcast_to(bits.key_of(lax.clamp(-limit, near, limit))[:, None], (2, 2 * REACH + 1, *size.shape))
-    keys = ends + _exact.constant(_around, ends, size.ndim + 1)
+    keys = ends + constant(_around, ends, size.ndim + 1)
     not_below, not_above = judge(bits.value_of(keys))
     first = bits.value_of(_exact.select(not_below[0], keys[0], NOWHERE).min(0))
     last = bits.value_of(_exact.select(not_above[1], keys[1], -NOWHERE).max(0))

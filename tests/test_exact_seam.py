@@ -23,6 +23,7 @@ import ml_dtypes
 from jax import lax
 
 from jaxquant import _exact
+from jaxquant._constants import constant
 
 N = 4096
 RNG = np.random.default_rng(7)
@@ -347,6 +348,12 @@ def test_tree_sum_differential() -> None:
         assert wrong(_exact.tree_sum(jnp.full(shape, -0.0), -1), np.zeros(8, np.float32)) == 0
     wide = f32(RNG.normal(size=(3, 1500)))
     assert wrong(jax.jit(lambda x: _exact.tree_sum(x, 1))(wide), _tree(wide)) == 0
+    signs = RNG.choice(f32([0, -0.0, 1, -1]), (64, 3))
+    for parts in (*(tuple(ROWS.T[:count]) for count in (1, 2, 3, 5)), tuple(signs.T)):
+        rows = np.stack(parts, -1)
+        check(lambda *parts: _exact.tree_sum_of(list(parts)), parts, _tree(rows))
+        scaled = lambda s, *parts: _exact.tree_sum_of([part * s for part in parts])  # noqa: E731
+        check(scaled, (SCALE, *parts), _tree(rows * SCALE), eager=False)
 
 
 def test_scalb_differential() -> None:
@@ -392,7 +399,7 @@ def test_constant_differential() -> None:
     """The values of its function in every context, and no scan loses them to the outside when it is differentiated."""
     x = f32([[-1, 2, np.nan], [0, -0.0, np.inf]])
     for call in (lambda f: f(x), lambda f: jax.jit(f)(x), lambda f: jax.vmap(f)(x), lambda f: jax.vmap(f, 1, 1)(x)):
-        got = call(lambda v: _exact.constant(jnp.full, v, 3, np.dtype("int32")))
+        got = call(lambda v: constant(jnp.full, v, 3, np.dtype("int32")))
         np.testing.assert_array_equal(got, np.full(x.shape, 3, np.int32))
     assert _constants_outside_of_a_scan(lambda v: jnp.where(v > 0, v, jnp.float32(3)))
     assert not _constants_outside_of_a_scan(lambda v: _exact.select(v > 0, v, 3))
@@ -414,7 +421,10 @@ def _constants_outside_of_a_scan(step: Callable) -> bool:
     return "@marked()" in jax.jit(jax.grad(loss)).lower(jnp.ones(4)).as_text()
 
 
-@pytest.mark.parametrize("name", [n for n, f in vars(_exact).items() if inspect.isfunction(f) and n[0] != "_"])
+OWN = {n: f for n, f in vars(_exact).items() if inspect.isfunction(f) and f.__module__ == _exact.__name__}
+
+
+@pytest.mark.parametrize("name", [n for n in OWN if n[0] != "_"])
 def test_every_guard_names_its_witness(name: str) -> None:
     """By property of the file: the docstring's witness exists here."""
     if name == "significand_of":

@@ -71,18 +71,36 @@ def test_layer_differential_weights_batched() -> None:
     assert_same(np.asarray(got)[1], reference(case))
 
 
-def test_grouped_differential_in_tiles_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("depth", "size"), [(33, 8), (70, 8), (130, 2), (17, 1), (531, 8)])
+def test_grouped_differential_in_tiles_of_rows_and_branches_of_groups(
+    depth: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from jaxquant.qat import grouped
 
     monkeypatch.setattr(grouped, "AT_ONCE", 50)
     rng = np.random.default_rng(0)
-    weight = qtensor.quantize_tensor(rng.standard_normal((33, 7)).astype(np.float32), spec("int4", PerGroup(0, 8)))
-    x, inputs = rng.standard_normal((3, 5, 33)).astype(np.float32), spec("int8", PerToken())
+    weight = qtensor.quantize_tensor(
+        rng.standard_normal((depth, 7)).astype(np.float32), spec("int4", PerGroup(0, size))
+    )
+    x, inputs = rng.standard_normal((3, 5, depth)).astype(np.float32), spec("int8", PerToken())
     from jaxquant import qat as jax_qat
     from refquant import qat
 
-    got = jax_qat.dense(x, jax_weight(weight), inputs=inputs)
-    assert_same(np.asarray(got), qat.dense(x, weight, inputs=inputs))
+    for rows in (x, x[0, :1]):
+        got = jax_qat.dense(rows, jax_weight(weight), inputs=inputs)
+        assert_same(np.asarray(got), qat.dense(rows, weight, inputs=inputs))
+
+
+def test_grouped_differential_of_a_batch_of_matrices() -> None:
+    rng = np.random.default_rng(1)
+    w = rng.standard_normal((2, 41, 5)).astype(np.float32)
+    weight = qtensor.quantize_tensor(w, spec("int8", PerGroup(1, 4)))
+    x, inputs = rng.standard_normal((2, 3, 41)).astype(np.float32), spec("int8", PerToken())
+    from jaxquant import qat as jax_qat
+    from refquant import qat
+
+    got = jax_qat.einsum("bmk,bkn->bmn", x, jax_weight(weight), inputs=inputs)
+    assert_same(np.asarray(got), qat.einsum("bmk,bkn->bmn", x, weight, inputs=inputs))
 
 
 def test_layer_differential_sharded_over_eight_devices() -> None:

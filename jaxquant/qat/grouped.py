@@ -10,7 +10,8 @@ from jaxquant import _exact
 from jaxquant.qat.integer import product
 from jaxquant.qat.layer import scaled_sums
 
-AT_ONCE = 1 << 16  # sums of all groups that are held at a time: they stay in the cache
+AT_ONCE = 1 << 21  # sums of all groups that are held at a time
+UNROLLED = 8  # groups, a power of two: a whole branch of the tree; more are a loop, so that the program stays small
 
 
 def grouped_sums(
@@ -39,12 +40,30 @@ def grouped_sums(
     w = _in_groups(w, batch, count, size)
 
     def some(part: jax.Array) -> jax.Array:
-        products = product(part, w, batch=batch + 1, max_a=max_a, max_b=max_b)
-        scales = jnp.expand_dims(scale, batch + 1)
-        return _exact.tree_sum(scaled_sums(products, scales, None), batch)
+        return _summed(part, w, scale, batch, max_a=max_a, max_b=max_b)
 
     y = _by_tiles(some, a, batch + 1, math.ceil(a.shape[batch + 1] / _tile(scale.size)))
     return y.reshape(*y.shape[:batch], *rows, *columns)
+
+
+def _summed(a: jax.Array, w: jax.Array, scale: jax.Array, batch: int, **bounds: int) -> jax.Array:
+    """float32 (*batch, M, *columns) from (*batch, groups, M, size), (*batch, groups, size, *columns) and scales."""
+    count = scale.shape[batch]
+    if count > UNROLLED:
+        branches = tuple(_in_branches(v, batch) for v in (a, w, scale))
+        return _exact.tree_sum(lax.map(lambda some: _summed(*some, batch, **bounds), branches), 0)
+    parts = []
+    for group in range(count):
+        one = [lax.index_in_dim(v, group, batch, keepdims=False) for v in (a, w, scale)]
+        sums = product(one[0], one[1], batch=batch, **bounds)
+        parts.append(scaled_sums(sums, jnp.expand_dims(one[2], batch), None))
+    return _exact.tree_sum_of(parts)
+
+
+def _in_branches(x: jax.Array, axis: int) -> jax.Array:
+    """Groups along a new first axis, UNROLLED at a time, filled up with zeros."""
+    split = _in_groups(x, axis, math.ceil(x.shape[axis] / UNROLLED), UNROLLED)
+    return jnp.moveaxis(split, axis, 0)
 
 
 def _in_groups(x: jax.Array, axis: int, count: int, size: int) -> jax.Array:
