@@ -323,6 +323,7 @@ def test_quantize_property_python_numbers(backend):
     want = backend.affine.quantize(x, np.float32(0.1), np.float32(0.7), **bias)
     assert_same(backend.affine.quantize(x, 0.1, 0.7, **bias), want)
     assert backend.affine.quantize(x, 1e300, fmt=ALL["int8"]).tolist() == [0, 0, 0]
+    assert [int(backend.bits.ordered_key(x)) for x in (1e300, -1e300)] == [0x7F800000, -0x7F800000]
 
 
 def test_vjp_golden_tiny_ratios(backend):

@@ -9,7 +9,7 @@ from bits import assert_same
 
 from refquant.formats import ALL, Format, IntFormat
 
-WIDE = [replace(ALL["float16"], name=f"e5m{m}", mantissa_bits=m) for m in (3, 6, 9)]  # 9, 12, 15 bits
+WIDE = [replace(ALL["float16"], name=f"e5m{m}", mantissa_bits=m) for m in (3, 4, 6, 9)]  # 9, 10, 12, 15 bits
 FORMATS = [pytest.param(f, id=f.name) for f in [*ALL.values(), *WIDE]]
 
 
