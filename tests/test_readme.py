@@ -39,6 +39,15 @@ def test_a_stale_number_is_seen(tmp_path, monkeypatch):
     assert stale.read_text() == README
 
 
+def test_the_planted_mistakes_are_counted():
+    pytest.importorskip("jax")
+    import test_estimators_planted
+    import test_planted_bugs
+
+    lists = (f() for m in (test_planted_bugs, test_estimators_planted) for f in (lambda m=m: m.PLANTS, m.jax_plants))
+    assert f"{sum(map(len, lists))} planted mistakes must each turn the suite red." in README
+
+
 def test_the_recorded_ladder_is_todays():
     pytest.importorskip("jax")
     pytest.importorskip("rich")
