@@ -122,8 +122,9 @@ def _fixed(acc: Array, q: Array, shift: Array, zero: Array, *, fmt: IntFormat, r
         high = _high_product(moved, q)  # RSC-4 ties up
         result = _shift_right(high, jnp.clip(-shift, 0, 31), rescale.ties)  # RSC-5
     else:
-        right = jnp.clip(FRACTION_BITS[rescale.multiplier] - shift, 0, 62)
-        result = _shift_right_wide(_wide.multiply(acc, q), right, rescale.ties)  # RSC-6
+        right = FRACTION_BITS[rescale.multiplier] - shift
+        result = _shift_right_wide(_wide.multiply(acc, q), jnp.clip(right, 0, 62), rescale.ties)  # RSC-6
+        result = _shift_left(result, jnp.clip(-right, 0, 31))  # a shift beyond the fraction
     return _saturate(result, zero, acc.shape, fmt)  # RSC-8
 
 

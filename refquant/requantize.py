@@ -113,8 +113,9 @@ def _fixed(acc: Array, q: Any, shift: Any, zero: Array, fmt: IntFormat, rescale:
         high = np.minimum(shifted * q + (1 << 30) >> 31, INT32.max)  # RSC-4 ties up
         result = _shift_right(high, np.clip(-shift, 0, 31), rescale.ties)  # RSC-5
     else:
-        right = np.clip(FRACTION_BITS[rescale.multiplier] - shift, 0, 62)
-        result = _shift_right(wide * q, right, rescale.ties)  # RSC-6
+        right = FRACTION_BITS[rescale.multiplier] - shift
+        result = _shift_right(wide * q, np.clip(right, 0, 62), rescale.ties)  # RSC-6
+        result = np.clip(result, INT32.min, INT32.max) << np.clip(-right, 0, 31)  # a shift beyond the fraction
     return _saturate(result, zero, acc.shape, fmt)  # RSC-8
 
 
