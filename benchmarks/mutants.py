@@ -26,7 +26,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).resolve().parent.parent
-KNOWN = ROOT / "mutants"
+KNOWN = ROOT / ".mutants"
 SAME = {"Eq_Is", "Is_Eq", "NotEq_IsNot", "IsNot_NotEq"}
 IS_FUNCTION = inspect.CO_OPTIMIZED  # a class body's code has no such flag
 

@@ -6,7 +6,7 @@
   python benchmarks/mutation.py --report            only count what is known, and write the results
 
 Needs a virtual environment with Cosmic Ray and without JAX: the tests are those of the NumPy-only lane.  What is
-known is kept in mutants/.  Results, and why each survivor may live: benchmarks/results/mutation.json; a reason is
+known is kept in .mutants/.  Results, and why each survivor may live: benchmarks/results/mutation.json; a reason is
 written there by hand and stays through later runs while the line and the change are the same.
 """
 
