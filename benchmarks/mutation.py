@@ -155,8 +155,8 @@ def main() -> int:
         print(f"{name:<24} {count['mutants']:5} mutants, {count['survived']:4} survived")
     unexplained = [row for row in found["survivors"] if not row["why"]]
     print(
-        f"{found['mutants']} mutants, {100 * found['killed share']:.1f} % killed; without a reason: {len(unexplained)}; "
-        f"untried: {found['untried']}"
+        f"{found['mutants']} mutants, {100 * found['killed share']:.1f} % killed; "
+        f"without a reason: {len(unexplained)}; untried: {found['untried']}"
     )
     RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     return 0 if found["killed share"] >= GOAL and not unexplained else 1
