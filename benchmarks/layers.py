@@ -73,10 +73,9 @@ def dense_row(rows: int, depth: int, columns: int, group: int | None) -> dict[st
         sums = jax.jit(functools.partial(qat.matmul, max_a=128, max_b=128))
         functions["sum"] = lambda: sums(a, weight.codes)
     static = jnp.float32(0.03)
-    return functions | {
-        "static": lambda: qat.dense(x, weight, inputs=QuantSpec(INT8, PerTensor()), input_scale=static),
-        "layer": lambda: qat.dense(x, weight, inputs=token),
-    }
+    given = jax.jit(lambda x, w, s: qat.dense(x, w, inputs=QuantSpec(INT8, PerTensor()), input_scale=s))
+    layer = jax.jit(lambda x, w: qat.dense(x, w, inputs=token))
+    return functions | {"static": lambda: given(x, weight, static), "layer": lambda: layer(x, weight)}
 
 
 def conv_row(shape: tuple[int, ...], kernel: tuple[int, ...], groups: int) -> dict[str, Callable[[], object]]:
@@ -95,11 +94,13 @@ def conv_row(shape: tuple[int, ...], kernel: tuple[int, ...], groups: int) -> di
     sums = jax.jit(functools.partial(convolve, window=at, max_a=128, max_b=128))
     static = jnp.float32(0.03)
     options = {"inputs": tensor, "feature_group_count": groups}
+    given = jax.jit(lambda x, w, s: qat.conv(x, w, input_scale=s, **options))
+    layer = jax.jit(lambda x, w: qat.conv(x, w, **options))
     return {
         "float": lambda: twin(x, w),
         "sum": lambda: sums(a, weight.codes),
-        "static": lambda: qat.conv(x, weight, input_scale=static, **options),
-        "layer": lambda: qat.conv(x, weight, **options),
+        "static": lambda: given(x, weight, static),
+        "layer": lambda: layer(x, weight),
     }
 
 

@@ -10,7 +10,7 @@ from jaxquant import _exact
 from jaxquant.qat.integer import product
 from jaxquant.qat.layer import scaled_sums
 
-AT_ONCE = 1 << 21  # sums of all groups that are held at a time
+AT_ONCE = 1 << 22  # sums of all groups that are held at a time
 UNROLLED = 8  # groups, a power of two: a whole branch of the tree; more are a loop, so that the program stays small
 
 
@@ -42,7 +42,8 @@ def grouped_sums(
     def some(part: jax.Array) -> jax.Array:
         return _summed(part, w, scale, batch, max_a=max_a, max_b=max_b)
 
-    y = _by_tiles(some, a, batch + 1, math.ceil(a.shape[batch + 1] / _tile(scale.size)))
+    tiles = math.ceil(a.shape[batch + 1] / _tile(scale.size))
+    y = _by_tiles(some, a, batch + 1, 1 << (tiles - 1).bit_length())  # a power of two often needs no filling up
     return y.reshape(*y.shape[:batch], *rows, *columns)
 
 
