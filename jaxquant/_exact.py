@@ -83,14 +83,14 @@ def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
     XLA rewrites A / broadcast(s) and A / constant to A * (1/s), (A / B) / C to A / (B * C), 1 / sqrt to rsqrt.  Here
     the divisor's bits depend on x: max(bits of x, INF) is INF unless x is NaN, when the quotient is NaN whatever the
     divisor; and on the place, or an x that is a broadcast itself would leave the divisor one.  INF comes from a scalar
-    behind a barrier (nothing is materialised), or a constant x would be folded; so does a zero that covers x and the
-    quotient.  A barrier on the divisor fails under vmap, a select on x != x where x is constant or a quotient.  The
+    behind a barrier (nothing is materialised), or a constant x would be folded; so does a zero of every place, which
+    covers x.  A barrier on the divisor fails under vmap, a select on x != x where x is constant or a quotient.  The
     quotient has one reader only, or XLA:CPU would write it to memory before its use.
     Witness: test_div_differential.
     """
     pattern, below = bits(x), bits(divisor)
     hidden, place = _hidden(pattern | below)
-    zero = place & (hidden ^ INF)
+    zero = place & jnp.bitwise_xor(hidden, INF)  # eager, JAX 0.8 has no operators for this scalar
     return rounded(from_bits(pattern ^ zero) / from_bits((below ^ hidden) ^ (jnp.maximum(pattern, hidden) ^ zero)))
 
 
@@ -103,7 +103,7 @@ def _hidden(like: jax.Array) -> tuple[jax.Array, jax.Array]:
     axes = [axis for axis, size in enumerate(like.shape) if size > 1]
     steps = [lax.broadcasted_iota(jnp.int32, like.shape, axis) for axis in axes]
     place = functools.reduce(jnp.add, steps) if steps else jnp.zeros_like(like)
-    return lax.optimization_barrier(np.int32(INF)), place
+    return lax.optimization_barrier(jnp.int32(INF)), place
 
 
 @_hidden.def_vmap
