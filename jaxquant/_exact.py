@@ -4,8 +4,6 @@ A guard is empirical: it holds for the compilers that tests/test_exact_seam.py r
 witness there.  All guards are elementwise, so they fuse and cost no pass over memory.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,35 +78,32 @@ def add(a: jax.Array, b: jax.Array) -> jax.Array:
 def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
     """GEN-2: x / divisor, correctly rounded once.
 
-    XLA rewrites A / broadcast(s) and A / constant to A * (1/s), (A / B) / C to A / (B * C), 1 / sqrt to rsqrt.  Here
-    the divisor's bits depend on x: max(bits of x, INF) is INF unless x is NaN, when the quotient is NaN whatever the
-    divisor; and on the place, or an x that is a broadcast itself would leave the divisor one.  INF comes from a scalar
-    behind a barrier (nothing is materialised), or a constant x would be folded; so does a zero of every place, which
-    covers x.  A barrier on the divisor fails under vmap, a select on x != x where x is constant or a quotient.  The
-    quotient has one reader only, or XLA:CPU would write it to memory before its use.
+    XLA rewrites A / broadcast(s) and A / constant to A * (1/s), (A / B) / C to A / (B * C), 1 / sqrt to rsqrt.  A zero
+    that it cannot see through covers both.  A barrier on the divisor fails under vmap, a select on x != x where x is
+    constant or a quotient.  The quotient has one reader only, or XLA:CPU would write it to memory before its use.
     Witness: test_div_differential.
     """
     pattern, below = bits(x), bits(divisor)
-    hidden, place = _hidden(pattern | below)
-    zero = place & jnp.bitwise_xor(hidden, INF)  # eager, JAX 0.8 has no operators for this scalar
-    return rounded(from_bits(pattern ^ zero) / from_bits((below ^ hidden) ^ (jnp.maximum(pattern, hidden) ^ zero)))
+    zero = _zero(pattern | below)
+    return rounded(from_bits(pattern ^ zero) / from_bits(below ^ zero))
 
 
 @jax.custom_batching.custom_vmap
-def _hidden(like: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(INF, a number that differs from place to place along every axis, those of a vmap too).
+def _zero(pattern: jax.Array) -> jax.Array:
+    """min(a number that is not negative, 0), which no simplifier folds: it depends on the pattern, or it would not be
+    there for a constant divisor, and on the place along every axis, those of a vmap too, or it would be a broadcast.
 
-    Asked for the shape of `like` alone; a call that depends on it stays in the loop that it is written in.
+    No part of it depends on places alone: XLA would take that out of loops, where equal ones are no longer merged.
     """
-    axes = [axis for axis, size in enumerate(like.shape) if size > 1]
-    steps = [lax.broadcasted_iota(jnp.int32, like.shape, axis) for axis in axes]
-    place = functools.reduce(jnp.add, steps) if steps else jnp.zeros_like(like)
-    return lax.optimization_barrier(jnp.int32(INF)), place
+    number = pattern & MAGNITUDE
+    for axis in (axis for axis, size in enumerate(pattern.shape) if size > 1):
+        number = number | lax.broadcasted_iota(jnp.int32, pattern.shape, axis)
+    return jnp.minimum(number, 0)
 
 
-@_hidden.def_vmap
-def _hidden_of_a_batch(_: int, batched: list[bool], like: jax.Array) -> tuple[tuple, tuple]:
-    return _hidden(like), (False, batched[0])
+@_zero.def_vmap
+def _zero_of_a_batch(_: int, batched: list[bool], pattern: jax.Array) -> tuple[jax.Array, bool]:
+    return _zero(pattern), batched[0]
 
 
 def reciprocal(x: jax.Array) -> jax.Array:

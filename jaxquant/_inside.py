@@ -31,16 +31,19 @@ def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> t
       (first, last), float32, shape of scale.
     """
     size, limit = jnp.abs(scale), np.float32(FLT_MAX)
-    near = jnp.stack([(low - np.float32(0.5)) * size, (high + np.float32(0.5)) * size])
-    ends = jnp.broadcast_to(bits.key_of(lax.clamp(-limit, near, limit))[:, None], (2, 2 * REACH + 1, *size.shape))
-    keys = ends + constant(_around, ends, size.ndim + 1)
+    asked = (2, 2 * REACH + 1, *size.shape)
+    upper = constant(_steps, jnp.broadcast_to(_exact.bits(size), asked), size.ndim + 2) == 1
+    half = jnp.where(upper, high + np.float32(0.5), low - np.float32(0.5))
+    ends = bits.key_of(lax.clamp(-limit, half * size, limit)) - REACH
+    keys = ends + constant(_steps, ends, size.ndim + 1)  # bare steps: XLA takes others out of loops, for each layer
     not_below, not_above = judge(bits.value_of(keys))
-    first = bits.value_of(_exact.select(not_below[0], keys[0], NOWHERE).min(0))
-    last = bits.value_of(_exact.select(not_above[1], keys[1], -NOWHERE).max(0))
+    keys = jnp.where(upper, -keys, keys)  # the largest that is not above, as the smallest of its negatives
+    nearest = _exact.select(jnp.where(upper, not_above, not_below), keys, NOWHERE).min(1)
+    first, last = bits.value_of(nearest[0]), bits.value_of(-nearest[1])
     mirrored = _exact.bits(scale) < 0
     return _exact.select(mirrored, -last, first), _exact.select(mirrored, -first, last)
 
 
-def _around(shape: tuple[int, ...], axis: int) -> jax.Array:
-    """-REACH..REACH along an axis counted from the last one, which a vmap leaves in its place."""
-    return lax.broadcasted_iota(jnp.int32, shape, len(shape) - axis) - REACH
+def _steps(shape: tuple[int, ...], axis: int) -> jax.Array:
+    """0, 1, … along an axis counted from the last one, which a vmap leaves in its place."""
+    return lax.broadcasted_iota(jnp.int32, shape, len(shape) - axis)
