@@ -14,12 +14,13 @@ from typing import get_args
 import numpy as np
 
 from refquant.conventions import PRESETS, Affine, Ties
-from refquant.conventions.steps import differences, key_bits
+from refquant.conventions.steps import INF_KEY, differences, key_bits
 from refquant.formats import ALL, IntFormat
 from refquant.thresholds import StepFunction, apply, distance, probes, tabulate, thresholds
 
 Kernel = Callable[[np.ndarray, np.float32, int], np.ndarray]
 CASES = [(0.0123, 7), (0.1, 130), (0.75, 1)]  # (scale, zero point)
+FAR = np.float32([0, 1e3, 1e6, 1e30, np.inf, np.nan])  # in steps of the scale
 
 
 def kernel(x: np.ndarray, scale: np.float32, zero_point: int) -> np.ndarray:
@@ -57,11 +58,11 @@ def candidates(fmt: IntFormat, scale: float, zero_point: int) -> dict[str, StepF
 
 
 def followed(kernel: Kernel, fmt: IntFormat) -> list[str]:
-    """The presets whose codes the kernel gives on all probes of all cases."""
+    """The presets whose codes the kernel gives on all probes of all cases, and far outside the range."""
     names: list[str] | None = None
     for scale, zero_point in CASES:
         tables = candidates(fmt, scale, zero_point)
-        x = probes(*tables.values())
+        x = np.concatenate([probes(*tables.values()), FAR * np.float32(scale), -FAR * np.float32(scale)])
         codes = kernel(x, np.float32(scale), zero_point)
         names = [n for n in (tables if names is None else names) if np.array_equal(apply(tables[n], x), codes)]
     return names or []
@@ -70,24 +71,31 @@ def followed(kernel: Kernel, fmt: IntFormat) -> list[str]:
 def nearest(kernel: Kernel, fmt: IntFormat) -> str:
     """The convention that differs at the fewest of 2^32 inputs, and the first such number from zero upward."""
     scale, zero_point = CASES[0]
-    own = tabulate(lambda x: kernel(x, np.float32(scale), zero_point), storage=fmt.storage)
+    try:
+        own = tabulate(lambda x: kernel(x, np.float32(scale), zero_point), storage=fmt.storage)
+    except ValueError as error:  # no table: too many steps
+        jump = str(error).partition("steps: ")[2].partition(";")[0]
+        return f"does not saturate, or jumps about: {jump} (scale {scale}, zero point {zero_point})"
     tables = candidates(fmt, scale, zero_point)
     name = min(tables, key=lambda n: distance(own, tables[n]))
-    keys = [start for start, _ in differences(own, tables[name])]
-    numbers = {key: np.uint32(key_bits(key)).view(np.float32) for key in keys}
-    key = min(keys, key=lambda k: (not np.isfinite(numbers[k]), k < 0, abs(k)))
-    x = numbers[key]
+    keys = [max(start, min(stop - 1, 0)) for start, stop in differences(own, tables[name])]
+    numbers = [key for key in keys if -INF_KEY - 1 <= key <= INF_KEY]
+    key = min(numbers or keys, key=lambda k: (k < 0, abs(k)))
+    x = np.uint32(key_bits(key)).view(np.float32)
     return (
         f"nearest is {name}: {distance(own, tables[name]):,} of 2^32 inputs differ at scale {scale}, zero point "
-        f"{zero_point}; first x = 0x{key_bits(key):08x} ({x}): kernel {own.code_at(key)}, {name} "
-        f"{tables[name].code_at(key)}"
+        f"{zero_point}; {'first' if numbers else 'only NaNs differ, as'} x = 0x{key_bits(key):08x} ({x}): kernel "
+        f"{own.code_at(key)}, {name} {tables[name].code_at(key)}"
     )
 
 
 def report(kernel: Kernel, fmt: IntFormat) -> str:
     """One line about a kernel."""
-    if (dtype := kernel(np.float32([1]), np.float32(1), 0).dtype) != fmt.storage:
-        return f"gives {dtype}, need {fmt.storage} (the storage of {fmt.name})"
+    codes = np.asarray(kernel(np.float32([1, 2, 3]), np.float32(1), 0))
+    if (codes.shape, codes.dtype) != ((3,), fmt.storage):
+        return (
+            f"gives {codes.dtype} of shape {codes.shape} for 3 numbers, need {fmt.storage} of shape (3,) ({fmt.name})"
+        )
     names = followed(kernel, fmt)
     return f"follows {', '.join(names)} on every probe" if names else nearest(kernel, fmt)
 

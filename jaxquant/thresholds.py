@@ -14,6 +14,7 @@ from jax import Array, lax
 from jaxquant.affine import quantize
 from jaxquant.codec import encode
 from jaxquant.requantize import requantize
+from refquant import checks
 from refquant.conventions import Affine, Cast, Rescale
 from refquant.conventions.steps import Domain, StepFunction, distance, probe_keys, seed_keys
 from refquant.formats import Format, IntFormat
@@ -21,6 +22,7 @@ from refquant.formats import Format, IntFormat
 __all__ = ["StepFunction", "apply", "distance", "probes", "tabulate", "thresholds"]
 
 BLOCK = 4096
+LIMIT = 1 << 17
 
 
 def thresholds(
@@ -48,7 +50,13 @@ def thresholds(
     return tabulate(_function(convention, fmt, scale, zero_point), domain=domain, storage=fmt.storage)
 
 
-def tabulate(function: Callable[[Array], Array], *, domain: Domain = "float32", storage: str = "int8") -> StepFunction:
+def tabulate(
+    function: Callable[[Array], Array],
+    *,
+    domain: Domain = "float32",
+    storage: str = "int8",
+    limit: int = LIMIT,
+) -> StepFunction:
     """Any function of 2**32 inputs as steps: a kernel of yours, say.
 
     The table is complete where the function is monotone between neighbouring `seed_keys` (a quarter of an octave
@@ -58,15 +66,23 @@ def tabulate(function: Callable[[Array], Array], *, domain: Domain = "float32", 
       function: codes of a one-axis array of the domain's dtype.
       domain: "float32" or "int32".
       storage: dtype of the codes.
+      limit: the most steps there may be.  Every convention to at most 16 bits has fewer than the default.
     Returns:
       the step function.
+    Raises:
+      ValueError: more steps, as of a function that wraps instead of saturating; the text says where its code jumps.
 
     Spec: CNV-3 (specs/25-conventions.md).  Class: exact.
     Example:
       >>> tabulate(lambda x: (x > 1).astype("int8")).codes
       (0, 1, 0)
     """
-    starts, values = _bisect(lambda keys: _in_blocks(function, _host_inputs(keys, domain)))
+    checks.within("tabulate", "limit", limit, 1, 2**32, "steps of a function of 2**32 inputs, CNV-3")
+
+    def code_of(keys: np.ndarray) -> np.ndarray:
+        return _in_blocks(function, _host_inputs(keys, domain))
+
+    starts, values = _bisect(code_of, limit, domain)
     return StepFunction(tuple(starts.tolist()), tuple(values.tolist()), domain, storage)
 
 
@@ -133,7 +149,7 @@ def _in_blocks(codes: Callable[[np.ndarray], Array], x: np.ndarray) -> np.ndarra
     return np.concatenate(parts)[: len(x)]
 
 
-def _bisect(code_of: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _bisect(code_of: Callable[[np.ndarray], np.ndarray], limit: int, domain: Domain) -> tuple[np.ndarray, np.ndarray]:
     """CNV-3: wherever the ends of an interval have different codes, halve it, until it is one key wide."""
     ends = np.array(seed_keys(), np.int64)
     values = code_of(ends)
@@ -141,6 +157,8 @@ def _bisect(code_of: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np
     while True:
         intervals = tuple(part[intervals[2] != intervals[3]] for part in intervals)
         low, high, below, above = intervals
+        if len(low) > limit:  # there are at least as many steps
+            checks.few_steps(len(low), limit, _widest(code_of, intervals, domain))
         if not np.any(high > low + 1):
             break
         middle = low + (high - low) // 2
@@ -149,6 +167,23 @@ def _bisect(code_of: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np
         intervals = tuple(np.append(*half) for half in halves)
     order = np.argsort(high)
     return np.append(ends[:1], high[order]), np.append(values[:1], above[order])
+
+
+def _widest(
+    code_of: Callable[[np.ndarray], np.ndarray], intervals: tuple[np.ndarray, ...], domain: Domain
+) -> tuple[object, object, object]:
+    """The first wide jump from zero on, narrowed to one key: the input after it, and the codes after and before."""
+    low, high, below, above = (part.astype(np.int64) for part in intervals)
+    jump = abs(above - below)
+    first = min(np.flatnonzero(jump * 2 >= max(jump)), key=lambda k: abs(low[k]))
+    left, right = int(low[first]), int(high[first])
+    while right - left > 1:
+        middle = left + (right - left) // 2
+        codes = code_of(np.array([left, middle, right], np.int64)).astype(np.int64)
+        left, right = (left, middle) if abs(codes[1] - codes[0]) >= abs(codes[2] - codes[1]) else (middle, right)
+    ends = np.array([left, right], np.int64)
+    before, code = code_of(ends).tolist()
+    return _host_inputs(ends, domain)[1], code, before
 
 
 def _host_inputs(keys: np.ndarray, domain: str) -> np.ndarray:

@@ -194,3 +194,22 @@ def within(function: str, argument: str, value: float, low: float, high: float, 
     if not isinstance(value, int if whole else int | float) or not low <= value <= high:
         kind = "an integer" if whole else "a number"
         raise ValueError(f"{function}: {argument} is {value!r}, need {kind} from {low} to {high} ({why})")
+
+
+def few_steps(found: int, limit: int, jump: tuple[object, object, object]) -> None:
+    """A function that is tabulated has few steps; one that wraps instead of saturating has hundreds of millions.
+
+    Args:
+      found: how many steps there are at least.
+      limit: how many there may be.
+      jump: an input, its code, and the code of the input before it.
+
+    Raises:
+      ValueError: there are more.
+    """
+    if found > limit:
+        x, code, before = jump
+        raise ValueError(
+            f"tabulate: function has more than {limit:,} steps, need a function of at most limit = {limit:,} steps: at "
+            f"x = {x!s} the code goes from {before} to {code}; does it saturate? (CNV-3)"
+        )

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from refquant import checks
 from refquant.affine import quantize
 from refquant.codec import encode
 from refquant.conventions import Affine, Cast, Rescale
@@ -15,6 +16,8 @@ from refquant.requantize import requantize
 Array = np.ndarray[Any, Any]
 
 __all__ = ["StepFunction", "apply", "distance", "probes", "tabulate", "thresholds"]
+
+LIMIT = 1 << 17
 
 
 def thresholds(
@@ -42,7 +45,13 @@ def thresholds(
     return tabulate(_function(convention, fmt, scale, zero_point), domain=domain, storage=fmt.storage)
 
 
-def tabulate(function: Callable[[Array], Array], *, domain: Domain = "float32", storage: str = "int8") -> StepFunction:
+def tabulate(
+    function: Callable[[Array], Array],
+    *,
+    domain: Domain = "float32",
+    storage: str = "int8",
+    limit: int = LIMIT,
+) -> StepFunction:
     """Any function of 2**32 inputs as steps: a kernel of yours, say.
 
     The table is complete where the function is monotone between neighbouring `seed_keys` (a quarter of an octave
@@ -52,15 +61,23 @@ def tabulate(function: Callable[[Array], Array], *, domain: Domain = "float32", 
       function: codes of a one-axis array of the domain's dtype.
       domain: "float32" or "int32".
       storage: dtype of the codes.
+      limit: the most steps there may be.  Every convention to at most 16 bits has fewer than the default.
     Returns:
       the step function.
+    Raises:
+      ValueError: more steps, as of a function that wraps instead of saturating; the text says where its code jumps.
 
     Spec: CNV-3 (specs/25-conventions.md).  Class: exact.
     Example:
       >>> tabulate(lambda x: (x > 1).astype("int8")).codes
       (0, 1, 0)
     """
-    starts, values = _bisect(lambda keys: np.asarray(function(_inputs(keys, domain))))
+    checks.within("tabulate", "limit", limit, 1, 2**32, "steps of a function of 2**32 inputs, CNV-3")
+
+    def code_of(keys: Array) -> Array:
+        return np.asarray(function(_inputs(keys, domain)))
+
+    starts, values = _bisect(code_of, limit, domain)
     return StepFunction(tuple(starts.tolist()), tuple(values.tolist()), domain, storage)
 
 
@@ -109,7 +126,7 @@ def _function(convention: Affine | Cast | Rescale, fmt: Format, scale: float, ze
     return lambda x: quantize(x, held, zero, fmt=fmt, convention=convention)
 
 
-def _bisect(code_of: Callable[[Array], Array]) -> tuple[Array, Array]:
+def _bisect(code_of: Callable[[Array], Array], limit: int, domain: Domain) -> tuple[Array, Array]:
     """CNV-3: between two keys with different codes lies a step; halve all such intervals down to one key."""
     keys = np.array(seed_keys(), np.int64)
     codes = code_of(keys)
@@ -119,6 +136,8 @@ def _bisect(code_of: Callable[[Array], Array]) -> tuple[Array, Array]:
     while True:
         apart = low_codes != high_codes
         low, high, low_codes, high_codes = low[apart], high[apart], low_codes[apart], high_codes[apart]
+        if low.size > limit:  # each of them has a step of its own
+            checks.few_steps(low.size, limit, _jump(code_of, low, low_codes, high_codes, high, domain))
         if np.all(high - low == 1):
             break
         middle = (low + high) >> 1
@@ -127,6 +146,22 @@ def _bisect(code_of: Callable[[Array], Array]) -> tuple[Array, Array]:
         low_codes, high_codes = np.concatenate([low_codes, codes]), np.concatenate([codes, high_codes])
     order = np.argsort(high)
     return np.concatenate([keys[:1], high[order]]), np.concatenate([first, high_codes[order]])
+
+
+def _jump(
+    code_of: Callable[[Array], Array], low: Array, low_codes: Array, high_codes: Array, high: Array, domain: Domain
+) -> tuple[object, object, object]:
+    """An input where the code jumps, its code and the one before: nearest to zero, of jumps half as wide as any."""
+    rise = np.abs(high_codes.astype(np.int64) - low_codes)
+    wide = np.flatnonzero(2 * rise >= rise.max())
+    place = wide[np.argmin(np.abs(low[wide]))]
+    keys = np.array([low[place], high[place]])
+    while keys[1] - keys[0] > 1:  # into the half with the wider jump
+        keys = np.array([keys[0], keys.sum() >> 1, keys[1]])
+        side = int(np.argmax(np.abs(np.diff(code_of(keys).astype(np.int64)))))
+        keys = keys[side : side + 2]
+    before, code = code_of(keys).tolist()
+    return _inputs(keys, domain)[1], code, before
 
 
 def _inputs(keys: Array, domain: str) -> Array:

@@ -58,6 +58,43 @@ def test_kernels_are_told_apart(run):
     assert "half_away: follows no preset" in out
 
 
+def _rounded(x, scale, zero_point):
+    return np.rint(np.nan_to_num(x / scale, posinf=0, neginf=0)).astype(np.int64) + zero_point
+
+
+KERNELS = {
+    "wraps": (
+        lambda x, s, z: _rounded(x, s, z).astype(np.int8),
+        "does not saturate, or jumps about: at x = 1.4821501 the code goes from 127 to -128 (scale",
+    ),
+    "length": (lambda x, s, z: np.int8([1]), "gives int8 of shape (1,) for 3 numbers, need int8 of shape (3,) (int8)"),
+    "dtype": (lambda x, s, z: list(x), "gives float32 of shape (3,) for 3 numbers, need int8 of shape (3,) (int8)"),
+    "nan": (
+        lambda x, s, z: np.where(np.isnan(x), -5, np.clip(np.rint(x / s) + z, -128, 127)).astype(np.int8),
+        "nearest is onnx: 16,777,214 of 2^32 inputs differ at scale 0.0123, zero point 7; only NaNs differ, as "
+        "x = 0x7f800001 (nan): kernel -5, onnx -128",
+    ),
+    "below": (
+        lambda x, s, z: np.where(np.rint(x / s) < -100, 9, np.clip(np.rint(x / s) + z, -128, 127)).astype(np.int8),
+        " first x = 0xbf9e3a2a (-1.23615",
+    ),
+    "far": (
+        lambda x, s, z: np.where(x > 5e5 * s, 0, np.clip(np.rint(x / s) + z, -128, 127)).astype(np.int8),
+        " first x = 0x45c03001 (6150.0004",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_wrong_kernels_are_told_what_is_wrong(monkeypatch, name):
+    monkeypatch.syspath_prepend(os.fspath(FOLDER))
+    from check_a_kernel import ALL, report
+
+    kernel, told = KERNELS[name]
+    with np.errstate(all="ignore"):
+        assert told in report(kernel, ALL["int8"])
+
+
 def test_a_model_of_ones_own_is_decided(run, tmp_path):
     assert "DECISION  Use " in run("decide_on_your_own_model.py")
     assert (tmp_path / "jaxquant-decide" / "report.html").exists()

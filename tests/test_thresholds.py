@@ -198,3 +198,38 @@ def test_probe_keys_golden_ends_of_the_domain():
     low, high = -(2**31), 2**31 - 1
     one, two = (StepFunction((low, *more), (0, 1, 0)[: 1 + len(more)], "int32", "int8") for more in ((5, high), (7,)))
     assert probe_keys(one, two) == (low, low + 1, 4, 5, 6, 7, 8, high - 1, high)
+
+
+def wrapping(x: np.ndarray) -> np.ndarray:
+    """A typical wrong int8 kernel: it wraps instead of saturating."""
+    with np.errstate(all="ignore"):
+        scaled = np.asarray(x) / np.float32(0.0123)
+        return np.rint(np.nan_to_num(scaled, posinf=0, neginf=0)).astype(np.int64).astype(np.int8)
+
+
+def test_tabulate_golden_stops_where_a_function_wraps(backend):
+    """CNV-3: 2**31 steps are no table; the text says where the code jumps."""
+    with pytest.raises(ValueError) as error:
+        backend.thresholds.tabulate(wrapping)
+    assert str(error.value) == (
+        "tabulate: function has more than 131,072 steps, need a function of at most limit = 131,072 steps: at "
+        "x = 1.56825 the code goes from 127 to -128; does it saturate? (CNV-3)"
+    )
+    with pytest.raises(ValueError, match="at x = 32640 the code goes from 127 to -128"):
+        backend.thresholds.tabulate(lambda acc: (np.asarray(acc) // 3).astype(np.int8), domain="int32")
+
+
+def test_tabulate_golden_limit_is_the_number_of_steps(backend):
+    """Four codes of five: int2 has four steps and as many starts beside the first."""
+    steps = ref.thresholds(DEFAULT, ALL["int2"], 0.1)
+    function = lambda x: ref.apply(steps, np.asarray(x))  # noqa: E731
+    assert backend.thresholds.tabulate(function, limit=4) == steps and len(steps.starts) == 5
+    with pytest.raises(ValueError, match=r"more than 3 steps, .* the code goes from"):
+        backend.thresholds.tabulate(function, limit=3)
+    with pytest.raises(ValueError, match="tabulate: limit is 0, need an integer from 1 to 4294967296"):
+        backend.thresholds.tabulate(function, limit=0)
+
+
+def test_thresholds_golden_16_bits_are_below_the_limit():
+    assert len(ref.thresholds(DEFAULT, ALL["uint16"], 0.1).starts) == 65537
+    assert len(ref.thresholds(CAST, ALL["bfloat16"]).starts) < ref.LIMIT
