@@ -34,10 +34,10 @@ def decide_command(
     parsed, rungs = parse_bar(bar), make_rungs(tuple(schemes or ()), qat)
     folder = output_folder(out)
     printer = Printer(json=json_output)
-    printer.line(f"jaxquant decide: {model or 'all-MiniLM-L6-v2'}; the bar: {parsed}; opening the model ...")
-    from jaxquant.decide.opening import open_target
+    with printer.working(f"jaxquant decide: opening {model or 'all-MiniLM-L6-v2'} ..."):
+        from jaxquant.decide.opening import open_target
 
-    target, workload = open_target(model, on, score)
+        target, workload = open_target(model, on, score)
     return tell(target, workload, parsed, rungs, folder, printer, json_output=json_output)[0]
 
 
@@ -58,18 +58,27 @@ def output_folder(out: Path | None) -> Path:
 def tell(
     target: Any, workload: Any, bar: Any, rungs: Any, folder: Path, printer: Any, *, json_output: bool = False
 ) -> tuple[int, dict[str, Any]]:
-    """Climbs the ladder, prints it, and writes report, JSON and model; returns exit code and result."""
+    """Climbs the ladder, prints it, and writes report, JSON and model; returns exit code and result.
+
+    Nothing is printed before the float model has answered: an error until then stands alone (CMD-2).
+    """
+    from jaxquant.decide.finite import refuse_weights
     from jaxquant.decide.job import Job, digest
     from jaxquant.decide.run import Ladder
 
+    refuse_weights(target)
     if hasattr(workload, "check"):
         workload.check(target.forward({}))
     workload, material = workload.split() if any(rung.qat for rung in rungs) else (workload, None)
     ladder = Ladder(target, workload, bar, material, watcher=printer)
     job = Job(ladder, ladder.distinct(rungs))
     before = digest(target)
-    _introduce(printer, target, workload, material)
-    _climb(job, printer)
+    rows = job.climb()
+    with printer.working("asking the float model ..."):
+        first = next(rows)
+    _introduce(printer, target, workload, material, bar)
+    printer.row(first)
+    _climb(job, rows, printer)
     made = job.decide()
     printer.decision(made.sentence)
     _bits(job, printer)
@@ -87,9 +96,10 @@ def tell(
     return (5 if result["bits"]["differing"] else made.exit_code), result
 
 
-def _introduce(printer: Any, target: Any, workload: Any, material: Any) -> None:
+def _introduce(printer: Any, target: Any, workload: Any, material: Any, bar: Any) -> None:
     from jaxquant.decide.console import size_text
 
+    printer.line(f"jaxquant decide: {target.source.name}; the bar: {bar}")
     weights = sum(info.size for info in target.infos)
     printer.line(
         f"model     {target.source.name}: {weights:,} weights, {size_text(sum(i.nbytes for i in target.infos))}"
@@ -102,10 +112,9 @@ def _introduce(printer: Any, target: Any, workload: Any, material: Any) -> None:
     printer.head()
 
 
-def _climb(job: Any, printer: Any) -> None:
-    rows = job.climb()
-    for step, name in enumerate(["float", *(rung.label for rung in timely(job.rungs))]):
-        with printer.working(f"{step + 1} of {len(job.rungs) + 1}: {name} ..."):
+def _climb(job: Any, rows: Any, printer: Any) -> None:
+    for step, rung in enumerate(timely(job.rungs), 1):
+        with printer.working(f"{step} of {len(job.rungs)}: {rung.label} ..."):
             row = next(rows)
         printer.row(row)
 

@@ -1,5 +1,6 @@
 """The whole of `jaxquant decide` without a word printed: ladder, decision, what changed, speed, anatomy, files."""
 
+import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -199,7 +200,7 @@ def _change(work: Workload, base: Any, answers: Any, scheme: str, i: int, drop: 
     return {
         "scheme": scheme,
         "example": i,
-        "drop": drop,
+        "drop": drop if math.isfinite(drop) else None,
         **work.show(i),
         "float": work.answer_text(base.answers[i]),
         "quantized": work.answer_text(answers.answers[i]),

@@ -17,6 +17,7 @@ import numpy as np
 from jaxquant.decide.bars import Bar
 from jaxquant.decide.bits import Checked, Quantizer
 from jaxquant.decide.distil import Distillation
+from jaxquant.decide.finite import noted, refuse_outputs
 from jaxquant.decide.intervals import count_pairs, is_binary, share_interval
 from jaxquant.decide.ladder import Rung, timely
 from jaxquant.decide.layouts import Layout, planned
@@ -128,6 +129,7 @@ class Ladder:
         started = time.perf_counter()
         answers = self.workload.evaluate(self.target.forward({}))
         self.answers["float"] = answers
+        refuse_outputs(answers, self.workload)
         refuse_hopeless(answers)
         plans = self.plans(Scheme())
         size = predicted_bytes(plans, self.target.source.metadata)
@@ -172,7 +174,7 @@ class Ladder:
             pairs.lost if pairs else None,
             pairs.won if pairs else None,
             share_interval(int(np.count_nonzero(same)), len(same), level=LEVEL),
-            verdict,
+            noted(verdict, answers),
             sum(c.compared for c in checked.values()),
             sum(c.differing for c in checked.values()),
             kept.total(),

@@ -24,15 +24,17 @@ class Answers:
       answers: [n], the answers themselves (a page, a class); `NO_ANSWER` where the model gave a NaN.
       score: float64 [n], higher is better; 0 or 1 where answers are right or wrong.
       margin: float32 [n], how far the right answer leads the best other one (a score of 1 is margin > 0).
+      broken: bool [n], where the output has a NaN, or nothing finite at all: no answer, and the score of a wrong one.
     """
 
     answers: np.ndarray
     score: np.ndarray
     margin: np.ndarray
+    broken: np.ndarray
 
     def same_as(self, other: "Answers") -> np.ndarray:
-        """Where both gave the same answer: bool [n]."""
-        return self.answers == other.answers
+        """Where both gave the same answer: bool [n]; two outputs without an answer are not the same (DEC-15)."""
+        return (self.answers == other.answers) & ~self.broken & ~other.broken
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,23 @@ class Workload(Protocol):
         """The workload to judge on, and inputs to train on that are not in it (DEC-10)."""
 
 
+def is_broken(output: np.ndarray) -> bool:
+    """Whether an output gives no answer: a NaN, or no finite value (-inf beside finite values is a mask).
+
+    Args:
+      output: numbers of any shape and dtype.
+
+    Spec: DEC-15 (specs/70-decide.md).  Class: exact.
+    """
+    return bool(np.isnan(output).any() or not np.isfinite(output).any())
+
+
+def number_of(workload: "Workload", index: int) -> int:
+    """The user's own number, from 0, of a judged example."""
+    numbers = getattr(workload, "numbers", None)
+    return int(numbers[index] if numbers else index)
+
+
 def answers_of(scores: np.ndarray, right: np.ndarray) -> Answers:
     """Answers from the scores of all candidates; a tie with the right one counts as wrong.
 
@@ -95,7 +114,7 @@ def answers_of(scores: np.ndarray, right: np.ndarray) -> Answers:
         margin = (scores[rows, right] - others[rows, rival]).astype(np.float32)
     broken = np.isnan(scores).any(axis=1)
     answers = np.where(broken, NO_ANSWER, np.where(margin > 0, right, rival))
-    return Answers(answers.astype(np.int64), (answers == right).astype(np.float64), margin)
+    return Answers(answers.astype(np.int64), (answers == right).astype(np.float64), margin, broken)
 
 
 def checked_count(count: int | None, n: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxquant.decide.workloads import Answers, ApplyFn, Batch, Material, checked_count
+from jaxquant.decide.workloads import NO_ANSWER, Answers, ApplyFn, Batch, Material, checked_count, is_broken
 
 BATCH = 32
 TRAINED = 3  # every third example trains where training is asked for, and is not judged
@@ -27,6 +27,7 @@ class Examples:
     Attributes:
       numbers: of the examples, as the user counts them from 0; None: all from the first on.
       about: which of the user's they are; "": all.
+      least: the lowest score of the float model once it is known, or 0 if that is lower: of an output without answer.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Examples:
     reference: list[np.ndarray] = field(default_factory=list)
     numbers: tuple[int, ...] | None = None
     about: str = ""
+    least: list[float] = field(default_factory=list)
 
     def describe(self) -> str:
         """One line for the reader."""
@@ -67,7 +69,7 @@ class Examples:
         pools = tuple(_stack([self._inputs(i) for i in group]) for group in groups)
         kept = tuple(self.examples[i] for i in judged)
         part = f"{len(judged)} of your {self.n} examples, held out ({'' if equal else 'the other '}{len(train)} train)"
-        rest = replace(self, n=len(judged), examples=kept, reference=[], numbers=tuple(judged), about=part)
+        rest = replace(self, n=len(judged), examples=kept, reference=[], least=[], numbers=tuple(judged), about=part)
         return rest, Material(pools, about)
 
     def check(self, apply_fn: ApplyFn) -> None:
@@ -104,14 +106,22 @@ class Examples:
         """
         count = checked_count(count, self.n)
         outputs = self._outputs(apply_fn, count, progress)
+        broken = np.array([is_broken(output) for output in outputs])
         if self.score is not None:
-            scores = np.array([self._scored(i, output) for i, output in enumerate(outputs)])
-            return Answers(_answers(outputs, scores), scores, _margins(outputs))
+            scores = self._scores(outputs, broken)
+            return Answers(_answers(outputs, scores, broken), scores, _margins(outputs), broken)
         picked = [_picked(output) for output in outputs]
         if not self.reference:
             self.reference.extend(picked)
         agreement = np.array([np.mean(a == b) for a, b in zip(picked, self.reference, strict=False)])
-        return Answers(_hashes(picked), agreement, _margins(outputs))
+        return Answers(_hashes(picked, broken), np.where(broken, 0.0, agreement), _margins(outputs), broken)
+
+    def _scores(self, outputs: list[np.ndarray], broken: np.ndarray) -> np.ndarray:
+        """The user's score of each output; one without an answer is not shown to it, its argmax would be 0."""
+        known = [None if bad else self._scored(i, outputs[i]) for i, bad in enumerate(broken)]
+        if not self.least:
+            self.least.append(min([0.0, *(score for score in known if score is not None)]))
+        return np.array([self.least[0] if score is None else score for score in known])
 
     def _scored(self, i: int, output: np.ndarray) -> float:
         try:
@@ -128,7 +138,8 @@ class Examples:
 
     def answer_text(self, answer: Any) -> str:
         """An answer as it is."""
-        return str(answer)
+        none = np.issubdtype(np.asarray(answer).dtype, np.integer) and answer == NO_ANSWER
+        return "no answer (not a number)" if none or str(answer) in ("", "nan") else str(answer)
 
     def batches(self, count: int | None = None) -> list[Batch]:
         """At most `count` batches, one of each shape, for the outlier map and for speed."""
@@ -195,17 +206,17 @@ def _number(score: Any, i: int) -> float:
     return float(value)
 
 
-def _answers(outputs: list[np.ndarray], scores: np.ndarray) -> np.ndarray:
+def _answers(outputs: list[np.ndarray], scores: np.ndarray, broken: np.ndarray) -> np.ndarray:
     """What counts as the same answer: the largest output where there is a choice, else the score itself."""
     if all(o.ndim and o.shape[-1] > 1 for o in outputs):
-        return _hashes([np.argmax(o, axis=-1) for o in outputs])
-    return scores
+        return _hashes([np.argmax(o, axis=-1) for o in outputs], broken)
+    return np.where(broken, np.nan, scores)
 
 
-def _hashes(picked: list[np.ndarray]) -> np.ndarray:
+def _hashes(picked: list[np.ndarray], broken: np.ndarray) -> np.ndarray:
     if all(p.ndim == 0 for p in picked):
-        return np.array([int(p) for p in picked])
-    return np.array([p.tobytes().hex() for p in picked])
+        return np.where(broken, NO_ANSWER, [int(p) for p in picked])
+    return np.where(broken, "", [p.tobytes().hex() for p in picked])
 
 
 def _margins(outputs: list[np.ndarray]) -> np.ndarray:
