@@ -147,3 +147,100 @@ def test_names_golden():
         assert fmt.name == name
         assert get(name) is fmt
         assert fmt.source
+
+
+NO_FORMATS = {
+    # a float's exponent, mantissa, bias, specials and options, and what is told
+    "specials": ((3, 4, 3, "fnn"), {}, "specials is 'fnn', need 'ieee', 'fn', 'fnuz', 'none' (FMT-4)"),
+    "wide": ((9, 9, 3, "ieee"), {}, "bits is 19, need an integer from 1 to 16 (a code is held in 16 bits, FMT-3)"),
+    "exponent": ((0, 3, 3, "fn"), {}, "exponent_bits is 0, need an integer from 1 to 16 (FMT-3)"),
+    "real": ((4.0, 3, 3, "fn"), {}, "exponent_bits is 4.0, need an integer from 1 to 16 (FMT-3)"),
+    "mantissa": ((3, -1, 3, "fn"), {}, "mantissa_bits is -1, need an integer from 0 to 15 (FMT-3)"),
+    "ieee": ((4, 0, 7, "ieee"), {},
+             'mantissa_bits is 0, need an integer from 1 to 15 ("ieee" has inf and NaN, FMT-4)'),
+    "ties": ((4, 3, 7, "fn"), {"ties": "evn"}, "ties is 'evn', need 'even', 'away', 'zero', 'up', 'down' (ENC-2)"),
+    "fnuz": ((4, 3, 8, "fnuz"), {"signed": False},
+             'signed is False, need True (the NaN of "fnuz" is the code of -0, FMT-4)'),
+    "nz": ((4, 3, 8, "fn"), {"zero": False}, "signed is True, need False (a format without zero is a scale, FMT-3)"),
+    "empty": ((1, 0, 0, "fn"), {},
+              "mantissa_bits is 0, need an integer from 1 to 15 (a positive value must be left, FMT-4)"),
+    "half": ((4, 3, 1.5, "fn"), {}, "bias is 1.5, need an integer from -112 to 147 (all values are binary32, DCD-1)"),
+    "high": ((4, 3, -113, "fn"), {}, "bias is -113, need an integer from -112 to 147 (all values are binary32, DCD-1)"),
+    "low": ((4, 3, 148, "fn"), {}, "bias is 148, need an integer from -112 to 147 (all values are binary32, DCD-1)"),
+    "scale": ((8, 0, 150, "fn"), {"signed": False, "zero": False},
+              "bias is 150, need an integer from 127 to 149 (all values are binary32, DCD-1)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_FORMATS)
+def test_floats_golden_refused(name):
+    """FMT-9: what is no format is refused where it is made."""
+    numbers, options, told = NO_FORMATS[name]
+    with pytest.raises(ValueError) as error:
+        FloatFormat("own", *numbers, "me", **options)
+    assert str(error.value) == f"FloatFormat own: {told}"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ((0, 0, 0), "bits is 0, need an integer from 1 to 16 (a code is held in 16 bits, FMT-2)"),
+        ((17, 0, 9), "bits is 17, need an integer from 1 to 16 (a code is held in 16 bits, FMT-2)"),
+        ((4, -9, 7), "qmin is -9, need an integer from -8 to 0 (4 bits, and 0 is a code, FMT-1)"),
+        ((4, 1, 7), "qmin is 1, need an integer from -8 to 0 (4 bits, and 0 is a code, FMT-1)"),
+        ((4, -8, 8), "qmax is 8, need an integer from 1 to 7 (4 bits, FMT-1)"),
+        ((4, 0, 16), "qmax is 16, need an integer from 1 to 15 (4 bits, FMT-1)"),
+        ((4, -8, 0), "qmax is 0, need an integer from 1 to 7 (4 bits, FMT-1)"),
+        ((4, -8, 7.0), "qmax is 7.0, need an integer from 1 to 7 (4 bits, FMT-1)"),
+    ],
+)
+def test_integers_golden_refused(numbers, told):
+    """FMT-9."""
+    with pytest.raises(ValueError) as error:
+        IntFormat("own", *numbers, "me")
+    assert str(error.value) == f"IntFormat own: {told}"
+
+
+@pytest.mark.parametrize(
+    ("bits", "values", "ties", "told"),
+    [
+        (9, (0.0, 1.0), "down", "bits is 9, need an integer from 1 to 8 (a code is held in uint8, FMT-7)"),
+        (2, (0.0,) * 5, "down", "number of values is 5, need an integer from 1 to 4 (one a code, FMT-7)"),
+        (2, (), "down", "number of values is 0, need an integer from 1 to 4 (one a code, FMT-7)"),
+        (2, (0.0, 0.1), "down", "value is 0.1, need a finite binary32 number (FMT-7)"),
+        (2, (0.0, float("nan")), "down", "value is nan, need a finite binary32 number (FMT-7)"),
+        (2, (float("inf"), 1.0), "down", "value is inf, need a finite binary32 number (FMT-7)"),
+        (2, (1e300, 1.0), "down", "value is 1e+300, need a finite binary32 number (FMT-7)"),
+        (2, (0.0, 1.0), "even", "ties is 'even', need 'down', 'up' (ENC-7)"),
+    ],
+)
+def test_codebooks_golden_refused(bits, values, ties, told):
+    """FMT-9."""
+    with pytest.raises(ValueError) as error:
+        CodebookFormat("own", bits, values, "me", ties)
+    assert str(error.value) == f"CodebookFormat own: {told}"
+
+
+#: The ends of what FMT-9 lets in: the largest and smallest binary32 values, no mantissa, one exponent bit, 16 bits.
+ENDS = [
+    FloatFormat("top", 4, 3, -112, "fn", "own"),
+    FloatFormat("bottom", 4, 3, 147, "fn", "own"),
+    FloatFormat("ieee", 3, 2, -121, "ieee", "own"),
+    FloatFormat("fixed", 1, 4, 1, "ieee", "own"),
+    FloatFormat("fixed_none", 1, 7, 3, "none", "own", signed=False),
+    FloatFormat("powers", 5, 0, 15, "fnuz", "own"),
+    FloatFormat("scale", 6, 2, 147, "fn", "own", signed=False, zero=False, ties="up"),
+    FloatFormat("high_scale", 4, 1, -112, "none", "own", signed=False, zero=False, ties="zero"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fmt", [pytest.param(f, id=f.name) for f in ENDS])
+def test_floats_differential_at_the_ends_of_what_is_let_in(backend, fmt):
+    """FMT-9: any format that can be made works: every code decoded, and every value and midpoint encoded."""
+    codes = np.arange(1 << fmt.bits).astype(fmt.storage)
+    values = float32([exact.decode(int(code), fmt) for code in codes])
+    assert_same(backend.codec.decode(codes, fmt=fmt), values, inputs={"code": codes})
+    x = np.concatenate([some.SPECIAL, some.midpoints(fmt)])
+    for cast in (Cast(), Cast("special", nan="signed"), Cast("finite", ties="down", nan="max")):
+        want = np.array([exact.encode(int(bits), fmt, cast) for bits in x.view(np.uint32)], fmt.storage)
+        assert_same(backend.codec.encode(x, fmt=fmt, cast=cast), want, inputs={"x": x}, call=str(cast))

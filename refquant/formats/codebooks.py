@@ -6,7 +6,10 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
+from refquant.formats import _valid
 from refquant.formats._dynamic import DYNAMIC_SIGNED, DYNAMIC_UNSIGNED
+
+MAX_FLOAT = (2 - 2.0**-23) * 2.0**127
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class CodebookFormat:
       values: the value of each code, exactly representable in binary32.
       source: who defines it.
       ties: which neighbour an x midway between two values takes: "down" the lower, "up" the upper.
+    Raises:
+      ValueError: a width, values or ties that no codebook has (FMT-9).
     """
 
     name: str
@@ -26,6 +31,15 @@ class CodebookFormat:
     values: tuple[float, ...]
     source: str
     ties: Literal["down", "up"] = "down"
+
+    def __post_init__(self) -> None:
+        row = f"CodebookFormat {self.name}"
+        _valid.whole(row, "bits", self.bits, 1, 8, "a code is held in uint8, FMT-7")
+        _valid.whole(row, "number of values", len(self.values), 1, 1 << self.bits, "one a code, FMT-7")
+        _valid.one_of(row, "ties", self.ties, ("down", "up"), "ENC-7")
+        for value in self.values:
+            if not abs(value) <= MAX_FLOAT or _f32(value)[0] != value:
+                raise ValueError(f"{row}: value is {value!r}, need a finite binary32 number (FMT-7)")
 
     @property
     def storage(self) -> str:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from refquant.formats import _valid
+
 
 @dataclass(frozen=True)
 class IntFormat:
@@ -13,6 +15,8 @@ class IntFormat:
       qmin: smallest code.
       qmax: largest code.
       source: who defines or uses it.
+    Raises:
+      ValueError: a width or a range that no code has (FMT-9).
     """
 
     name: str
@@ -20,6 +24,13 @@ class IntFormat:
     qmin: int
     qmax: int
     source: str
+
+    def __post_init__(self) -> None:
+        row = f"IntFormat {self.name}"
+        _valid.whole(row, "bits", self.bits, 1, 16, "a code is held in 16 bits, FMT-2")
+        half = 1 << (self.bits - 1)
+        _valid.whole(row, "qmin", self.qmin, -half, 0, f"{self.bits} bits, and 0 is a code, FMT-1")
+        _valid.whole(row, "qmax", self.qmax, 1, half - 1 if self.signed else 2 * half - 1, f"{self.bits} bits, FMT-1")
 
     @property
     def signed(self) -> bool:

@@ -1,7 +1,9 @@
 """Small binary floats: how bits become a value.  DATA: one row a format (specs/10-formats.md, FMT-3..FMT-6)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from refquant.formats import _valid
 
 Specials = Literal["ieee", "fn", "fnuz", "none"]
 
@@ -21,6 +23,8 @@ class FloatFormat:
       signed: whether there is a sign bit.
       zero: whether exponent field 0 means zero and subnormals (False only for pure scales, where it is a power).
       ties: the rounding of ties when a cast does not say ("even", or "away" for E8M0).
+    Raises:
+      ValueError: fields that make no format whose values are all binary32 (FMT-9).
     """
 
     name: str
@@ -32,6 +36,26 @@ class FloatFormat:
     signed: bool = True
     zero: bool = True
     ties: str = "even"
+
+    def __post_init__(self) -> None:
+        row = f"FloatFormat {self.name}"
+        _valid.one_of(row, "specials", self.specials, get_args(Specials), "FMT-4")
+        _valid.one_of(row, "ties", self.ties, ("even", "away", "zero", "up", "down"), "ENC-2")
+        _valid.whole(row, "exponent_bits", self.exponent_bits, 1, 16, "FMT-3")
+        _valid.whole(row, "mantissa_bits", self.mantissa_bits, 0, 15, "FMT-3")
+        _valid.whole(row, "bits", self.bits, 1, 16, "a code is held in 16 bits, FMT-3")
+        if self.specials == "ieee":
+            _valid.whole(row, "mantissa_bits", self.mantissa_bits, 1, 15, '"ieee" has inf and NaN, FMT-4')
+        if self.specials == "fnuz":
+            _valid.one_of(row, "signed", self.signed, (True,), 'the NaN of "fnuz" is the code of -0, FMT-4')
+        if not self.zero:
+            _valid.one_of(row, "signed", self.signed, (False,), "a format without zero is a scale, FMT-3")
+        elif self.max_code == 0:
+            _valid.whole(row, "mantissa_bits", self.mantissa_bits, 1, 15, "a positive value must be left, FMT-4")
+        lowest = 1 if self.zero else 0  # exponent field of the smallest spacing
+        highest = max(self.max_code >> self.mantissa_bits, lowest)
+        low, high = highest - 127, lowest + 149 - self.mantissa_bits
+        _valid.whole(row, "bias", self.bias, low, high, "all values are binary32, DCD-1")
 
     @property
     def bits(self) -> int:
