@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,3 +111,65 @@ def test_an_output_without_answer_scores_as_the_worst_of_float(tmp_path):
     found = [3 - np.sqrt(np.float32(k - 0.1)) for k in range(1, 13)]
     assert min(found) < 0
     assert result["rows"][1]["score"] == pytest.approx((sum(found) + 8 * min(found)) / 20, rel=1e-5)
+
+
+def lines(path):
+    """The user's own module: functions that raise, and examples that fit nothing."""
+    (path / "mymodel.py").write_text(
+        "import sys\nimport numpy as np\nimport small_models\n\n"
+        "def build():\n    raise RuntimeError('no weights here\\nand a second line')\n\n"
+        "def leave():\n    sys.exit(1)\n\n"
+        "def absent():\n    return np.load('weights.npz')\n\n"
+        "def examples():\n    yield from small_models.vectors()\n    raise KeyError('label')\n\n"
+        "def good():\n    return small_models.vectors()\n\n"
+        "def wide():\n    return [*good()[:17], np.zeros(13, np.float32)]\n\n"
+        "def dicts():\n    return [{'ids': x, 'mask': x} for x in good()]\n\n"
+        "def vector_score(output, example):\n    return output > 0\n\n"
+        "def high_score(output, example):\n    return 100.0 * float(output[0] > 0)\n\n"
+        "def bad_score(output, example):\n    return float(output[0].missing)\n"
+    )
+    (path / "mistake.py").write_text("import small_models\n\nvalue = small_models.nothing\n")
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs `jaxquant decide` beside mymodel.py: exit code and its one line on stderr."""
+    from jaxquant.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    lines(tmp_path)
+
+    def run(text):
+        before = sorted(p.name for p in tmp_path.iterdir())
+        code = main(["decide", *text.split()])
+        out, err = capsys.readouterr()
+        assert out == "" and len(err.splitlines()) == 1
+        after = sorted(p.name for p in tmp_path.iterdir() if p.name != "__pycache__")
+        assert after == [name for name in before if name != "__pycache__"]
+        return code, err
+
+    yield run
+    for name in ("mymodel", "mistake"):
+        sys.modules.pop(name, None)
+
+
+LINEN = "small_models:build_linen"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        ("mymodel:build --on mymodel:good", 2, "mymodel:build raised RuntimeError: no weights here (at mymodel.py:6)"),
+        ("mymodel:leave --on mymodel:good", 2, "mymodel:leave raised SystemExit: 1 (at mymodel.py:9)"),
+        ("mymodel:absent --on mymodel:good", 4, "'weights.npz' (at mymodel.py:12)"),
+        ("mistake:build --on mymodel:good", 2, "importing mistake raised AttributeError: module 'small_models'"),
+        (f"{LINEN} --on mymodel:examples", 2, "mymodel:examples raised KeyError: 'label' (at mymodel.py:16)"),
+        (f"{LINEN} --on mymodel:good --score mymodel:bad_score", 2,
+         "the score function bad_score, on example 0, raised AttributeError: "),
+    ],
+)  # fmt: skip
+def test_what_the_users_code_raises_is_one_line_with_its_place(text, code, told, command):
+    """Exit code 1 is FAIL alone (CMD-1)."""
+    got, err = command(text)
+    assert (got, told in err) == (code, True), err

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jaxquant.decide.users import code_of_the_user, told
+
 
 def open_target(model: str | None, on: str | None, score: str | None) -> tuple[Any, Any]:
     """The model and the workload that three texts name.
@@ -82,15 +84,18 @@ def load(text: str) -> Any:
         raise ValueError(f"decide: {text!r} names a file, need a module's name: {Path(module).stem}:{name}")
     sys.path.insert(0, "")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise
+        if error.name not in (module, module.partition(".")[0]):
+            raise told(f"importing {module}", error) from error
         raise ValueError(f"decide: no module {module!r} here or among the installed ones (from {text!r})") from None
-    except AttributeError:
-        raise ValueError(f"decide: module {module!r} has no {name!r} (from {text!r})") from None
+    except (Exception, SystemExit) as error:
+        raise told(f"importing {module}", error) from error
     finally:
         sys.path.remove("")
+    if not hasattr(found, name):
+        raise ValueError(f"decide: module {module!r} has no {name!r} (from {text!r})")
+    return getattr(found, name)
 
 
 def called(text: str) -> Any:
@@ -108,13 +113,14 @@ def called(text: str) -> Any:
         inspect.signature(found).bind()
     except TypeError:
         raise ValueError(f"decide: {text!r} takes arguments, need a function that is called without any") from None
-    return found()
+    with code_of_the_user(text):
+        return found()
 
 
 def _examples(on: str, score: str | None) -> Any:
     from jaxquant.decide.workloads.examples import open_examples
 
-    return open_examples(called(on), load(score) if score else None)
+    return open_examples(called(on), load(score) if score else None, source=on)
 
 
 def _open_path(path: Path, on: str | None, score: str | None) -> tuple[Any, Any]:

@@ -4,13 +4,13 @@ An example is what the model takes: an array, or a tuple of arrays (several argu
 be (inputs, whatever the score needs).  Without one the score is agreement with the float model's answers.
 """
 
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from jaxquant.decide.users import code_of_the_user
 from jaxquant.decide.workloads import NO_ANSWER, Answers, ApplyFn, Batch, Material, checked_count, is_broken
 
 BATCH = 32
@@ -124,12 +124,8 @@ class Examples:
         return np.array([self.least[0] if score is None else score for score in known])
 
     def _scored(self, i: int, output: np.ndarray) -> float:
-        try:
+        with code_of_the_user(f"the score function {self.metric}, on example {self._number(i)},"):
             score = self.score(output, self.examples[i])
-        except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            told = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-            raise ValueError(f"decide: the score function failed on example {self._number(i)}: {told}") from error
         return _number(score, self._number(i))
 
     def show(self, i: int) -> dict[str, str]:
@@ -145,6 +141,10 @@ class Examples:
         """At most `count` batches, one of each shape, for the outlier map and for speed."""
         groups = list(self._groups(range(self.n)).values())[:count]
         return [_stack([self._inputs(i) for i in group[:BATCH]]) for group in groups]
+
+    def _told(self, index: int) -> str:
+        """`example 3, float32[8, 8, 1]`: what the model was given, without the batch."""
+        return f"example {self._number(index)}, {_short(self._inputs(index))}"
 
     def _inputs(self, index: int) -> tuple[Any, ...]:
         example = self.examples[index]
@@ -163,20 +163,28 @@ class Examples:
             for start in range(0, len(group), BATCH):
                 part = group[start : start + BATCH]
                 padded = part + [part[-1]] * (min(BATCH, len(group)) - len(part))  # one shape, one compilation
-                result = np.asarray(apply(*_stack([self._inputs(i) for i in padded])))
+                with code_of_the_user(f"the model, on {self._told(part[0])}{' ff.' if part[1:] else ''},"):
+                    result = np.asarray(apply(*_stack([self._inputs(i) for i in padded])))
                 found.update(zip(part, result[: len(part)], strict=True))
                 if progress:
                     progress(len(found), count)
         return [found[i] for i in range(count)]
 
 
-def open_examples(examples: Iterable[Any], score: Callable[[Any, Any], Any] | None = None) -> Examples:
+def open_examples(
+    examples: Iterable[Any], score: Callable[[Any, Any], Any] | None = None, *, source: str = "examples"
+) -> Examples:
     """The workload of a finite sequence of examples.
 
+    Args:
+      examples: inputs, or with a score (inputs, whatever the score needs).
+      score: float from (output, example); None: agreement.
+      source: what an error calls the examples.
     Raises:
-      ValueError: there are none.
+      ValueError: there are none, or making them raises.
     """
-    found = tuple(examples)
+    with code_of_the_user(source):
+        found = tuple(examples)
     if not found:
         raise ValueError("decide: examples is empty, need at least one (a few hundred decide most bars)")
     metric = getattr(score, "__name__", "score") if score else "agreement with float"
