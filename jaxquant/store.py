@@ -15,6 +15,7 @@ import numpy as np
 from jaxquant.codec import decode, encode
 from jaxquant.packing import pack, unpack
 from jaxquant.qtensor import QTensor, quantize_tensor
+from jaxquant.store_trees import as_array, flatten
 from refquant import files, formats
 from refquant.files.quantized import (
     PREFIX,
@@ -144,22 +145,23 @@ def save(
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Writes arrays and QTensors, such as the flattened parameters of a converted model; `load` gives the same bits.
+    """Writes arrays and QTensors, such as the parameters of a converted model; `load` gives the same bits.
 
     Args:
       path: where to; whole or absent afterwards.
-      tensors: name → array or QTensor.
+      tensors: name → array or QTensor, or a tree of dicts, whose tensors are named by their paths: "inner/kernel".
       metadata: of the file, beside its own entries.
       overwrite: replace an existing output.
     Returns:
       The file's bytes.
     Raises:
-      TypeError: a dtype that safetensors does not have.
+      TypeError: a dtype that safetensors does not have, a random key, or no array at all.
       ValueError: an output that exists, a spec that a file does not tell (FIL-3), a scale that its storage format does
-        not hold (a learned one), or names that collide.
+        not hold (a learned one), or names that collide (FIL-6).
     """
+    tensors = flatten(tensors)
     quantized = {name: value for name, value in tensors.items() if isinstance(value, QTensor)}
-    copied = {name: np.asarray(value) for name, value in tensors.items() if name not in quantized}
+    copied = {name: as_array(name, value) for name, value in tensors.items() if name not in quantized}
     for name, q in quantized.items():
         _check_stored_scale(name, q)
     plans = tuple(_plan(name, quantized[name] if name in quantized else copied[name]) for name in tensors)

@@ -216,3 +216,35 @@ def test_what_a_file_cannot_tell_is_refused(tmp_path, change, message):
     with pytest.raises(TypeError, match="complex64"):
         store.save(tmp_path / "out.safetensors", {"w": np.zeros(2, np.complex64)})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tree_is_saved_under_its_paths(tmp_path):
+    """Nested mappings, whole numbers as keys; an empty branch is nothing; a path may be written out."""
+    flax = pytest.importorskip("flax.core")
+    q = quantize_tensor(np.ones((2, 2), np.float32), refquant.QuantSpec(parse_tensor("int4").fmt))
+    leaf = np.arange(3, dtype=np.float32)
+    tree = {"layers": {0: {"kernel": q}, 1: {"bias": leaf}}, "bn": {"a/mean": leaf, "none": {}}, "steps": np.int32(7)}
+    flat = {"layers/0/kernel": q, "layers/1/bias": leaf, "bn/a/mean": leaf, "steps": np.int32(7)}
+    for name, given in (("tree", tree), ("frozen", flax.freeze(tree)), ("flat", flat)):
+        store.save(tmp_path / name, given)
+    assert set(store.load(tmp_path / "tree")) == set(flat)
+    assert (tmp_path / "tree").read_bytes() == (tmp_path / "flat").read_bytes() == (tmp_path / "frozen").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("tree", "error", "message"),
+    [
+        ({"a/b": np.ones(1), "a": {"b": np.ones(2)}}, ValueError, "save: two tensors have the name 'a/b', need one"),
+        ({"a": {1: np.ones(1), "1": np.ones(2)}}, ValueError, "save: two tensors have the name 'a/1', need one"),
+        ({"drop": {"key": jax.random.key(0)}}, TypeError, "save: 'drop/key' is a random key, need arrays and QTensors"),
+        ({"a": {"b": None}}, TypeError, "save: 'a/b' is a NoneType, need an array or a QTensor"),
+        ({"a": {"b": [1, np.ones(2)]}}, TypeError, "save: 'a/b' is a list, need an array or a QTensor"),
+        ({"a": jax.ShapeDtypeStruct((2,), np.float32)}, TypeError, "save: 'a' is a ShapeDtypeStruct, need an array"),
+        (np.ones(2), TypeError, "save: tensors is a ndarray, need a dict of arrays and QTensors"),
+    ],
+)
+def test_a_tree_that_is_no_file_is_refused(tmp_path, tree, error, message):
+    """FIL-6: with the name of the tensor; nothing is written."""
+    with pytest.raises(error, match=message):
+        store.save(tmp_path / "out.safetensors", tree)
+    assert not list(tmp_path.iterdir())
