@@ -18,6 +18,7 @@ import small_models  # noqa: E402
 from flax import linen, nnx  # noqa: E402
 
 import jaxquant  # noqa: E402
+from jaxquant.decide.ladder import rungs  # noqa: E402
 
 
 def refused(capsys, out, told, *args, **kwargs):
@@ -173,3 +174,62 @@ def test_what_the_users_code_raises_is_one_line_with_its_place(text, code, told,
     """Exit code 1 is FAIL alone (CMD-1)."""
     got, err = command(text)
     assert (got, told in err) == (code, True), err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("--on mymodel:dicts", "example 0 is a dict with keys 'ids', 'mask', need an array, or a tuple of arrays"),
+        ("--on mymodel:wide", "the model, on example 17, float32[13], raised "),
+        ("--on mymodel:wide", "need what the model takes, without a batch axis"),
+        ("--on mymodel:goot", "module 'mymodel' has no 'goot' (from 'mymodel:goot'); nearest: good"),
+        ("--on mymodle:good", "no module 'mymodle' here or among the installed ones (from 'mymodle:good'); nearest:"),
+        ("--on mymodel:good --score mymodel:vector_score", "score gave an array of shape (10,) for example 0, need"),
+        ("--on mymodel:good --score mymodel:high_score", "and the score of example "),
+        ("--on mymodel:good --score mymodel:high_score", "is 100.0, need scores in [0, 1]"),
+        ("--on mymodel:good --bar score>=1.5", "bar is 'score>=1.5'"),
+        ("--on mymodel:good --scheme int8:channel --scheme integer", "nearest: "),
+    ],
+)  # fmt: skip
+def test_examples_and_scores_are_tried_before_a_word_is_printed(text, told, command):
+    got, err = command(f"{LINEN} {text}")
+    assert (got, told in err) == (2, True), err
+
+
+class Several(linen.Module):
+    """A model that returns what `decide` cannot read."""
+
+    how: str
+
+    @linen.compact
+    def __call__(self, x):
+        y = linen.Dense(10)(x)
+        return {"dict": {"logits": y, "hidden": x}, "sum": y.sum(), "text": (y, y)}[self.how]
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [("dict", r"returns a dict, need one array"), ("text", "returns a tuple"), ("sum", r"returns float32\[\] for a ")],
+)
+def test_outputs_that_are_no_rows_of_one_array_are_told(how, told, capsys, tmp_path):
+    module = Several(how)
+    variables = module.init(small_models.jax.random.key(0), np.zeros((1, 12), np.float32))
+    refused(capsys, tmp_path / "out", told, (module, variables), small_models.vectors())
+
+
+@pytest.mark.parametrize(
+    ("examples", "told"),
+    [
+        (["text"], "example 0 is a str"),
+        ([np.ones(12, np.float32), None], "example 1 is a NoneType"),
+        ([(np.ones(12, np.float32), "label")], r"example 0 is a tuple of .*str.*need an array"),
+        ([[[1.0], [2.0, 3.0]]], "example 0 is a list"),
+        ([()], "example 0 is an empty tuple"),
+    ],
+)
+def test_examples_that_are_no_arrays_are_told(examples, told, capsys, tmp_path):
+    refused(capsys, tmp_path / "out", told, small_models.build_linen(), examples)
+
+
+def test_a_single_scheme_may_be_a_text():
+    assert rungs("int8") == rungs(("int8",))

@@ -13,7 +13,7 @@ def decide(
     score: Callable[[Any, Any], Any] | None = None,
     *,
     bar: str = "lose<=2",
-    schemes: tuple[str, ...] | None = None,
+    schemes: Iterable[str] | None = None,
     qat: bool | str = False,
     out: Path | str | None = None,
     name: str = "model",
@@ -25,7 +25,8 @@ def decide(
       examples: what the model takes, one element an example (a tuple: several arguments); with a score, (inputs, ...).
       score: float from (output, example), higher is better; None: agreement with the float model.
       bar: "lose<=POINTS", "score>=S" or "same>=P%".
-      schemes: rungs instead of the default ladder; with " + QAT" behind one the model is trained under it.
+      schemes: rungs instead of the default ladder (a single one may be a str); with " + QAT" behind one the model is
+        trained under it.
       qat: also a rung that is trained without labels: a scheme, or True for int4:channel.  Every third example then
         trains and is not judged.
       out: folder for report, JSON and model; default: the next free jaxquant-decide.
@@ -43,7 +44,11 @@ def decide(
     from jaxquant.decide.opening import target_of
     from jaxquant.decide.workloads.examples import open_examples
 
-    parsed, chosen, folder = parse_bar(bar), rungs(schemes, qat), output_folder(Path(out) if out else None)
+    parsed, chosen, folder = (
+        parse_bar(bar),
+        rungs(schemes if isinstance(schemes, str) else tuple(schemes or ()), qat),
+        output_folder(Path(out) if out else None),
+    )
     target, workload = target_of(model, name), open_examples(examples, score)
     return tell(target, workload, parsed, chosen, folder, Printer())[1]
 

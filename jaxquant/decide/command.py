@@ -67,9 +67,9 @@ def tell(
     from jaxquant.decide.run import Ladder
 
     refuse_weights(target)
+    workload, material = workload.split() if any(rung.qat for rung in rungs) else (workload, None)
     if hasattr(workload, "check"):
         workload.check(target.forward({}))
-    workload, material = workload.split() if any(rung.qat for rung in rungs) else (workload, None)
     ladder = Ladder(target, workload, bar, material, watcher=printer)
     job = Job(ladder, ladder.distinct(rungs))
     before = digest(target)

@@ -1,12 +1,13 @@
-"""What cannot be compared is refused before the first row: weights and float outputs that are not finite (DEC-15)."""
+"""What cannot be compared is refused before the first row: weights, float outputs, and scores without meaning."""
 
 from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxquant.decide.bars import Bar
 from jaxquant.decide.targets import Target
-from jaxquant.decide.verdict import Verdict
+from jaxquant.decide.verdict import Verdict, judge
 from jaxquant.decide.workloads import Answers, Workload, number_of
 
 
@@ -47,6 +48,22 @@ def refuse_outputs(answers: Answers, workload: Workload) -> None:
             f"{int(answers.broken.sum()):,} of {len(answers.broken):,} have), need finite outputs, or nothing can be "
             "compared (-inf as a mask is allowed)"
         )
+
+
+def refuse_scores(answers: Answers, workload: Workload, bar: Bar) -> None:
+    """The float scores must have a meaning for the bar (DEC-5): what `judge` would say after the first row is printed.
+
+    Raises:
+      ValueError: points of a score outside [0, 1], with the user's number of the example; a bar beyond the score.
+    """
+    outside = np.flatnonzero((answers.score < 0) | (answers.score > 1))
+    if bar.kind == "points" and outside.size:
+        number, score = number_of(workload, int(outside[0])), float(answers.score[outside[0]])
+        raise ValueError(
+            f"decide: bar is '{bar}' and the score of example {number} is {score}, need scores in [0, 1] (or a bar "
+            "score>=...)"
+        )
+    judge(bar, float_scores=answers.score, quantized_scores=answers.score, same=np.ones(len(answers.score)))
 
 
 def noted(verdict: Verdict, answers: Answers) -> Verdict:

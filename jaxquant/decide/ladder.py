@@ -59,15 +59,16 @@ LADDER = (
 )  # fmt: skip
 
 
-def rungs(texts: tuple[str, ...] | None, qat: bool | str = False) -> tuple[Rung, ...]:
+def rungs(texts: Sequence[str] | None, qat: bool | str = False) -> tuple[Rung, ...]:
     """The default ladder, or one rung for each scheme text given.
 
     Args:
-      texts: schemes; with " + QAT" behind one the model is trained under it.
+      texts: schemes (a single one may be a str); with " + QAT" behind one the model is trained under it.
       qat: a scheme to train under besides, or True for int4:channel.
     Raises:
       ValueError: a text that is no scheme, or a training under one without integer weights.
     """
+    texts = [texts] if isinstance(texts, str) else texts
     found = [_rung(text) for text in texts] if texts else list(LADDER)
     if qat:
         trained = _rung((DEFAULT_QAT if qat is True else qat).removesuffix(QAT) + QAT)

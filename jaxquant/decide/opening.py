@@ -1,8 +1,10 @@
 """From what the user names to a target and a workload: the default, a folder, or module:function."""
 
+import difflib
 import importlib
 import inspect
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +88,24 @@ def load(text: str) -> Any:
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
+        here = [path.stem for path in Path().glob("*.py")]
         if error.name not in (module, module.partition(".")[0]):
             raise told(f"importing {module}", error) from error
-        raise ValueError(f"decide: no module {module!r} here or among the installed ones (from {text!r})") from None
+        raise ValueError(
+            f"decide: no module {module!r} here or among the installed ones (from {text!r}){_nearest(module, here)}"
+        ) from None
     except (Exception, SystemExit) as error:
         raise told(f"importing {module}", error) from error
     finally:
         sys.path.remove("")
     if not hasattr(found, name):
-        raise ValueError(f"decide: module {module!r} has no {name!r} (from {text!r})")
+        raise ValueError(f"decide: module {module!r} has no {name!r} (from {text!r}){_nearest(name, vars(found))}")
     return getattr(found, name)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, [one for one in known if not one.startswith("_")])
+    return f"; nearest: {', '.join(close)}" if close else ""
 
 
 def called(text: str) -> Any:

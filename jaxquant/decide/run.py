@@ -17,7 +17,7 @@ import numpy as np
 from jaxquant.decide.bars import Bar
 from jaxquant.decide.bits import Checked, Quantizer
 from jaxquant.decide.distil import Distillation
-from jaxquant.decide.finite import noted, refuse_outputs
+from jaxquant.decide.finite import noted, refuse_outputs, refuse_scores
 from jaxquant.decide.intervals import count_pairs, is_binary, share_interval
 from jaxquant.decide.ladder import Rung, timely
 from jaxquant.decide.layouts import Layout, planned
@@ -131,6 +131,7 @@ class Ladder:
         self.answers["float"] = answers
         refuse_outputs(answers, self.workload)
         refuse_hopeless(answers)
+        refuse_scores(answers, self.workload, self.bar)
         plans = self.plans(Scheme())
         size = predicted_bytes(plans, self.target.source.metadata)
         seconds = time.perf_counter() - started

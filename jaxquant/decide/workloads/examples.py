@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxquant.decide.users import code_of_the_user
 from jaxquant.decide.workloads import NO_ANSWER, Answers, ApplyFn, Batch, Material, checked_count, is_broken
+from jaxquant.decide.workloads.trial import check_inputs, try_examples
 
 BATCH = 32
 TRAINED = 3  # every third example trains where training is asked for, and is not judged
@@ -66,33 +67,26 @@ class Examples:
         if equal := self.n - len(judged) - len(train):
             about += f"; {equal} more equal a judged one and are left out"
         groups = self._groups(train).values()
-        pools = tuple(_stack([self._inputs(i) for i in group]) for group in groups)
+        pools = tuple(_stack([self.inputs(i) for i in group]) for group in groups)
         kept = tuple(self.examples[i] for i in judged)
         part = f"{len(judged)} of your {self.n} examples, held out ({'' if equal else 'the other '}{len(train)} train)"
         rest = replace(self, n=len(judged), examples=kept, reference=[], least=[], numbers=tuple(judged), about=part)
         return rest, Material(pools, about)
 
     def check(self, apply_fn: ApplyFn) -> None:
-        """Tells examples with labels that have no score function from examples of several inputs, before all else.
+        """Tries model and score on the examples, before anything is printed.
 
         Raises:
-          ValueError: the model does not take as many inputs as the examples, which are tuples, have.
+          ValueError: they do not fit; examples with labels that have no score function are told from several inputs.
         """
-        first = self.examples[0]
-        if self.score is not None or not isinstance(first, tuple) or len(first) < 2:
-            return
-        import jax
+        try_examples(self, apply_fn)
 
-        try:
-            jax.eval_shape(apply_fn, *self.batches(1)[0])
-        except Exception as error:
-            raise ValueError(
-                f"decide: the model cannot be called on an example's {len(first)} values: {error}; examples (inputs, "
-                "label) need a score function, --score module:function (without one each value is an input)"
-            ) from error
+    def judged(self, index: int, output: np.ndarray) -> float:
+        """The score of one output; without a score function only whether it has an answer: 1."""
+        return self._scored(index, output) if self.score is not None else float(_picked(output).size > 0)
 
     def _key(self, index: int) -> tuple:
-        arrays = [np.asarray(value) for value in self._inputs(index)]
+        arrays = [np.asarray(value) for value in self.inputs(index)]
         return tuple((a.shape, a.dtype.str, a.tobytes()) for a in arrays)
 
     def _number(self, index: int) -> int:
@@ -139,14 +133,19 @@ class Examples:
 
     def batches(self, count: int | None = None) -> list[Batch]:
         """At most `count` batches, one of each shape, for the outlier map and for speed."""
-        groups = list(self._groups(range(self.n)).values())[:count]
-        return [_stack([self._inputs(i) for i in group[:BATCH]]) for group in groups]
+        return [batch for _, batch in self.stacked()[:count]]
 
-    def _told(self, index: int) -> str:
+    def stacked(self) -> list[tuple[int, Batch]]:
+        """The first batch of each shape, as `evaluate` stacks it, and the index of its first example."""
+        groups = self._groups(range(self.n)).values()
+        return [(group[0], _stack([self.inputs(i) for i in group[:BATCH]])) for group in groups]
+
+    def told(self, index: int) -> str:
         """`example 3, float32[8, 8, 1]`: what the model was given, without the batch."""
-        return f"example {self._number(index)}, {_short(self._inputs(index))}"
+        return f"example {self._number(index)}, {_short(self.inputs(index))}"
 
-    def _inputs(self, index: int) -> tuple[Any, ...]:
+    def inputs(self, index: int) -> tuple[Any, ...]:
+        """What of an example goes to the model."""
         example = self.examples[index]
         inputs = example[0] if self.score is not None and isinstance(example, tuple) else example
         return inputs if isinstance(inputs, tuple) else (inputs,)
@@ -154,7 +153,7 @@ class Examples:
     def _groups(self, indices: Iterable[int]) -> dict[Any, list[int]]:
         groups: dict[Any, list[int]] = {}
         for i in indices:
-            groups.setdefault(tuple((np.shape(a), np.asarray(a).dtype) for a in self._inputs(i)), []).append(i)
+            groups.setdefault(tuple((np.shape(a), np.asarray(a).dtype) for a in self.inputs(i)), []).append(i)
         return groups
 
     def _outputs(self, apply: ApplyFn, count: int, progress: Callable | None) -> list[np.ndarray]:
@@ -163,8 +162,8 @@ class Examples:
             for start in range(0, len(group), BATCH):
                 part = group[start : start + BATCH]
                 padded = part + [part[-1]] * (min(BATCH, len(group)) - len(part))  # one shape, one compilation
-                with code_of_the_user(f"the model, on {self._told(part[0])}{' ff.' if part[1:] else ''},"):
-                    result = np.asarray(apply(*_stack([self._inputs(i) for i in padded])))
+                with code_of_the_user(f"the model, on {self.told(part[0])}{' ff.' if part[1:] else ''},"):
+                    result = np.asarray(apply(*_stack([self.inputs(i) for i in padded])))
                 found.update(zip(part, result[: len(part)], strict=True))
                 if progress:
                     progress(len(found), count)
@@ -188,7 +187,10 @@ def open_examples(
     if not found:
         raise ValueError("decide: examples is empty, need at least one (a few hundred decide most bars)")
     metric = getattr(score, "__name__", "score") if score else "agreement with float"
-    return Examples("examples", len(found), metric, found, score)
+    work = Examples("examples", len(found), metric, found, score)
+    for i, example in enumerate(found):
+        check_inputs(i, example, work.inputs(i))
+    return work
 
 
 def _picked(output: np.ndarray) -> np.ndarray:
@@ -210,7 +212,8 @@ def _number(score: Any, i: int) -> float:
     except (TypeError, ValueError):
         value = np.array(np.nan)
     if value.ndim or not np.isfinite(value):
-        raise ValueError(f"decide: score gave {score!r} for example {i}, need one finite number (higher is better)")
+        given = f"an array of shape {value.shape}" if value.ndim else repr(score)
+        raise ValueError(f"decide: score gave {given} for example {i}, need one finite number (higher is better)")
     return float(value)
 
 
