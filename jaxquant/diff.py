@@ -9,6 +9,7 @@ import numpy as np
 from jaxquant.decide.bits import differing
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from jaxquant.store import load
+from refquant.files.printable import printable
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
@@ -110,14 +111,16 @@ def _print(a: Path, b: Path, found: dict[str, Any], equal: bool, top: int) -> No
     print(f"{'equal' if equal else 'DIFFERENT'}: {same} of {len(rows)} common tensors have the same values")
     for path, names in ((a, found["only_a"]), (b, found["only_b"])):
         if names:
-            print(f"  only in {path}: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''} ({len(names)})")
+            shown = printable(", ".join(names[:6]))
+            print(f"  only in {path}: {shown}{' ...' if len(names) > 6 else ''} ({len(names)})")
     for row in [row for row in rows if not row["equal"]][:top]:
+        name = printable(row["name"])
         kinds = f"{row['kind_a']} / {row['kind_b']}"
         if row["why"]:
-            print(f"  {row['name']}: {row['why']}")
+            print(f"  {name}: {row['why']}")
             continue
         count = f"{row['differing']:,} of {row['elements']:,}"
-        print(f"  {row['error']:.6f} relative, worst {row['worst']:.3g}, {count}  {kinds}  {row['name']}")
+        print(f"  {row['error']:.6f} relative, worst {row['worst']:.3g}, {count}  {kinds}  {name}")
     if "answers" in found:
         told = found["answers"]
         low, high, middle = (100 * told["same"][k] for k in ("low", "high", "estimate"))

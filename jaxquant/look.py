@@ -9,6 +9,7 @@ import numpy as np
 
 import refquant
 from refquant import files
+from refquant.files.printable import printable
 from refquant.files.quantized import Plan, plan, predicted_bytes
 from refquant.schemes import Scheme, parse
 
@@ -100,6 +101,14 @@ def _error(header: files.Header, one: Plan) -> dict[str, Any]:
     }
 
 
+def size_text(count: int) -> str:
+    """A number of bytes: "84.51 MB" (1 MB is 10^6 bytes), "1.20 kB", "264 bytes"."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.2f} {name}"
+    return f"{count} bytes"
+
+
 def look_command(path: Path, *, errors: str | None, picture: Path | None, top: int, as_json: bool) -> int:
     """Runs the verb; returns its exit code.
 
@@ -143,14 +152,15 @@ def _worst(row: dict[str, Any], scheme: Scheme, picture: Path | None) -> dict[st
 def _print(headers: list[files.Header], found: dict[str, Any], top: int, errors: str | None, picture: Any) -> None:
     weights = sum(info.size for header in headers for info in header.tensors)
     count = sum(len(header.tensors) for header in headers)
-    print(f"{found['path']}: {weights:,} elements in {count} tensors, {len(headers)} file(s), from the header alone")
+    path = printable(found["path"])
+    print(f"{path}: {weights:,} elements in {count} tensors, {len(headers)} file(s), from the header alone")
     print()
-    print(f"{'scheme':<38} {'linear':>9} {'embed':>9} {'other':>9} {'total':>9}  bits/el  fits in {GIGABYTES} GB")
+    print(f"{'scheme':<38} {'linear':>10} {'embed':>10} {'other':>10} {'total':>10}  bits/el  fits in {GIGABYTES} GB")
     for size in found["sizes"]:
         part = {k: size["classes"].get(k, 0) for k in ("linear", "conv", "embedding", "other")}
         columns = (part["linear"] + part["conv"], part["embedding"], part["other"], size["total"])
         fits = " ".join(f"{'yes' if left >= 0 else 'no':>4}" for left in size["fits"].values())
-        parts = " ".join(f"{_mega(c):>9}" for c in columns)
+        parts = " ".join(f"{size_text(c):>10}" for c in columns)
         print(f"{size['scheme']:<38} {parts}  {size['bits_per_weight']:>7.2f}  {fits}")
     print()
     print("'fits' counts the weights alone: activations and caches need room of their own.  Scales are counted.")
@@ -167,12 +177,8 @@ def _print_errors(found: dict[str, Any], top: int, picture: Any) -> None:
     for row in found["errors"][:top]:
         decibel = "exact" if row["sqnr_db"] is None else f"{row['sqnr_db']:6.2f} dB"
         bad = f"  {row['not_finite']} elements not finite" if row["not_finite"] else ""
-        print(f"  {row['error']:8.5f}  {decibel}  {row['kind']:<9} {row['name']} {tuple(row['shape'])}{bad}")
-    print(f"\n{found['worst']['name']} in units of its scales, with the grid below it")
+        print(f"  {row['error']:8.5f}  {decibel}  {row['kind']:<9} {printable(row['name'])} {tuple(row['shape'])}{bad}")
+    print(f"\n{printable(found['worst']['name'])} in units of its scales, with the grid below it")
     print(terminal_histogram(found["worst"]))
     if picture is not None:
         print(f"picture: {picture}")
-
-
-def _mega(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from refquant.files import atomic_path
+from refquant.files.printable import printable
 
 
 def draw_grid(drawn: dict[str, Any], path: Path) -> None:
@@ -22,7 +23,8 @@ def draw_grid(drawn: dict[str, Any], path: Path) -> None:
     axes.set_yscale("symlog", linthresh=10)
     axes.set_xlabel("value / scale")
     axes.set_ylabel("elements")
-    axes.set_title(f"{drawn['name']} under {drawn['scheme']}; {100 * drawn['clipped']:.2f} % clipped", fontsize=10)
+    title = f"{printable(drawn['name'])} under {drawn['scheme']}; {100 * drawn['clipped']:.2f} % clipped"
+    axes.set_title(title, fontsize=10, parse_math=False)  # a name may hold dollar signs
     axes.legend(frameon=False, loc="upper right")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")

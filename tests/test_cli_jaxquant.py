@@ -98,6 +98,37 @@ def test_quantize_then_diff(capsys, model):
     assert {t["name"]: t["scheme"] for t in told["tensors"]}["norm.weight"] == "float"
 
 
+def test_names_do_not_steer_the_terminal(capsys, model):
+    """Properties of every printed name: one line, no escapes; a picture of a name with dollar signs is drawn."""
+    name = "a\x1b[31mRED\n[bold]$x^$.weight"
+    files = {"bad.safetensors": (name, 24), "wide.safetensors": (name, 32), "b.safetensors": ("b", 2)}
+    for path, (stored, rows) in files.items():
+        with Writer(path, [Stored(stored, "F32", (rows, 64))], {}) as writer:
+            writer.append(stored, np.ones((rows, 64), np.float32))
+    Path("cut.safetensors").write_bytes(Path("bad.safetensors").read_bytes()[:-4])
+    told = "a\\x1b[31mRED\\n[bold]$x^$.weight"
+    for arguments, code in (
+        (("look", "bad.safetensors", "--errors", "int4", "--picture", "p.png"), 0),
+        (("diff", "bad.safetensors", "wide.safetensors"), 1),
+        (("diff", "bad.safetensors", "b.safetensors"), 1),
+        (("look", "cut.safetensors"), 4),
+    ):
+        got, out, err = run(capsys, *arguments)
+        assert (got, "\x1b" in out + err) == (code, False)
+        assert code == 4 or told in out
+        assert code != 4 or len(err.splitlines()) == 1
+    code, out, err = run(capsys, "quantize", "bad.safetensors", "o.safetensors")
+    assert (code, "RED" in out + err and "\x1b[31mRED" in out + err) == (0, False)
+
+
+def test_small_files_have_small_units(capsys, model):
+    out = run(capsys, "look", model)[1]
+    row = next(line for line in out.splitlines() if line.startswith("as it is"))
+    assert row.split()[3:11] == ["6.14", "kB", "3.20", "kB", "96", "bytes", "9.67", "kB"]
+    out = run(capsys, "quantize", model, "small.safetensors")[1]
+    assert "0.00 MB" not in out and " kB from 9.67 kB; 1 of 3 tensors" in out
+
+
 def test_doctor_finds_the_hazards_and_the_guards_hold(capsys):
     code, out, _ = run(capsys, "doctor", "--json", "--size", "65536")
     told = json.loads(out)

@@ -5,6 +5,8 @@ import shlex
 import subprocess
 import sys
 
+from refquant.cli import main
+
 
 def process(*words, **env):
     base = {
@@ -39,3 +41,10 @@ def test_command_imports_numpy_and_the_standard_library_alone():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     loaded = {name.partition(".")[0] for name in done.stderr.split()}
     assert not loaded & {"rich", "typer", "click", "jax", "jaxquant", "ml_dtypes"} and "numpy" in loaded
+
+
+def test_errors_golden_show_control_characters(capsys):
+    """CMD-2: one line, and no name steers the terminal."""
+    assert main(["vectors", "check", "a\x1b[31mRED\nb"]) == 4
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "a\\x1b[31mRED\\nb: No such file" in err

@@ -9,6 +9,7 @@ import typer
 
 from jaxquant.cli import EXIT_CODES, decide, diff, doctor, look, quantize
 from refquant.files.errors import UnreadableFile
+from refquant.files.printable import printable
 
 
 def guarded(command: Callable[..., int]) -> Callable[..., None]:
@@ -36,7 +37,7 @@ def _code(command: Callable[..., int], *args: object, **kwargs: object) -> int:
 
 
 def _told(text: str, code: int) -> int:
-    print(f"jaxquant: {text}", file=sys.stderr)
+    print(f"jaxquant: {printable(text)}", file=sys.stderr)
     return code
 
 

@@ -28,15 +28,16 @@ def command(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from jaxquant.store import quantize_file
+    from refquant.files.printable import printable
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True)
     task = bar.add_task("quantizing")
 
     def progress(name: str, done: int, total: int) -> None:
         bar.start()  # with the first tensor, so that a refusal is one line
-        bar.update(task, completed=done, total=total, description=name[-48:])
+        bar.update(task, completed=done, total=total, description=printable(name)[-48:])
 
     try:
         plans = quantize_file(source, output, scheme, overwrite=overwrite, resume=not restart, progress=progress)
@@ -47,6 +48,8 @@ def command(
 
 
 def _report(source: Path, output: Path, plans: tuple, console: object, *, as_json: bool) -> None:
+    from jaxquant.look import size_text
+
     before, after = source.stat().st_size, output.stat().st_size
     done = [plan for plan in plans if plan.scheme]
     if as_json:
@@ -55,7 +58,7 @@ def _report(source: Path, output: Path, plans: tuple, console: object, *, as_jso
         ]
         print(json_module.dumps({"bytes_before": before, "bytes_after": after, "tensors": entries}, indent=1))
         return
-    print(f"{output}: {after / 1e6:.2f} MB from {before / 1e6:.2f} MB; {len(done)} of {len(plans)} tensors quantized")
+    print(f"{output}: {size_text(after)} from {size_text(before)}; {len(done)} of {len(plans)} tensors quantized")
     for why in sorted({plan.why for plan in plans if plan.why}):
         left = [plan for plan in plans if plan.why == why]
-        print(f"  left as they were: {len(left)} ({sum(p.info.nbytes for p in left) / 1e6:.2f} MB), {why}")
+        print(f"  left as they were: {len(left)} ({size_text(sum(p.info.nbytes for p in left))}), {why}")

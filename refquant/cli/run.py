@@ -42,7 +42,9 @@ def _fail(verb: str, error: Exception, code: int) -> int:
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"  # CMD-2: without the error's number
-    print(f"refquant {verb}: {text}".encode("ascii", "backslashreplace").decode(), file=sys.stderr)
+    from refquant.files.printable import printable
+
+    print(f"refquant {verb}: {printable(text)}".encode("ascii", "backslashreplace").decode(), file=sys.stderr)
     return code
 
 
