@@ -46,6 +46,11 @@ def codes(function: str, value: Any, fmt: Format) -> Any:
     return _strong(value)
 
 
+def array(value: Any) -> Any:
+    """The argument with a dtype; a list gets NumPy's, as in refquant."""
+    return _strong(value if hasattr(value, "dtype") else np.asarray(value))
+
+
 def _strong(x: Any) -> Any:
     return lax.convert_element_type(x, x.dtype) if isinstance(x, jax.Array) and x.weak_type else x
 

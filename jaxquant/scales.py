@@ -97,6 +97,7 @@ def _range_keys(x: jax.Array, tile: Shape, shape: Shape) -> tuple[jax.Array, jax
     if x.size == 0:
         return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32)  # SCL-1, GRA-2
     keys, inside = blocks.tiled(_keys(x), tile, np.int32(0))
+    inside = tuple(axis for axis in inside if keys.shape[axis] > 1)  # over one element XLA forgets the initial value
     low, high = _extremes(keys, inside) if inside else (jnp.minimum(keys, 0), jnp.maximum(keys, 0))
     return low.reshape(shape), high.reshape(shape)
 

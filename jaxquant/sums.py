@@ -5,6 +5,7 @@ from functools import partial
 import jax
 
 from jaxquant import _exact, _inputs
+from refquant import checks
 
 
 def tree_sum(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
@@ -21,12 +22,7 @@ def tree_sum(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     Spec: SUM-1 (specs/00-conventions.md).  Class: exact.
     """
     x = _inputs.real("tree_sum", "x", x)
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    if not all(-x.ndim <= a < x.ndim for a in axes):
-        raise ValueError(f"tree_sum: axis is {axis}, need axes of an array of shape {tuple(x.shape)}")
-    if len({a % x.ndim for a in axes}) < len(axes):
-        raise ValueError(f"tree_sum: axis is {axis}, need each axis once (shape {tuple(x.shape)})")
-    return _tree_sum(x, axes=tuple(sorted((a % x.ndim for a in axes), reverse=True)))
+    return _tree_sum(x, axes=tuple(sorted(checks.axes("tree_sum", axis, x.shape), reverse=True)))
 
 
 @partial(jax.jit, static_argnames="axes")

@@ -148,9 +148,12 @@ def axes(function: str, axis: int | tuple[int, ...], shape: Shape) -> tuple[int,
     """The axes as distinct non-negative numbers.
 
     Raises:
+      TypeError: an axis that is no integer.
       ValueError: an axis that the shape does not have, or one given twice.
     """
     given = axis if isinstance(axis, tuple) else (axis,)
+    if any(not hasattr(a, "__index__") for a in given):
+        raise TypeError(f"{function}: axis is {axis!r}, need an integer or a tuple of integers")
     if any(not -len(shape) <= a < len(shape) for a in given):
         raise ValueError(f"{function}: axis is {axis}, need axes of an array of shape {tuple(shape)}")
     found = tuple(a % len(shape) for a in given)

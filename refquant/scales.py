@@ -78,7 +78,8 @@ def choose_scale(
     check_scale_rule("choose_scale", fmt, rule)
     low, high = (as_real("choose_scale", name, v).astype(np.float32) for name, v in (("low", low), ("high", high)))
     checks.same_shape("choose_scale", "high", high.shape, low.shape, "low")
-    low, high = _range(np.fmin(low, ZERO), np.fmax(high, ZERO))  # SCL-1
+    low, high = (np.where(np.isnan(v), ZERO, v) for v in (low, high))  # SCL-1; fmin passes signalling NaNs on
+    low, high = _range(np.minimum(low, ZERO), np.maximum(high, ZERO))  # SCL-1
     if rule.zero == "none" or not isinstance(fmt, IntFormat):
         return stored(clamped(symmetric(low, high, fmt, rule), fmt), rule), None
     width = np.minimum(high - low, FLT_MAX)  # SCL-7

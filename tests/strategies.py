@@ -182,6 +182,8 @@ LAYOUTS: list[tuple[tuple[int, ...], Granularity]] = [
     ((5, 6), PerBlock((5, 3))),
     ((0, 6), PerAxis(1)),
     ((4, 0), PerGroup(1, 2)),
+    ((1, 5), PerGroup(0, 3)),
+    ((1, 6), PerBlock((3, 4))),
     ((2, 3, 5), PerBlock((2, 2))),
     ((2, 3, 5), PerAxis((0, 2))),
     ((2, 3, 5), PerGroup(2, 2)),

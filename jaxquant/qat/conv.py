@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxquant import _exact
+from jaxquant import _exact, _inputs
 from jaxquant.qat.integer import convolve, correlate
 from jaxquant.qat.layer import (
     Operand,
@@ -20,7 +20,7 @@ from jaxquant.qat.layer import (
     weight_operand,
 )
 from jaxquant.qat.straight import run
-from jaxquant.qat.trained import Trained, check, is_centred
+from jaxquant.qat.trained import Trained, checked, is_centred
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from refquant.estimators import Estimator, Ste
 from refquant.layer_checks import check_bias, check_layer, check_sums
@@ -74,12 +74,12 @@ def conv(
         "conv", x.shape, shape, strides=strides, padding=padding, input_dilation=input_dilation,
         kernel_dilation=kernel_dilation, groups=feature_group_count,
     )  # fmt: skip
-    check("conv", weight)
+    weight = checked("conv", weight)
     summed = tuple(range(1, x.ndim))
     check_layer("conv", weight.spec, inputs, len(shape), tuple(range(len(shape) - 1)), x.ndim, summed)
     static = given("conv", x, inputs, input_scale, input_zero_point, input_estimator)
     if bias is not None:
-        bias = jnp.asarray(bias)
+        bias = _inputs.array(bias)
         check_bias("conv", bias.shape, bias.dtype, shape[-1:], weight.spec, static is not None)
     if inputs is not None:
         centre = (static[1] is not None if static else inputs.scale.zero == "int"), is_centred(weight)

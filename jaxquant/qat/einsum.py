@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
-from jaxquant import _exact
+from jaxquant import _exact, _inputs
 from jaxquant.qat.grouped import grouped_sums
 from jaxquant.qat.integer import product
 from jaxquant.qat.layer import (
@@ -21,7 +20,7 @@ from jaxquant.qat.layer import (
     weight_operand,
 )
 from jaxquant.qat.straight import run
-from jaxquant.qat.trained import Trained, check, is_centred
+from jaxquant.qat.trained import Trained, checked, is_centred
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from refquant.contractions import Contraction, contraction
 from refquant.estimators import Estimator, Ste
@@ -123,10 +122,10 @@ def contract(
     """One contraction by LAY-1..LAY-4, or LAY-7 where the inputs stay in float."""
     plan, inputs = layer.plan, layer.inputs
     shape = plan.out_shape(x.shape, weight.shape)
-    check(function, weight)
+    weight = checked(function, weight)
     check_layer(function, weight.spec, inputs, len(weight.shape), plan.weight_summed, x.ndim, plan.x_summed)
     if bias is not None:
-        bias = jnp.asarray(bias)
+        bias = _inputs.array(bias)
         need = shape if broadcast else shape[-1:]
         check_bias(function, bias.shape, bias.dtype, need, weight.spec, static is not None, broadcast=broadcast)
     if inputs is not None:

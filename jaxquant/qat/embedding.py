@@ -12,7 +12,7 @@ from jaxquant import affine
 from jaxquant.qat.einsum import DotLayer, contract
 from jaxquant.qat.layer import given, real_input, result_dtype
 from jaxquant.qat.straight import fake_values
-from jaxquant.qat.trained import Trained, check
+from jaxquant.qat.trained import Trained, checked
 from jaxquant.qtensor import QTensor
 from refquant import contractions
 from refquant.estimators import Estimator, Ste
@@ -38,7 +38,7 @@ def embed(ids: jax.Array, table: QTensor | Trained, *, dtype: Any = "float32") -
     """
     ids, result = ids if hasattr(ids, "dtype") else np.asarray(ids), result_dtype("embed", dtype)
     check_embed("embed", ids.dtype, table.shape)
-    check("embed", table)
+    table = checked("embed", table)
     return _embed(_as_int32(ids, table.shape[0]), table, dtype=result)
 
 

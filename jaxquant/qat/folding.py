@@ -50,7 +50,10 @@ def fold(
     """
     names = ("kernel", "bias", "mean", "var", "scale", "offset")
     given = zip(names, (kernel, bias, mean, var, scale, offset), strict=True)
-    arrays = tuple(None if v is None else jnp.asarray(_inputs.real("fold", name, v)) for name, v in given)
+    optional = ("bias", "scale", "offset")
+    arrays = tuple(
+        None if v is None and name in optional else jnp.asarray(_inputs.real("fold", name, v)) for name, v in given
+    )
     return _compiled(float(np.float32(epsilon)), *arrays)
 
 

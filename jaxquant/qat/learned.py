@@ -45,7 +45,7 @@ def effective(estimator: Estimator, learned: Learned, fmt: Format) -> tuple[jax.
     Spec: EST-1, LSP-3, PCT-1 (specs/62-estimators.md).  Class: exact.
     """
     check_learned("effective", estimator, fmt)
-    return _effective(type(estimator), fmt, *_learned("effective", estimator, learned))
+    return _effective(type(estimator), fmt, *learned_arrays("effective", estimator, learned))
 
 
 def learned_vjp(
@@ -95,7 +95,7 @@ def gradients(
     """`learned_vjp` for a function of another name (EST-2..EST-6)."""
     check_learned(name, estimator, fmt)
     check_zero(name, convention.zero)
-    x, arrays = _inputs.real(name, "x", x), _learned(name, estimator, learned)
+    x, arrays = _inputs.real(name, "x", x), learned_arrays(name, estimator, learned)
     for argument, value in zip(learned_names(estimator), arrays, strict=True):
         checks.scale_shape(name, argument, value.shape, x.shape, granularity)
     cotangent = _inputs.real(name, "cotangent", cotangent)
@@ -113,7 +113,7 @@ def planned(
     return plan, gradient_scale(estimator, fmt, shape, granularity)
 
 
-def _learned(function: str, estimator: Estimator, learned: Any) -> Learned:
+def learned_arrays(function: str, estimator: Estimator, learned: Any) -> Learned:
     """The learned arrays, strong, float32 and of one shape."""
     check_count(function, estimator, len(learned))
     names = learned_names(estimator)

@@ -1,12 +1,13 @@
 """Weights in training: the float master values with all that decides their codes (specs/60-layers.md, LAY-12)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import jax
+import numpy as np
 
 from jaxquant import _exact, _inputs, affine, scales
-from jaxquant.qat.learned import effective, learned_vjp
+from jaxquant.qat.learned import effective, learned_arrays, learned_vjp
 from jaxquant.qtensor import QTensor, spec_convention
 from refquant.estimators import Estimator, LsqPlus, Ste, learned_names
 from refquant.layer_checks import check_trained, check_weight
@@ -35,7 +36,7 @@ class Trained:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the values."""
-        return tuple(self.values.shape)
+        return np.shape(self.values)
 
     def quantized(self) -> QTensor:
         """The QTensor that a converted layer stores: the codes of this moment, the same bits."""
@@ -89,18 +90,21 @@ def coded(x: jax.Array, scale: jax.Array, zero_point: jax.Array | None, spec: Qu
     return affine.quantize(x, step(scale, spec), zero_point, **options)
 
 
-def check(function: str, weight: QTensor | Trained) -> None:
-    """The dtypes and shapes of a layer's weight are those of its spec.
+def checked(function: str, weight: QTensor | Trained) -> QTensor | Trained:
+    """The weight, if its dtypes and shapes are those of its spec; its arrays are what a compiled layer takes.
 
     Raises:
       TypeError: a dtype.
       ValueError: a shape.
     """
     if not isinstance(weight, Trained):
-        return check_weight(function, weight)
-    _inputs.real("quantize_tensor", "x", weight.values)
-    shapes = tuple(tuple(v.shape) for v in weight.learned)
-    return check_trained("quantize_tensor", weight.spec, weight.shape, shapes, len(learned_names(weight.estimator)))
+        check_weight(function, weight)
+        return weight
+    values = _inputs.real("quantize_tensor", "x", weight.values)
+    shapes = tuple(np.shape(v) for v in weight.learned)
+    check_trained("quantize_tensor", weight.spec, values.shape, shapes, len(learned_names(weight.estimator)))
+    learned = learned_arrays("effective", weight.estimator, weight.learned) if weight.learned else ()
+    return replace(weight, values=values, learned=learned)
 
 
 def is_centred(weight: QTensor | Trained) -> bool:
