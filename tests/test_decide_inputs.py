@@ -19,6 +19,7 @@ from flax import linen, nnx  # noqa: E402
 
 import jaxquant  # noqa: E402
 from jaxquant.decide.ladder import rungs  # noqa: E402
+from jaxquant.store import load  # noqa: E402
 
 
 def refused(capsys, out, told, *args, **kwargs):
@@ -233,3 +234,52 @@ def test_examples_that_are_no_arrays_are_told(examples, told, capsys, tmp_path):
 
 def test_a_single_scheme_may_be_a_text():
     assert rungs("int8") == rungs(("int8",))
+
+
+def change_order(result):
+    kinds = {(True, False): 0, (False, False): 1, (True, True): 1, (False, True): 2}
+    return [(kinds[c["was_right"], c["is_right"]], -c["drop"]) for c in result["changed"]]
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_changed_answers_are_lost_changed_won_each_by_the_lead_of_floats_answer(scored, capsys, tmp_path):
+    """DEC-16; the drop is computed here from the outputs of the model and of the saved row's values."""
+    module, variables = small_models.build_linen()
+    examples = small_models.labelled() if scored else small_models.vectors()
+    out = tmp_path / "out"
+    result = jaxquant.decide(
+        (module, variables), examples, small_models.score if scored else None, schemes=["int2:channel"],
+        bar="same>=1%", out=out,
+    )  # fmt: skip
+    order = change_order(result)
+    assert order == sorted(order)
+    assert {kind for kind, _ in order} == ({0, 1, 2} if scored else {0})
+    assert all(drop < 0 for _, drop in order)  # an answer that is not given any more leads no more
+    codes = load(out / "model.safetensors")
+    values = {
+        name: np.asarray(jaxquant.dequantize_tensor(v) if hasattr(v, "codes") else v) for name, v in codes.items()
+    }
+    rounded = {"params": {f"Dense_{k}": {n: values[f"Dense_{k}.{n}"] for n in ("kernel", "bias")} for k in (0, 1)}}
+    vectors = np.stack(small_models.vectors())
+    first, second = (np.asarray(module.apply(v, vectors)) for v in (variables, rounded))
+    for change in result["changed"]:
+        i = change["example"]
+        own = int(np.argmax(first[i]))
+        leads = [row[i][own] - np.delete(row[i], own).max() for row in (first, second)]
+        assert change["drop"] == pytest.approx(leads[0] - leads[1], rel=1e-3, abs=1e-4)
+    assert result["changed_by"] == "the float model's answer"
+    assert "each by how far the lead of the float model's answer fell" in capsys.readouterr().out
+    assert "by which the float model&#39;s answer leads the next one" in (out / "report.html").read_text()
+
+
+def test_outputs_without_a_choice_are_ordered_by_their_score(capsys, tmp_path):
+    rows = [np.float32([k / 8, 0, 0, 0, 0, 0]) for k in range(1, 9)]
+    module, out = linen.Dense(1), tmp_path / "out"
+    variables = module.init(small_models.jax.random.key(2), np.zeros((1, 6), np.float32))
+    result = jaxquant.decide(
+        (module, variables), rows, lambda output, example: float(output[0] ** 2), schemes=["int2:channel"], out=out,
+        bar="score>=0.001",
+    )  # fmt: skip
+    scores = [c["drop"] for c in result["changed"]]
+    assert len(scores) > 1 and scores == sorted(scores, reverse=True)
+    assert result["changed_by"] == "" and "by how far the score fell" in capsys.readouterr().out

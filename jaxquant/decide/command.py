@@ -84,7 +84,7 @@ def tell(
     _bits(job, printer)
     subject = job.subject()
     job.changed()
-    printer.changed(job.found["changed"], job.found["changed_counts"], subject)
+    printer.changed(job.found["changed"], job.found["changed_counts"], subject, job.found["changed_by"])
     with printer.working("measuring speed ..."):
         timings = job.speed()
     printer.speed(timings, job.found["speed"]["sentence"])

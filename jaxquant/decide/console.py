@@ -75,10 +75,12 @@ class Printer:
         self.line(textwrap.fill("DECISION  " + sentence, 110, subsequent_indent="          "), "bold")
         self.line()
 
-    def changed(self, rows: list[dict[str, Any]], counts: dict[str, int], scheme: str) -> None:
-        """The worst few changed answers of one scheme, side by side."""
+    def changed(self, rows: list[dict[str, Any]], counts: dict[str, int], scheme: str, led: str) -> None:
+        """The worst few changed answers of one scheme, side by side; `led` says whose lead ordered them."""
         mine = [row for row in rows if row["scheme"] == scheme][:3]
-        self.line(f"Answers that changed under {scheme}: {counts.get(scheme, 0)}, worst first")
+        by = f"the lead of {led}" if led else "the score"
+        order = f"worst first: lost, changed, won, each by how far {by} fell"
+        self.line(f"Answers that changed under {scheme}: {counts.get(scheme, 0)}, {order}")
         for row in mine:
             right = "right" if row["was_right"] else "wrong"
             now = "right" if row["is_right"] else "wrong"

@@ -68,20 +68,25 @@ class Job:
         return min(open_rows, key=lambda row: row.bytes).scheme
 
     def changed(self) -> list[dict[str, Any]]:
-        """Answers that differ from float's, of every row, worst first: the largest drop of the right answer's lead."""
+        """Answers that differ from float's, of every row: lost before changed before won, each by the margin's drop.
+
+        Spec: DEC-16 (specs/70-decide.md).
+        """
         work, base = self.ladder.workload, self.ladder.answers["float"]
         rows = []
         for scheme, answers in self.ladder.answers.items():
-            drop = base.margin - answers.margin
-            rows += [(scheme, int(i), float(drop[i])) for i in np.flatnonzero(~answers.same_as(base))]
+            with np.errstate(invalid="ignore"):  # a masked rival in both
+                drop, better = base.margin - answers.margin, np.sign(answers.score - base.score)
+            changed = np.flatnonzero(~answers.same_as(base))
+            rows += [(scheme, int(i), float(drop[i]), float(better[i])) for i in changed]
         by_scheme: dict[str, int] = {}
         kept = []
-        for scheme, i, drop in sorted(rows, key=lambda row: -np.nan_to_num(row[2], nan=np.inf)):
+        for scheme, i, drop, _ in sorted(rows, key=lambda row: (row[3], -np.nan_to_num(row[2], nan=np.inf))):
             by_scheme[scheme] = by_scheme.get(scheme, 0) + 1
             if by_scheme[scheme] <= max(CHANGED // max(len(self.rungs), 1), 12):
                 kept.append(_change(work, base, self.ladder.answers[scheme], scheme, i, drop))
         self.found["changed"] = kept
-        self.found["changed_counts"] = by_scheme
+        self.found["changed_counts"], self.found["changed_by"] = by_scheme, base.led
         return kept
 
     def speed(self) -> list[speed.Timing]:

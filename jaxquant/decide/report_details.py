@@ -15,12 +15,13 @@ MOST_TENSORS, OPEN_TENSORS, MOST_LAYERS, OPEN_CHANGES = 200, 12, 200, 5
 def changed(result: Mapping[str, Any], measure: Measure) -> list[dict[str, Any]]:
     """Groups of changed answers by scheme: the winner's (or the one looked at) first, then in the ladder's order."""
     kept, counts = result.get("changed") or [], result.get("changed_counts") or {}
+    led = result.get("changed_by", "")
     subject = winner_of(result) or (result.get("tensors") or {}).get("scheme")
     order = [row["scheme"] for row in result.get("rows") or [] if row.get("verdict")]
     rows = {row["scheme"]: row for row in result.get("rows") or []}
     groups = []
     for scheme in sorted(order, key=lambda name: name != subject):
-        mine = [_change(change, measure) for change in kept if change["scheme"] == scheme]
+        mine = [_change(change, measure, led) for change in kept if change["scheme"] == scheme]
         total = counts.get(scheme, len(mine))
         if total or scheme == subject:
             told = _told(rows[scheme], total, len(mine), measure)
@@ -38,13 +39,14 @@ def _told(row: Mapping[str, Any], total: int, shown: int, measure: Measure) -> s
     return "; ".join(parts)
 
 
-def _change(change: Mapping[str, Any], measure: Measure) -> dict[str, Any]:
+def _change(change: Mapping[str, Any], measure: Measure, led: str) -> dict[str, Any]:
     was, now = change.get("was_right"), change.get("is_right")
     kind = {(True, False): "lost", (False, True): "won"}.get((was, now), "other") if measure.binary else "other"
     expected = text.clipped(change.get("expected"))
     return {
         "example": change.get("example"),
         "kind": kind,
+        "by": "margin" if led else "score",
         "drop": text.signed(-change["drop"], 3) if text.known(change.get("drop")) else text.NONE,
         "question": text.clipped(change.get("question"), 900),
         "block": "\n" in (change.get("question") or ""),

@@ -14,6 +14,7 @@ ApplyFn = Callable[..., Any]
 Progress = Callable[[int, int], None]
 Batch = tuple[np.ndarray, ...]
 NO_ANSWER = -1
+RIGHT, FLOATS = "the right answer", "the float model's answer"
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,16 @@ class Answers:
     Attributes:
       answers: [n], the answers themselves (a page, a class); `NO_ANSWER` where the model gave a NaN.
       score: float64 [n], higher is better; 0 or 1 where answers are right or wrong.
-      margin: float32 [n], how far the right answer leads the best other one (a score of 1 is margin > 0).
+      margin: [n], how far an answer, `led`, leads the best other one (of RIGHT: a score of 1 is margin > 0).
       broken: bool [n], where the output has a NaN, or nothing finite at all: no answer, and the score of a wrong one.
+      led: whose lead the margin is: RIGHT, FLOATS where the right answer is unknown, or "" (the margin is the score).
     """
 
     answers: np.ndarray
     score: np.ndarray
     margin: np.ndarray
     broken: np.ndarray
+    led: str = RIGHT
 
     def same_as(self, other: "Answers") -> np.ndarray:
         """Where both gave the same answer: bool [n]; two outputs without an answer are not the same (DEC-15)."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxquant.decide.users import code_of_the_user
-from jaxquant.decide.workloads import NO_ANSWER, Answers, ApplyFn, Batch, Material, checked_count, is_broken
+from jaxquant.decide.workloads import FLOATS, NO_ANSWER, Answers, ApplyFn, Batch, Material, checked_count, is_broken
 from jaxquant.decide.workloads.trial import check_inputs, try_examples
 
 BATCH = 32
@@ -101,14 +101,18 @@ class Examples:
         count = checked_count(count, self.n)
         outputs = self._outputs(apply_fn, count, progress)
         broken = np.array([is_broken(output) for output in outputs])
-        if self.score is not None:
-            scores = self._scores(outputs, broken)
-            return Answers(_answers(outputs, scores, broken), scores, _margins(outputs), broken)
-        picked = [_picked(output) for output in outputs]
+        picked = _choices(outputs, needed=self.score is None)
         if not self.reference:
             self.reference.extend(picked)
-        agreement = np.array([np.mean(a == b) for a, b in zip(picked, self.reference, strict=False)])
-        return Answers(_hashes(picked, broken), np.where(broken, 0.0, agreement), _margins(outputs), broken)
+        if self.score is None:
+            agreement = [np.mean(a == b) for a, b in zip(picked, self.reference, strict=False)]
+            scores = np.where(broken, 0.0, agreement)
+        else:
+            scores = self._scores(outputs, broken)
+        if not picked:
+            return Answers(np.where(broken, np.nan, scores), scores, scores, broken, "")
+        leads = np.array([_lead(o, answer) for o, answer in zip(outputs, self.reference, strict=False)])
+        return Answers(_hashes(picked, broken), scores, leads, broken, FLOATS)
 
     def _scores(self, outputs: list[np.ndarray], broken: np.ndarray) -> np.ndarray:
         """The user's score of each output; one without an answer is not shown to it, its argmax would be 0."""
@@ -217,11 +221,11 @@ def _number(score: Any, i: int) -> float:
     return float(value)
 
 
-def _answers(outputs: list[np.ndarray], scores: np.ndarray, broken: np.ndarray) -> np.ndarray:
-    """What counts as the same answer: the largest output where there is a choice, else the score itself."""
-    if all(o.ndim and o.shape[-1] > 1 for o in outputs):
-        return _hashes([np.argmax(o, axis=-1) for o in outputs], broken)
-    return np.where(broken, np.nan, scores)
+def _choices(outputs: list[np.ndarray], *, needed: bool) -> list[np.ndarray]:
+    """The largest value's place in each output; where no choice is needed and some output has none: empty."""
+    if not needed and not all(o.ndim and o.shape[-1] > 1 for o in outputs):
+        return []
+    return [_picked(output) for output in outputs]
 
 
 def _hashes(picked: list[np.ndarray], broken: np.ndarray) -> np.ndarray:
@@ -230,17 +234,13 @@ def _hashes(picked: list[np.ndarray], broken: np.ndarray) -> np.ndarray:
     return np.where(broken, "", [p.tobytes().hex() for p in picked])
 
 
-def _margins(outputs: list[np.ndarray]) -> np.ndarray:
-    """How far the first choice is ahead of the second (0 where there is none)."""
-
-    def one(output: np.ndarray) -> float:
-        if output.ndim == 0 or output.shape[-1] < 2:
-            return 0.0
-        top = np.sort(np.asarray(output, np.float32), axis=-1)
-        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: neither is ahead
-            return float(np.min(np.nan_to_num(top[..., -1] - top[..., -2])))
-
-    return np.array([one(output) for output in outputs])
+def _lead(output: np.ndarray, answer: np.ndarray) -> float:
+    """How far an answer is ahead of the best other one, the least over an output's answers; NaN where nothing is."""
+    values, place = np.array(output, np.float32), np.asarray(answer)[..., None]
+    mine = np.take_along_axis(values, place, -1)[..., 0]
+    np.put_along_axis(values, place, -np.inf, -1)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: neither is ahead
+        return float(np.min(mine - np.max(values, -1)))
 
 
 def _short(example: Any) -> str:
