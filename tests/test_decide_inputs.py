@@ -18,7 +18,12 @@ import small_models  # noqa: E402
 from flax import linen, nnx  # noqa: E402
 
 import jaxquant  # noqa: E402
+from jaxquant.decide.bars import parse_bar  # noqa: E402
+from jaxquant.decide.job import Job  # noqa: E402
 from jaxquant.decide.ladder import rungs  # noqa: E402
+from jaxquant.decide.opening import target_of  # noqa: E402
+from jaxquant.decide.run import Ladder  # noqa: E402
+from jaxquant.decide.workloads.examples import open_examples  # noqa: E402
 from jaxquant.store import load  # noqa: E402
 
 
@@ -283,3 +288,15 @@ def test_outputs_without_a_choice_are_ordered_by_their_score(capsys, tmp_path):
     scores = [c["drop"] for c in result["changed"]]
     assert len(scores) > 1 and scores == sorted(scores, reverse=True)
     assert result["changed_by"] == "" and "by how far the score fell" in capsys.readouterr().out
+
+
+def test_an_example_keeps_the_users_own_number_beside_a_training():
+    """With QAT every third example is not judged, and the others keep their places in the user's list."""
+    work, material = open_examples(small_models.vectors()).split()
+    ladder = Ladder(target_of(small_models.build_linen(), "net"), work, parse_bar("same>=1%"), material)
+    job = Job(ladder, ladder.distinct(rungs("int2:channel")))
+    list(job.climb())
+    changed = job.changed()
+    assert changed and not any(change["example"] % 3 == 2 for change in changed)
+    assert max(change["example"] for change in changed) > work.n
+    assert all(change["question"].startswith(f"example {change['example']}:") for change in changed)

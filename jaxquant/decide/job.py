@@ -17,7 +17,7 @@ from jaxquant.decide.ladder import Rung
 from jaxquant.decide.rows import Row
 from jaxquant.decide.run import Ladder
 from jaxquant.decide.targets import Target
-from jaxquant.decide.workloads import Workload
+from jaxquant.decide.workloads import Workload, number_of
 from jaxquant.grids import against_grid
 from jaxquant.store import write_quantized
 from refquant.files import sha256_file
@@ -204,7 +204,7 @@ def _model(target: Target, plans: Sequence[Plan]) -> dict[str, Any]:
 def _change(work: Workload, base: Any, answers: Any, scheme: str, i: int, drop: float) -> dict[str, Any]:
     return {
         "scheme": scheme,
-        "example": i,
+        "example": number_of(work, i),
         "drop": drop if math.isfinite(drop) else None,
         **work.show(i),
         "float": work.answer_text(base.answers[i]),

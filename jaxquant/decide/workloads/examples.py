@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 
 from jaxquant.decide.users import code_of_the_user
-from jaxquant.decide.workloads import FLOATS, NO_ANSWER, Answers, ApplyFn, Batch, Material, checked_count, is_broken
+from jaxquant.decide.workloads import (
+    FLOATS,
+    NO_ANSWER,
+    Answers,
+    ApplyFn,
+    Batch,
+    Material,
+    checked_count,
+    is_broken,
+    number_of,
+)
 from jaxquant.decide.workloads.trial import check_inputs, try_examples
 
 BATCH = 32
@@ -90,7 +100,7 @@ class Examples:
         return tuple((a.shape, a.dtype.str, a.tobytes()) for a in arrays)
 
     def _number(self, index: int) -> int:
-        return self.numbers[index] if self.numbers else index
+        return number_of(self, index)
 
     def evaluate(self, apply_fn: ApplyFn, *, count: int | None = None, progress: Callable | None = None) -> Answers:
         """Outputs of the model on the first `count` examples, as answers and scores.
