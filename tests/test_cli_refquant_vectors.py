@@ -61,7 +61,8 @@ def test_vectors_golden_list_and_show(run, vectors):
         ([{"id": "enc-1"}, {"id": "enc-2", "codes": [126]}], 1),
         ([{"id": "enc-1", "codes": [0, 2.0]}, {"id": "enc-2", "codes": [126]}], 1),
         ([{"id": "enc-1", "codes": [False, 2]}, {"id": "enc-2", "codes": [126]}], 1),
-        ([{"id": "enc-1", "codes": [0, 2]}, {"id": "enc-2", "codes": 126}, {"id": "nobody", "codes": 1}], 1),
+        ([{"id": "enc-1", "codes": [0, 2]}, {"id": "enc-2", "codes": 126}, {"id": "nobody", "codes": 1}], 2),
+        ([{"id": "enc-1", "codes": [0, 2]}, {"id": "enc-2", "codes": 126}, {"id": "deq-1", "bits": [9, 9]}], 0),
         ([{"id": "enc-1", "codes": [0, 2]}, {"id": "enc-2", "codes": 126}, {"id": "enc-3", "codes": 99}], 0),
     ],
 )
@@ -123,6 +124,29 @@ def test_vectors_golden_check_names_cases_and_suspects(run, vectors):
     out = run(f"vectors check {path} --from {vectors}")[1]
     assert "DIFFERENT: 1 of 2" in out and "enc-1 (ENC-1): element 0: expected 0, got 1" in out
     assert re.search(r"half-away +1 of 1 +rounds ties away", out)
+
+
+def test_vectors_golden_check_leads_with_an_unknown_id(run, vectors):
+    """CMD-6: the answers are of other vectors, which is no verdict on the kernel."""
+    path = write_answers(vectors.parent / "answers.jsonl", {"id": "enk\x1b-2", "codes": [126]})
+    code, out, _ = run(f"vectors check {path} --from {vectors}")
+    assert (code, out.splitlines()) == (2, ["UNKNOWN ID: there is no case enk\\x1b-2; nearest: enc-2"])
+    rows = [{"id": "enc-1", "codes": [1, 3]}, {"id": "enc-2", "codes": [126]}, {"id": "x"}, {"id": "y"}]
+    path = write_answers(vectors.parent / "answers.jsonl", *rows)
+    code, out, _ = run(f"vectors check {path} --limit 1 --from {vectors}")
+    told = out.splitlines()
+    assert (code, told[0]) == (2, "UNKNOWN ID: there is no case x")
+    assert "1 more unknown ids" in told[1] and told[2].startswith("DIFFERENT: 1 of 2 ")
+
+
+def test_vectors_golden_check_of_answers_that_all_differ_names_no_suspects(run, vectors):
+    """Every flag would have all of its cases wrong, which says nothing of the kernel."""
+    rows = [{"id": "enc-1", "codes": ["1e", "3x"]}, {"id": "enc-2", "codes": ["0.5"]}]
+    path = write_answers(vectors.parent / "answers.jsonl", *rows)
+    code, out, _ = run(f"vectors check {path} --from {vectors}")
+    assert code == 1 and "DIFFERENT: 0 of 2" in out and "Suspects" not in out
+    assert "All cases differ: look at the format of the answers first" in out
+    assert json.loads(run(f"vectors check {path} --json --from {vectors}")[1])["suspects"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`refquant vectors`: list the golden vectors, print cases, check someone's answers."""
 
+import difflib
 import json
 import struct
 import sys
@@ -13,6 +14,7 @@ from refquant.cli import vector_check
 from refquant.cli.numbers import short
 from refquant.cli.screen import Screen
 from refquant.cli.vector_files import VectorFile, about, folder, lines, read_all
+from refquant.files.printable import printable
 
 WIDTH = vector_check.WIDTH
 
@@ -120,17 +122,25 @@ def _check(files: list[VectorFile], arguments: Namespace, screen: Screen) -> int
         raise ValueError(f"{len(arguments.what)} files are given, need one JSON Lines file of answers, or - for stdin")
     chosen = about(files, arguments.function) if arguments.function else files
     cases = {case["id"]: case for file in chosen for case in file.cases}
-    answers, unknown = _answers(arguments.what[0], cases)
+    known = {case["id"] for file in files for case in file.cases}
+    given = _answers(arguments.what[0])
+    answers = {key: row for key, row in given.items() if key in cases}
+    unknown = [key for key in given if key not in known]
     wrong = [found for key, answer in answers.items() if (found := vector_check.judge(cases[key], answer))]
     silent = _silent(chosen, answers, every=bool(arguments.function))
-    code = 1 if wrong or unknown else 3 if silent or not answers else 0
+    code = 2 if unknown else 1 if wrong else 3 if silent or not answers else 0
     rows = vector_check.suspects((cases[key] for key in answers), {found.case["id"] for found in wrong})
     found = {"checked": len(answers), "unanswered": silent, "unknown": unknown, "differ": len(wrong), "exit_code": code}
     if arguments.json:
         told = [{"flag": flag, "differ": bad, "cases": every} for flag, bad, every in rows]
         screen.json(found | {"differences": [_difference(one) for one in wrong], "suspects": told})
         return code
+    _print_unknown(unknown, sorted(known), arguments.limit, screen)
     _print_check(found, wrong, arguments.limit, screen)
+    if len(wrong) == len(answers) > 1:
+        told = "All cases differ: look at the format of the answers first (integers as numbers, floats as bits)"
+        screen.wrapped(told, 0)
+        return code
     _print_suspects(rows, {k: text for file in chosen for k, text in file.header.get("flags", {}).items()}, screen)
     return code
 
@@ -146,8 +156,8 @@ def _silent(files: list[VectorFile], answers: dict[str, Any], *, every: bool) ->
     return sum(key not in answers for key in due)
 
 
-def _answers(name: str, cases: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The answers by id, and the ids that no case has.
+def _answers(name: str) -> dict[str, Any]:
+    """The answers by id.
 
     Raises:
       OSError: no such file, a line that is no answer, an id answered twice.
@@ -160,19 +170,29 @@ def _answers(name: str, cases: dict[str, Any]) -> tuple[dict[str, Any], list[str
         if row["id"] in answers:
             raise OSError(f"{name}, line {number}: {row['id']} is answered a second time")
         answers[row["id"]] = row
-    return {key: row for key, row in answers.items() if key in cases}, [key for key in answers if key not in cases]
+    return answers
+
+
+def _print_unknown(unknown: list[str], known: list[str], limit: int, screen: Screen) -> None:
+    near = difflib.get_close_matches(unknown[0], known, 1, 0.4) if unknown else []
+    hint = f"; nearest: {near[0]}" if near else ""
+    for k, key in enumerate(unknown[:limit]):
+        word = screen.paint("UNKNOWN ID", "bad")
+        screen.line(f"{word}: there is no case {printable(key)}{hint if k == 0 else ''}")
+    if len(unknown) > limit:
+        screen.line(f"  ... and {len(unknown) - limit:,} more unknown ids; all of them: --limit {len(unknown)}")
 
 
 def _print_check(found: dict[str, Any], wrong: list[vector_check.Difference], limit: int, screen: Screen) -> None:
     right = found["checked"] - found["differ"]
-    word, style = {0: ("EQUAL", "good"), 1: ("DIFFERENT", "bad"), 3: ("UNSURE", "bad")}[found["exit_code"]]
+    if found["unknown"] and not found["checked"]:
+        return
+    word, style = ("DIFFERENT", "bad") if wrong else ("EQUAL", "good") if found["exit_code"] != 3 else ("UNSURE", "bad")
     screen.line(f"{screen.paint(word, style)}: {right:,} of {found['checked']:,} answered cases have the expected bits")
     if found["unanswered"]:
         screen.line(f"  {found['unanswered']:,} cases have no answer")
-    for key in found["unknown"][:limit]:
-        screen.line(f"  there is no case {key}")
     for one in wrong[:limit]:
-        screen.line(f"  {screen.paint(one.case['id'], 'bold')} ({one.case.get('rule', '')}): {one.why}")
+        screen.line(f"  {screen.paint(one.case['id'], 'bold')} ({one.case.get('rule', '')}): {printable(one.why)}")
     if len(wrong) > limit:
         screen.line(f"  ... and {len(wrong) - limit:,} more; all of them: --limit {len(wrong)}")
 
