@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,13 @@ from flax import linen, nnx  # noqa: E402
 
 import jaxquant  # noqa: E402
 from jaxquant.decide.bars import parse_bar  # noqa: E402
+from jaxquant.decide.caution import caution  # noqa: E402
+from jaxquant.decide.console import Printer  # noqa: E402
 from jaxquant.decide.job import Job  # noqa: E402
 from jaxquant.decide.ladder import rungs  # noqa: E402
 from jaxquant.decide.opening import target_of  # noqa: E402
 from jaxquant.decide.run import Ladder  # noqa: E402
+from jaxquant.decide.workloads import Answers  # noqa: E402
 from jaxquant.decide.workloads.examples import open_examples  # noqa: E402
 from jaxquant.store import load  # noqa: E402
 
@@ -300,3 +304,42 @@ def test_an_example_keeps_the_users_own_number_beside_a_training():
     assert changed and not any(change["example"] % 3 == 2 for change in changed)
     assert max(change["example"] for change in changed) > work.n
     assert all(change["question"].startswith(f"example {change['example']}:") for change in changed)
+
+
+@pytest.mark.parametrize("text", ["int8 + QTA", "int8 + ", "int8+qta", "int8 + QAT + QAT"])
+def test_a_mistyped_qat_is_told(text):
+    with pytest.raises(ValueError, match=r"need '\+ QAT' once or nothing; nearest: int8 \+ QAT$"):
+        rungs(text)
+
+
+def test_where_no_answer_changed_it_says_so(capsys):
+    Printer().changed([], {}, "int8", "the right answer")
+    assert capsys.readouterr().out.strip() == "No answer changed under int8"
+
+
+def answered(right, n, kinds, led="the right answer"):
+    scores = np.float64(np.arange(n) < right)
+    return Answers(np.arange(n) % kinds, scores, scores, np.zeros(n, bool), led)
+
+
+def test_a_caution_stands_where_float_may_be_guessing_golden():
+    """100 answers of 10 kinds: 16 right has a lower limit of 9.4 %, 18 right one of 11.0 %."""
+    assert "10.0 % (95 % interval 4.9 to 17.6)" in caution(answered(10, 100, 10))
+    assert "a guess among the 10 answers that it gives (10.0 %)" in caution(answered(16, 100, 10))
+    assert caution(answered(18, 100, 10)) == ""
+    assert "not shown" in caution(answered(2, 3, 2))
+    assert "one and the same answer to all 100" in caution(answered(60, 100, 1))
+    assert caution(answered(10, 100, 10, led="")) == caution(answered(2, 2, 2)) == ""
+    assert caution(replace(answered(10, 100, 10), score=np.full(100, 0.5))) == ""
+
+
+def test_an_untrained_model_passes_with_a_caution(capsys, tmp_path):
+    labels = np.random.default_rng(8).integers(0, 10, 200)
+    examples = list(zip(small_models.vectors(), map(int, labels), strict=True))
+    result = jaxquant.decide(
+        small_models.build_linen(), examples, small_models.score, schemes="int8", bar="lose<=9", out=tmp_path / "out"
+    )
+    assert result["decision"]["result"] == "PASS"
+    assert "is not shown to be better than a guess" in result["caution"]
+    assert "\nCaution: float's own score" in capsys.readouterr().out
+    assert "Caution: float" in (tmp_path / "out" / "report.html").read_text()

@@ -80,7 +80,7 @@ def tell(
     printer.row(first)
     _climb(job, rows, printer)
     made = job.decide()
-    printer.decision(made.sentence)
+    printer.decision(made.sentence, job.found["caution"])
     _bits(job, printer)
     subject = job.subject()
     job.changed()

@@ -69,8 +69,10 @@ class Printer:
             text.append(f" ({row.float_told})", "dim")
         self.console.print(text)
 
-    def decision(self, sentence: str) -> None:
-        """The decision, set apart."""
+    def decision(self, sentence: str, caution: str) -> None:
+        """The decision, set apart; below the table a word of caution where there is one."""
+        if caution:
+            self.line(caution, "yellow")
         self.line()
         self.line(textwrap.fill("DECISION  " + sentence, 110, subsequent_indent="          "), "bold")
         self.line()
@@ -78,9 +80,12 @@ class Printer:
     def changed(self, rows: list[dict[str, Any]], counts: dict[str, int], scheme: str, led: str) -> None:
         """The worst few changed answers of one scheme, side by side; `led` says whose lead ordered them."""
         mine = [row for row in rows if row["scheme"] == scheme][:3]
+        if not counts.get(scheme):
+            self.line(f"No answer changed under {scheme}\n")
+            return
         by = f"the lead of {led}" if led else "the score"
         order = f"worst first: lost, changed, won, each by how far {by} fell"
-        self.line(f"Answers that changed under {scheme}: {counts.get(scheme, 0)}, {order}")
+        self.line(f"Answers that changed under {scheme}: {counts[scheme]}, {order}")
         for row in mine:
             right = "right" if row["was_right"] else "wrong"
             now = "right" if row["is_right"] else "wrong"

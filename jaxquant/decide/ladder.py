@@ -79,6 +79,11 @@ def rungs(texts: Sequence[str] | None, qat: bool | str = False) -> tuple[Rung, .
 def _rung(text: str) -> Rung:
     """The rung of a text; a bad one is refused before any work."""
     scheme, trained, _ = re.fullmatch(r"(.*?)(\s*\+\s*qat)?(\s*)", text, re.IGNORECASE | re.DOTALL).groups()
+    if wrong := re.fullmatch(r"(.*?)\s*\+\s*([^+]*?)\s*", scheme, re.DOTALL):  # no scheme has a plus
+        raise ValueError(
+            f"decide: scheme {text!r} has '+ {wrong[2]}' behind {wrong[1]!r}, need '+ QAT' once or nothing; nearest: "
+            f"{wrong[1]}{QAT}"
+        )
     known = {rung.scheme: rung for rung in LADDER}
     rung = Rung(scheme, known[scheme].about if scheme in known else "as asked for", bool(trained))
     parsed = rung.parsed

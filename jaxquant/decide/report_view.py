@@ -39,6 +39,7 @@ def view(result: Mapping[str, Any]) -> dict[str, Any]:
         "trainings": details.trainings(result),
         "binary": measure.binary,
         "changed": details.changed(result, measure),
+        "caution": text.prose(result.get("caution")),
         "led": result.get("changed_by", ""),
         "tensors": details.tensors(result),
         "worst": details.worst(result),
