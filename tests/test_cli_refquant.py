@@ -222,6 +222,25 @@ def test_encode_golden_words_for_the_edges(run):
     assert "0x7 = 1 takes x from" not in run("encode 1 --fmt nf4")[1]
 
 
+@pytest.mark.parametrize(
+    ("scale", "told"),
+    [
+        ("0", "a scale of 0 is no error, but no code gives its number back (AFF-8)"),
+        ("1e-50", "a scale of 0 is"),
+        ("nan", "a scale of NaN is"),
+        ("1e39", "a scale of inf is"),
+        ("-0.5", "a scale of -0.5 is no error, but codes fall where x rises (AFF-8)"),
+    ],
+)
+def test_scales_golden_that_are_legal_and_strange_have_a_note(run, scale, told):
+    """AFF-8 is a rule for programs; a person who types such a scale is told once, and JSON stays as it is."""
+    for line in (f"encode 2.5 --fmt int8 --scale={scale}", f"decode 3 --fmt int8 --scale={scale}"):
+        code, out, _ = run(line)
+        assert code == 0 and [row for row in out.splitlines() if row.startswith(f"note: {told}")], out
+        assert out.count("note: ") == 1 and "note: " not in run(line + " --json")[1]
+    assert "note: " not in run("encode 2.5 --fmt int8 --scale 1e-45")[1] + run("encode 2.5 --fmt e4m3fn")[1]
+
+
 def test_decode_golden_scaled(run):
     assert "(code - 128) * 0.5" in run("decode 130 --fmt uint8 --scale 0.5 --zero-point 128")[1]
     assert "(code - -8) * 0.5 + -1.5" in run("decode 1 --fmt int4 --scale 0.5 --zero-point -1.5")[1]

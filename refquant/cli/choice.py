@@ -71,6 +71,14 @@ class Choice:
             "cast": {f.name: getattr(self.cast, f.name) for f in fields(Cast)},
         }
 
+    def note(self) -> str:
+        """What AFF-8 lets pass and a person who types it hardly means; "" for a positive finite scale."""
+        if self.scale is None or 0 < self.scale < np.inf:
+            return ""
+        if -np.inf < self.scale < 0:
+            return f"note: a scale of {short(self.scale)} is no error, but codes fall where x rises (AFF-8)"
+        return f"note: a scale of {short(self.scale)} is no error, but no code gives its number back (AFF-8)"
+
     def __str__(self) -> str:
         if self.scale is None:
             return f"encode to {self.fmt.name}"

@@ -27,6 +27,8 @@ def run(arguments: Namespace, screen: Screen) -> int:
         return 0
     scaled = f"  (value = {_formula(choice)})" if choice.scale is not None else ""
     screen.line(screen.paint(f"decode {choice.fmt.name}{scaled}", "bold"))
+    if choice.note():
+        screen.wrapped(choice.note(), 2, "mark")
     wide = max(choice.fmt.bits + 3, 6)
     screen.line(screen.paint(f"{'code':<6} {'int':>6}  {_head(choice.fmt, wide)} {'value':>15}  its bits", "dim"))
     for code, value in zip(codes, values, strict=True):

@@ -67,6 +67,8 @@ def _table(
     texts: list[str], x: np.ndarray, codes: np.ndarray, values: np.ndarray, choice: Choice, screen: Screen
 ) -> None:
     screen.wrapped(str(choice), 2, "bold")
+    if choice.note():
+        screen.wrapped(choice.note(), 2, "mark")
     room = min(max(12, *map(len, texts)), max(screen.width - 62, 12))
     head = f"{'x':>{room}}  {'its bits':<10}  {'code':<6} {'int':>6}  {'value':>13}  error"
     screen.line(screen.paint(head, "dim"))
