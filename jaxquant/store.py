@@ -157,14 +157,14 @@ def save(
     Raises:
       TypeError: a dtype that safetensors does not have, a random key, or no array at all.
       ValueError: an output that exists, a spec that a file does not tell (FIL-3), a scale that its storage format does
-        not hold (a learned one), or names that collide (FIL-6).
+        not hold (a learned one), scales of stacked layers, or names that collide (FIL-6).
     """
     tensors = flatten(tensors)
     quantized = {name: value for name, value in tensors.items() if isinstance(value, QTensor)}
     copied = {name: as_array(name, value) for name, value in tensors.items() if name not in quantized}
+    plans = tuple(_plan(name, quantized[name] if name in quantized else copied[name]) for name in tensors)
     for name, q in quantized.items():
         _check_stored_scale(name, q)
-    plans = tuple(_plan(name, quantized[name] if name in quantized else copied[name]) for name in tensors)
     return write_quantized(path, plans, quantized, copied.__getitem__, dict(metadata or {}), overwrite=overwrite)
 
 
@@ -177,7 +177,12 @@ def _plan(name: str, value: np.ndarray | QTensor) -> Plan:
 
 
 def _check_stored_scale(name: str, q: QTensor) -> None:
-    storage = q.spec.scale.storage
+    storage, shape = q.spec.scale.storage, q.spec.granularity.scale_shape(q.shape)
+    if tuple(q.scale.shape) != shape:
+        raise ValueError(
+            f"save: the scale of {name!r} has shape {tuple(q.scale.shape)}, need {shape} by its spec (where layers are "
+            "stacked for a scan the spec is that of one: save each layer by itself)"
+        )
     if storage == "float32":
         return
     fmt = formats.ALL["e8m0fnu" if storage == "pow2" else storage]

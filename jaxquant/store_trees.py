@@ -40,8 +40,8 @@ def as_array(name: str, value: Any) -> np.ndarray:
     """
     if isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
         raise TypeError(
-            f"save: {name!r} is a random key, need arrays and QTensors (leave random state out: "
-            "nnx.state(model, nnx.Not(nnx.RngState)))"
+            f"save: {name!r} is a random key, need arrays and QTensors (leave random state out, "
+            "as nnx_api.tensors(model) does, or by nnx.Not(nnx.RngState))"
         )
     try:
         array = np.asarray(value)

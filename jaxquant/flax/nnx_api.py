@@ -26,13 +26,14 @@ from jaxquant.flax import measures, observers
 from jaxquant.flax.labels import labels
 from jaxquant.flax.measures import Explanations
 from jaxquant.flax.nnx_convert import convert, stacked_axes
+from jaxquant.flax.nnx_files import restore, tensors
 from jaxquant.flax.nnx_layers import attentions_of, layers_of
 from jaxquant.flax.nnx_prepare import prepare
 from jaxquant.flax.nnx_variables import Codes, Explained, Observed, Scale, Step, set_value, value_of
 
 __all__ = [
     "Codes", "Observed", "Scale", "Step", "advance", "calibrate", "check_optimizer", "convert", "explain", "labels",
-    "observe", "prepare",
+    "observe", "prepare", "restore", "tensors",
 ]  # fmt: skip
 
 
