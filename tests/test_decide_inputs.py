@@ -343,3 +343,12 @@ def test_an_untrained_model_passes_with_a_caution(capsys, tmp_path):
     assert "is not shown to be better than a guess" in result["caution"]
     assert "\nCaution: float's own score" in capsys.readouterr().out
     assert "Caution: float" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_score_may_be_negative_everywhere(tmp_path):
+    """Minus a distance, say: 0 is its best, and the bar lies between the worst and that."""
+    result = jaxquant.decide(
+        small_models.build_linen(), small_models.vectors(), lambda output, example: -1.0 - float(np.abs(output).max()),
+        schemes="int8", bar="score>=-4", out=tmp_path / "out",
+    )  # fmt: skip
+    assert result["rows"][0]["score"] < -1 and result["decision"]["exit_code"] == 0

@@ -194,9 +194,9 @@ def refuse_hopeless(answers: Answers) -> None:
     """A float model that is never right cannot lose anything, so every row would pass.
 
     Raises:
-      ValueError: every score is zero or less.
+      ValueError: every score is zero.
     """
-    if np.max(answers.score) <= 0:
+    if not np.any(answers.score):
         raise ValueError(
             f"decide: the float model scores 0 on all {len(answers.score)} examples, need some right answers to lose "
             "(are the labels or the score function wrong?)"
