@@ -22,6 +22,7 @@ Example:
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -82,7 +83,8 @@ def prepare(
         for call in calls:
             qmodel.remember(call)
         leaves, coverage = _leaves(qmodel, prepared, {**(collections or {}), "params": params})
-        return merged(params, leaves), coverage.check(qmodel.recipe, params)
+        report = replace(coverage.check(qmodel.recipe, params), added=len(leaves.keys() - flat(params).keys()))
+        return merged(params, leaves), report
 
 
 def observe(

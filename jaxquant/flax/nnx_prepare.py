@@ -59,7 +59,8 @@ def prepare(
             nnx_folding.attach(one.module, one.path, norms[id(one.module)], freeze)
             rows = [_folded_row(row, one, norms[id(one.module)], found) for row in rows]
     reached = trace(clone, x, methods or {})
-    return clone, Report(tuple(rows if reached is None else [_noted(row, reached, clone) for row in rows]))
+    added = len(nnx.to_flat_state(nnx.state(clone, Scale)))
+    return clone, Report(tuple(rows if reached is None else [_noted(row, reached, clone) for row in rows]), added)
 
 
 def _quantizes(one: Found, rule: Rule | None) -> bool:

@@ -38,9 +38,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """A row for every module with parameters, and for every product of attention; `str` is a table."""
+    """A row for every module with parameters, and for every product of attention; `str` is a table.
+
+    Attributes:
+      rows: by path.
+      added: how many parameters `prepare` has put beside the kernels: learned scales and offsets; in Linen, whose tree of
+        parameters holds all state, also static scales and steps.  An optimizer made before does not know them.
+    """
 
     rows: tuple[Row, ...]
+    added: int = 0
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -72,7 +79,8 @@ class Report:
         lines = table([HEADER, *[(r.path or ".", r.kind, r.weights or "float", r.inputs, r.why) for r in self.rows]])
         count = sum(row.waits for row in self.rows)
         waiting = f"\n{count} static input scales: NaN until observe and calibrate have set them"
-        return lines + (waiting if count else "")
+        later = f"\nparameters added beside the kernels: {self.added}; make the optimizer after prepare"
+        return lines + (waiting if count else "") + (later if self.added else "")
 
 
 def table(lines: list[tuple[str, ...]]) -> str:

@@ -46,7 +46,7 @@ def fold(
       ([[1.0]], [-0.5])
     """
     kernel, mean, var = _wide("kernel", kernel), _wide("mean", mean), _wide("var", var)
-    deviation = np.sqrt(flush(var + flush(np.float32(float(np.float32(epsilon))))))
+    deviation = np.sqrt(flush(var + flush(np.asarray(float(np.float32(epsilon)), np.float32))))
     top = np.float32(1) if scale is None else _wide("scale", scale)
     factor = flush(top / deviation)  # LAY-14
     centre = flush(-mean) if bias is None else flush(_wide("bias", bias) - mean)

@@ -33,6 +33,15 @@ def results() -> dict[tuple[str, str], Any]:
     return {}
 
 
+def test_the_report_says_that_an_optimizer_comes_after_parameters_were_added(api: Any) -> None:  # noqa: F811
+    floats = api.float_model("Zoo", X)
+    trial = api.prepare(floats, LEARNED, X)
+    added = str(trial.report).splitlines()[-1]
+    assert added == f"parameters added beside the kernels: {trial.report.added}; make the optimizer after prepare"
+    assert trial.report.added >= 9
+    assert "optimizer" not in str(api.prepare(floats, Recipe(Rule("**", weights="int4")), X).report)
+
+
 def test_learned_differential_converted_is_trained(api: Any, results: dict) -> None:  # noqa: F811
     floats = api.float_model("Zoo", X)
     trial = api.prepare(floats, LEARNED, X).calibrated(X, X / 2)
