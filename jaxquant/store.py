@@ -12,6 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from jaxquant import store_checks
 from jaxquant.codec import decode, encode
 from jaxquant.packing import pack, unpack
 from jaxquant.qtensor import QTensor, quantize_tensor
@@ -156,15 +157,15 @@ def save(
       The file's bytes.
     Raises:
       TypeError: a dtype that safetensors does not have, a random key, or no array at all.
-      ValueError: an output that exists, a spec that a file does not tell (FIL-3), a scale that its storage format does
-        not hold (a learned one), scales of stacked layers, or names that collide (FIL-6).
+      ValueError: an output that exists, a spec that a file does not tell (FIL-3), codes, scales or zero points that
+        their formats do not hold (FIL-7), scales of stacked layers, or names that collide (FIL-6).
     """
     tensors = flatten(tensors)
     quantized = {name: value for name, value in tensors.items() if isinstance(value, QTensor)}
     copied = {name: as_array(name, value) for name, value in tensors.items() if name not in quantized}
     plans = tuple(_plan(name, quantized[name] if name in quantized else copied[name]) for name in tensors)
     for name, q in quantized.items():
-        _check_stored_scale(name, q)
+        store_checks.check_stored(name, q)
     return write_quantized(path, plans, quantized, copied.__getitem__, dict(metadata or {}), overwrite=overwrite)
 
 
@@ -174,24 +175,6 @@ def _plan(name: str, value: np.ndarray | QTensor) -> Plan:
     if value.dtype.name not in DTYPES:
         raise TypeError(f"save: {name!r} has dtype {value.dtype}, need one of {', '.join(DTYPES)}")
     return plan_of(files.TensorInfo(name, DTYPES[value.dtype.name], value.shape, 0, 0), None)
-
-
-def _check_stored_scale(name: str, q: QTensor) -> None:
-    storage, shape = q.spec.scale.storage, q.spec.granularity.scale_shape(q.shape)
-    if tuple(q.scale.shape) != shape:
-        raise ValueError(
-            f"save: the scale of {name!r} has shape {tuple(q.scale.shape)}, need {shape} by its spec (where layers are "
-            "stacked for a scan the spec is that of one: save each layer by itself)"
-        )
-    if storage == "float32":
-        return
-    fmt = formats.ALL["e8m0fnu" if storage == "pow2" else storage]
-    held = decode(encode(q.scale, fmt=fmt), fmt=fmt)
-    if not np.array_equal(np.asarray(held), np.asarray(q.scale)):
-        raise ValueError(
-            f"save: the scale of {name!r} is not a {storage} number, need a scale rule with float32 storage (a learned "
-            "scale is a float32 number, EST-1)"
-        )
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray | QTensor]:

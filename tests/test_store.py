@@ -218,6 +218,39 @@ def test_what_a_file_cannot_tell_is_refused(tmp_path, change, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("scheme", "change", "error", "message"),
+    [
+        ("uint4:tensor:asym", {"zero_point": None}, ValueError, "'w' has no zero point, need one: its scale rule has"),
+        ("int4:tensor", {"zero_point": np.int32(0)}, ValueError, "'w' has a zero point, need none: its scale rule"),
+        ("uint4:tensor:asym", {"zero_point": np.int32(16)}, ValueError, r"'w' has a zero point of 16, need 0\.\.15"),
+        ("uint8:tensor:asym", {"zero_point": np.int32(-1)}, ValueError, r"'w' has a zero point of -1, need 0\.\.255"),
+        ("uint4:tensor:asym", {"zero_point": np.int32([1])}, ValueError, r"zero point of 'w' has shape \(1,\), need"),
+        (
+            "uint4:tensor:asym",
+            {"zero_point": np.float32(1)},
+            TypeError,
+            "zero point of .w. has dtype float32, need",
+        ),
+        (
+            "int4:tensor",
+            {"codes": np.full((2, 2), 8, np.int8)},
+            ValueError,
+            r"'w' has a code of 8, need -8\.\.7",
+        ),
+        ("nf4:tensor", {"codes": np.full((2, 2), 16, np.uint8)}, ValueError, r"'w' has a code of 16, need 0\.\.15"),
+        ("int4:tensor", {"codes": np.ones((2, 2), np.int16)}, TypeError, "codes of 'w' have dtype int16, need int8"),
+        ("int4:tensor", {"scale": np.ones(2, np.float32)}, ValueError, r"the scale of 'w' has shape \(2,\), need \(\)"),
+    ],
+)
+def test_what_would_come_back_otherwise_is_refused(tmp_path, scheme, change, error, message):
+    """FIL-7."""
+    q = quantize_tensor(np.arange(4, dtype=np.float32).reshape(2, 2), parse_tensor(scheme).spec())
+    with pytest.raises(error, match="save: .*" + message):
+        store.save(tmp_path / "out.safetensors", {"w": dataclasses.replace(q, **change)})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_tree_is_saved_under_its_paths(tmp_path):
     """Nested mappings, whole numbers as keys; an empty branch is nothing; a path may be written out."""
     flax = pytest.importorskip("flax.core")

@@ -42,8 +42,8 @@ class Report:
 
     Attributes:
       rows: by path.
-      added: how many parameters `prepare` has put beside the kernels: learned scales and offsets; in Linen, whose tree of
-        parameters holds all state, also static scales and steps.  An optimizer made before does not know them.
+      added: how many parameters `prepare` has put beside the kernels: learned scales and offsets; in Linen, whose tree
+        of parameters holds all state, also static scales and steps.  An optimizer made before does not know them.
     """
 
     rows: tuple[Row, ...]

@@ -156,6 +156,11 @@ def _check_weights(rule: Rule) -> None:
         raise ValueError(
             f"Rule {rule.label}: weight_estimator is Pact, need Ste, Lsq or LsqPlus (its range is 0..alpha)"
         )
+    if learned(estimator) and not weights.fmt.signed:
+        raise ValueError(
+            f"Rule {rule.label}: {type(estimator).__name__} of weights with {weights.fmt.name}, need a signed format "
+            "(it starts with codes around 0)"
+        )
 
 
 def _check_operand(rule: Rule, name: str) -> None:

@@ -78,6 +78,8 @@ def test_rules_are_frozen_hashable_and_know_their_schemes():
         ({"weights": "int8", "calibration": "mse:3"}, "calibration is 'mse:3'"),
         ({"weights": "int8", "weight_estimator": Pact()}, "Pact of weights with int8"),
         ({"weights": "uint8:asym", "weight_estimator": Pact()}, "weight_estimator is Pact"),
+        ({"weights": "uint4:asym", "weight_estimator": Lsq()}, "Lsq of weights with uint4, need a signed format"),
+        ({"weights": "uint4:asym", "weight_estimator": LsqPlus()}, "LsqPlus of weights with uint4, need a signed"),
         ({"weights": "int8", "inputs": "int8:tensor", "input_estimator": Pact()}, "need an unsigned format"),
         ({"weights": "int8", "weight_estimator": LsqPlus()}, "need ':asym'"),
         ({"weights": "int8:asym", "weight_estimator": Lsq()}, "need a symmetric scale"),

@@ -1,0 +1,74 @@
+"""What a file can hold of a QTensor: checked before anything is written."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxquant.codec import decode, encode
+from jaxquant.qtensor import QTensor
+from refquant import formats
+from refquant.formats import Format, IntFormat
+
+
+def check_stored(name: str, q: QTensor) -> None:
+    """The parts of a QTensor are what its spec says, and the file's formats hold them.
+
+    Raises:
+      TypeError: codes or zero points of another dtype.
+      ValueError: a code or a zero point that the format does not have; a zero point that the spec has and the tensor
+        lacks, or the other way round; a scale of another shape, or one that its storage format does not hold.
+    """
+    shape = q.spec.granularity.scale_shape(q.shape)
+    _check_codes(name, q)
+    _check_shape(name, "scale", q.scale, shape)
+    _check_scale(name, q)
+    _check_zero_point(name, q, shape)
+
+
+def _check_codes(name: str, q: QTensor) -> None:
+    codes = np.asarray(q.codes)
+    if codes.dtype != q.spec.fmt.storage:
+        raise TypeError(f"save: the codes of {name!r} have dtype {codes.dtype}, need {q.spec.fmt.storage}")
+    _check_inside(name, "code", codes, q.spec.fmt)
+
+
+def _check_inside(name: str, what: str, values: np.ndarray, fmt: Format) -> None:
+    low, high = (fmt.qmin, fmt.qmax) if isinstance(fmt, IntFormat) else (0, 2**fmt.bits - 1)
+    outside = values[(values < low) | (values > high)]
+    if outside.size:
+        raise ValueError(f"save: {name!r} has a {what} of {outside.flat[0]}, need {low}..{high} ({fmt.name})")
+
+
+def _check_shape(name: str, what: str, value: Any, shape: tuple[int, ...]) -> None:
+    if tuple(np.shape(value)) != shape:
+        raise ValueError(
+            f"save: the {what} of {name!r} has shape {tuple(np.shape(value))}, need {shape} by its spec (where layers "
+            "are stacked for a scan the spec is that of one: save each layer by itself)"
+        )
+
+
+def _check_scale(name: str, q: QTensor) -> None:
+    storage = q.spec.scale.storage
+    if storage == "float32":
+        return
+    fmt = formats.ALL["e8m0fnu" if storage == "pow2" else storage]
+    if not np.array_equal(np.asarray(decode(encode(q.scale, fmt=fmt), fmt=fmt)), np.asarray(q.scale)):
+        raise ValueError(
+            f"save: the scale of {name!r} is not a {storage} number, need a scale rule with float32 storage (a learned "
+            "scale is a float32 number, EST-1)"
+        )
+
+
+def _check_zero_point(name: str, q: QTensor, shape: tuple[int, ...]) -> None:
+    kind, zero = q.spec.scale.zero, q.zero_point
+    if (kind == "none") != (zero is None):
+        has, need = ("no zero point", "one") if zero is None else ("a zero point", "none")
+        raise ValueError(f"save: {name!r} has {has}, need {need}: its scale rule has zero {kind!r}")
+    if zero is None:
+        return
+    _check_shape(name, "zero point", zero, shape)
+    values, dtype = np.asarray(zero), "float32" if kind == "float" else "int32"
+    if values.dtype != dtype:
+        raise TypeError(f"save: the zero point of {name!r} has dtype {values.dtype}, need {dtype} (zero {kind!r})")
+    if kind == "int":
+        _check_inside(name, "zero point", values, q.spec.fmt)
