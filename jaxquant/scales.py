@@ -1,5 +1,6 @@
 """Ranges, scales and zero points (specs/30-scales.md)."""
 
+import math
 from functools import partial
 
 import jax
@@ -14,6 +15,8 @@ from refquant.formats import ALL, Format, IntFormat
 from refquant.granularity import Granularity, PerTensor, Shape
 from refquant.spec import ScaleRule, check_scale_rule, denominator, scale_limits
 
+COLUMNS = 16  # contiguous elements, from which on
+LARGE = 1 << 20  # a range of so many elements is worth a loop over rows
 FLT_MAX_KEY = 0x7F7FFFFF
 FLT_MAX = float.fromhex("0x1.fffffep+127")
 
@@ -96,9 +99,9 @@ def _range_keys(x: jax.Array, tile: Shape, shape: Shape) -> tuple[jax.Array, jax
     """The range of each tile as ordered keys (SCL-1)."""
     if x.size == 0:
         return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32)  # SCL-1, GRA-2
-    keys, inside = blocks.tiled(_keys(x), tile, np.int32(0))
-    inside = tuple(axis for axis in inside if keys.shape[axis] > 1)  # over one element XLA forgets the initial value
-    low, high = _extremes(keys, inside) if inside else (jnp.minimum(keys, 0), jnp.maximum(keys, 0))
+    tiles, inside = blocks.tiled(x, tile, x.dtype.type(0))
+    inside = tuple(axis for axis in inside if tiles.shape[axis] > 1)  # over one element XLA forgets the initial value
+    low, high = _extremes(tiles, inside) if inside else _with_zero(_keys(tiles))
     return low.reshape(shape), high.reshape(shape)
 
 
@@ -119,10 +122,41 @@ def _chosen(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) -> tu
     return scale, _exact.flush(low) if rule.zero == "float" else _zero_point(low, scale, fmt)
 
 
-def _extremes(keys: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """(smallest, largest, zero included) in one pass: on XLA:CPU 20 times as fast as one integer `jnp.max`."""
-    zero = np.int32(0)
+def _extremes(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """The smallest and the largest key over axes, zero included, in one pass."""
+    whole = axes[-1] - axes[0] + 1 == len(axes)
+    if not whole or x.size < LARGE or math.prod(x.shape[axes[-1] + 1 :]) < COLUMNS:
+        return _reduced(x, axes)
+    return lax.platform_dependent(x, cpu=partial(_by_rows, axes=axes), default=partial(_reduced, axes=axes))
+
+
+def _reduced(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """On XLA:CPU 20 times as fast as one integer `jnp.max` where the last axis is reduced."""
+    keys, zero = _keys(x), np.int32(0)
     return lax.reduce((keys, keys), (zero, zero), lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])), axes)
+
+
+def _by_rows(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Row after row: XLA:CPU reduces over earlier axes column after column, 7 times as slow.
+
+    Rows that are sharded over devices are gathered first, which on CPUs costs memory alone.
+    """
+    before, after = x.shape[: axes[0]], x.shape[axes[-1] + 1 :]
+    rows = x.reshape(math.prod(before), -1, math.prod(after))
+
+    def row(i: jax.Array | int) -> jax.Array:
+        return _keys(lax.dynamic_index_in_dim(rows, i, 1, keepdims=False))
+
+    def step(i: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        keys = row(i)
+        return jnp.minimum(found[0], keys), jnp.maximum(found[1], keys)
+
+    low, high = lax.fori_loop(1, rows.shape[1], step, _with_zero(row(0)))
+    return low.reshape(*before, *after), high.reshape(*before, *after)
+
+
+def _with_zero(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.minimum(keys, 0), jnp.maximum(keys, 0)
 
 
 def _keys(x: jax.Array) -> jax.Array:

@@ -8,8 +8,9 @@ import pytest
 import strategies as some
 from bits import assert_same, bits_of, float32
 
+import refquant
 from refquant.formats import ALL, Format, IntFormat
-from refquant.granularity import PerAxis
+from refquant.granularity import PerAxis, PerGroup
 from refquant.spec import ScaleRule, check_scale_rule
 
 LAYOUTS = [pytest.param(s, g, id=f"{s}-{g}".replace(" ", "")) for s, g in some.LAYOUTS]
@@ -121,6 +122,45 @@ def test_range_of_differential_half(backend, dtype):
     want = backend.scales.range_of(x.astype(np.float32), granularity=PerAxis(0))
     for a, b in zip(got, want, strict=True):
         assert_same(a, b)
+
+
+@pytest.mark.parametrize(("shape", "granularity"), LAYOUTS)
+def test_range_of_differential_row_after_row(monkeypatch, shape, granularity):
+    """SCL-1: the loop that large arrays have on CPUs, here with small ones; batched too."""
+    jax, scales = pytest.importorskip("jax"), pytest.importorskip("jaxquant.scales")
+    monkeypatch.setattr(scales, "LARGE", 0)
+    monkeypatch.setattr(scales, "COLUMNS", 0)
+    x, _ = some.layout_arrays(shape, granularity, ALL["int8"], 5)
+
+    def keys(x):
+        return scales._range_keys(x, granularity.tile(shape), granularity.scale_shape(shape))
+
+    want = [scales.bits.ordered_key(v) for v in tile_ranges(x, granularity)]
+    batched = jax.jit(jax.vmap(keys))(np.stack([x, -x, x]))
+    for got, both, expected in zip(jax.jit(keys)(x), batched, want, strict=True):
+        assert_same(np.asarray(got), np.asarray(expected))
+        assert_same(np.asarray(both[2]), np.asarray(expected))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("granularity", [PerAxis(2), PerAxis((0, 2)), PerGroup(0, 5)], ids=str)
+def test_range_of_differential_large(dtype, granularity):
+    """SCL-1: as many elements as the loop over rows is for; every pattern, NaN and infinities among them."""
+    jax, scales = pytest.importorskip("jax"), pytest.importorskip("jaxquant.scales")
+    random = np.random.Generator(np.random.PCG64(9))
+    width = "uint32" if dtype == "float32" else "uint16"
+    x = random.integers(0, 2 ** (8 * np.dtype(width).itemsize), (64, 128, 160), dtype=width)
+    if dtype == "float32":
+        x[:, :100] &= 0x3FFFFFFF  # not every range is full
+    x = x.view(jax.numpy.dtype(dtype))
+    assert x.size >= scales.LARGE
+    assert (
+        "while"
+        in scales._range_of.lower(x, tile=granularity.tile(x.shape), shape=granularity.scale_shape(x.shape)).as_text()
+    )
+    want = refquant.scales.range_of(x, granularity=granularity)
+    for a, b in zip(scales.range_of(x, granularity=granularity), want, strict=True):
+        assert_same(np.asarray(a), b)
 
 
 @pytest.mark.parametrize("name", ["int8", "uint8", "e4m3fn", "nf4"])
