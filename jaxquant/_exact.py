@@ -93,12 +93,12 @@ def _zero(pattern: jax.Array) -> jax.Array:
     """min(a number that is not negative, 0), which no simplifier folds: it depends on the pattern, or it would not be
     there for a constant divisor, and on the place along every axis, those of a vmap too, or it would be a broadcast.
 
-    No part of it depends on places alone: XLA would take that out of loops, where equal ones are no longer merged.
+    No part of it depends on places alone: XLA would take that out of loops, where equal ones are no longer merged.  The
+    sign is masked last: LLVM sees through that, XLA does not, and a constant divisor costs half of what it did.
     """
-    number = pattern & MAGNITUDE
     for axis in (axis for axis, size in enumerate(pattern.shape) if size > 1):
-        number = number | lax.broadcasted_iota(jnp.int32, pattern.shape, axis)
-    return jnp.minimum(number, 0)
+        pattern = pattern | lax.broadcasted_iota(jnp.int32, pattern.shape, axis)
+    return jnp.minimum(pattern & MAGNITUDE, 0)
 
 
 @_zero.def_vmap
