@@ -9,6 +9,7 @@ from typing import Any
 from jaxquant.decide.bars import parse_bar
 from jaxquant.decide.ladder import rungs as make_rungs
 from jaxquant.decide.ladder import timely
+from jaxquant.decide.opening import DEFAULT
 
 FOLDER = "jaxquant-decide"
 
@@ -34,11 +35,21 @@ def decide_command(
     parsed, rungs = parse_bar(bar), make_rungs(tuple(schemes or ()), qat)
     folder = output_folder(out)
     printer = Printer(json=json_output)
-    with printer.working(f"jaxquant decide: opening {model or 'all-MiniLM-L6-v2'} ..."):
+    if model is None and on is None and score is None:
+        _begin(printer, parsed)
+    with printer.working(f"jaxquant decide: opening {model or DEFAULT} ..."):
         from jaxquant.decide.opening import open_target
 
         target, workload = open_target(model, on, score)
     return tell(target, workload, parsed, rungs, folder, printer, json_output=json_output)[0]
+
+
+def _begin(printer: Any, bar: Any) -> None:
+    """The default job takes nothing of the user's that could be wrong, so its first line comes before its work."""
+    from jaxquant.decide.workloads.docstrings import find_minilm
+
+    if find_minilm():
+        printer.headline(DEFAULT, bar)
 
 
 def output_folder(out: Path | None) -> Path:
@@ -99,7 +110,7 @@ def tell(
 def _introduce(printer: Any, target: Any, workload: Any, material: Any, bar: Any) -> None:
     from jaxquant.decide.console import size_text
 
-    printer.line(f"jaxquant decide: {target.source.name}; the bar: {bar}")
+    printer.headline(target.source.name, bar)
     weights = sum(info.size for info in target.infos)
     printer.line(
         f"model     {target.source.name}: {weights:,} weights, {size_text(sum(i.nbytes for i in target.infos))}"

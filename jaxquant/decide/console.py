@@ -28,6 +28,13 @@ class Printer:
         self.console = Console(stderr=json, highlight=False, soft_wrap=True)
         self._status: Any = None
         self._told = 0.0
+        self._begun = False
+
+    def headline(self, name: str, bar: Any) -> None:
+        """The first line, once."""
+        if not self._begun:
+            self.line(f"jaxquant decide: {name}; the bar: {bar}")
+        self._begun = True
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line or paragraph."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from jaxquant.decide.users import code_of_the_user, told
 
+DEFAULT = "all-MiniLM-L6-v2"
+
 
 def open_target(model: str | None, on: str | None, score: str | None) -> tuple[Any, Any]:
     """The model and the workload that three texts name.
@@ -45,7 +47,7 @@ def open_default() -> tuple[Any, Any]:
     from jaxquant.decide.targets.nnx_target import open_bert
 
     target = open_bert(opened.folder)
-    target.source = replace(target.source, name="all-MiniLM-L6-v2")
+    target.source = replace(target.source, name=DEFAULT)
     return target, opened.workload
 
 

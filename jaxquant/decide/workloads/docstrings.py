@@ -9,6 +9,7 @@ import hashlib
 import platform
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -245,12 +246,30 @@ def _batches(part: Batch, count: int, rows: int) -> list[Batch]:
 
 
 def _embed(apply_fn: ApplyFn, batches: list[Batch], progress: Progress | None) -> list[np.ndarray]:
-    """The embeddings of every batch, float32."""
+    """The embeddings of every batch, float32.
+
+    Two at a time, from both ends: where a model is new, its programs for queries and for texts compile side by side.
+    """
+
+    def embedded(batch: Batch) -> np.ndarray:
+        return np.asarray(apply_fn(*batch), np.float32)
+
     found = []
-    for done, batch in enumerate(batches, 1):
-        found.append(np.asarray(apply_fn(*batch), np.float32))
-        if found[-1].ndim != 2 or len(found[-1]) != len(batch[0]):
-            raise ValueError(f"evaluate: embeddings have shape {found[-1].shape}, need ({len(batch[0])}, hidden)")
-        if progress:
-            progress(done, len(batches))
+    with ThreadPoolExecutor(2) as pool:
+        waiting: dict[int, Future[np.ndarray]] = {}
+        for i in range(len(batches)):
+            at = i // 2 if i % 2 == 0 else len(batches) - 1 - i // 2
+            waiting[at] = pool.submit(embedded, batches[at])
+        try:
+            for i, batch in enumerate(batches):
+                found.append(waiting[i].result())
+                if found[-1].ndim != 2 or len(found[-1]) != len(batch[0]):
+                    raise ValueError(
+                        f"evaluate: embeddings have shape {found[-1].shape}, need ({len(batch[0])}, hidden)"
+                    )
+                if progress:
+                    progress(i + 1, len(batches))
+        except BaseException:  # an interrupt does not wait for what has not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return found
