@@ -96,7 +96,7 @@ class Job:
         batch = self.ladder.workload.batches(1)[0]
         ways = self._ways()
         single = tuple(np.asarray(a)[:1] for a in batch)
-        timings = speed.measure(ways, single) + speed.measure(ways, batch, rounds=3)
+        timings = speed.measure(ways, single, rounds=21) + speed.measure(ways, batch, rounds=5)
         self.found["speed"] = {"rows": [t.as_dict() for t in timings], "sentence": speed.summary(timings)}
         return timings
 
