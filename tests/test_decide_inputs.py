@@ -317,6 +317,22 @@ def test_where_no_answer_changed_it_says_so(capsys):
     assert capsys.readouterr().out.strip() == "No answer changed under int8"
 
 
+def test_a_score_that_is_no_right_or_wrong_is_printed(capsys, tmp_path):
+    """The same model, judged by a share: no answer is called right for a score above 0."""
+    module, variables = small_models.build_linen()
+
+    def share(output, example):
+        return 0.25 + 0.5 * small_models.score(output, example)
+
+    result = jaxquant.decide(
+        (module, variables), small_models.labelled(), share, schemes=["int2:channel"], out=tmp_path / "out"
+    )
+    assert {(c["was_right"], c["is_right"]) for c in result["changed"]} == {(None, None)}
+    assert {c["score_was"] for c in result["changed"]} <= {0.25, 0.75}
+    printed = capsys.readouterr().out
+    assert "(score 0.25)" in printed and "(right)" not in printed and "(wrong)" not in printed
+
+
 def answered(right, n, kinds, led="the right answer"):
     scores = np.float64(np.arange(n) < right)
     return Answers(np.arange(n) % kinds, scores, scores, np.zeros(n, bool), led)

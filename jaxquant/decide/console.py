@@ -94,11 +94,9 @@ class Printer:
         order = f"worst first: lost, changed, won, each by how far {by} fell"
         self.line(f"Answers that changed under {scheme}: {counts[scheme]}, {order}")
         for row in mine:
-            right = "right" if row["was_right"] else "wrong"
-            now = "right" if row["is_right"] else "wrong"
             self.line(f"  asked      {_cut(row['question'])}")
-            self.line(f"  float      {_cut(row['float'])}  ({right})")
-            self.line(f"  quantized  {_cut(row['quantized'])}  ({now})")
+            self.line(f"  float      {_cut(row['float'])}  ({_worth(row['was_right'], row['score_was'])})")
+            self.line(f"  quantized  {_cut(row['quantized'])}  ({_worth(row['is_right'], row['score_is'])})")
             self.line()
 
     def speed(self, timings: list[Timing], sentence: str) -> None:
@@ -137,6 +135,11 @@ def size_text(count: int) -> str:
 def interval_text(interval: Interval) -> str:
     """`-4.8 [-7.2, -2.6]` in points."""
     return f"{100 * interval.estimate:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def _worth(right: bool | None, score: float) -> str:
+    """What an answer is worth, where scores are right and wrong and where they are not."""
+    return f"score {score:.3g}" if right is None else "right" if right else "wrong"
 
 
 def _cut(text: str, width: int = 96) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxquant.decide import anatomy, decision, speed
 from jaxquant.decide.caution import caution
 from jaxquant.decide.decision import Decision
+from jaxquant.decide.intervals import is_binary
 from jaxquant.decide.ladder import Rung
 from jaxquant.decide.rows import Row
 from jaxquant.decide.run import Ladder
@@ -204,6 +205,8 @@ def _model(target: Target, plans: Sequence[Plan]) -> dict[str, Any]:
 
 
 def _change(work: Workload, base: Any, answers: Any, scheme: str, i: int, drop: float) -> dict[str, Any]:
+    scores = {"score_was": float(base.score[i]), "score_is": float(answers.score[i])}
+    right = is_binary(base.score, answers.score)  # any other score has no right and wrong
     return {
         "scheme": scheme,
         "example": number_of(work, i),
@@ -211,6 +214,7 @@ def _change(work: Workload, base: Any, answers: Any, scheme: str, i: int, drop: 
         **work.show(i),
         "float": work.answer_text(base.answers[i]),
         "quantized": work.answer_text(answers.answers[i]),
-        "was_right": bool(base.score[i] > 0),
-        "is_right": bool(answers.score[i] > 0),
+        **scores,
+        "was_right": scores["score_was"] > 0 if right else None,
+        "is_right": scores["score_is"] > 0 if right else None,
     }
