@@ -57,6 +57,7 @@ def _strong(x: Any) -> Any:
 
 def _array(value: Any, dtype: type) -> Any:
     """A Python number has no dtype of its own and takes the one that is needed (GEN-1)."""
+    checks.unmasked(type(value))
     if type(value) in (int, float):
         with np.errstate(all="ignore"):
             return np.asarray(value, dtype)

@@ -53,6 +53,7 @@ def as_zero_point(
 @np.errstate(all="ignore")
 def _array(value: object, dtype: type) -> np.ndarray:
     """A Python number has no dtype of its own and takes the one that is needed; np.float64 has one."""
+    checks.unmasked(type(value))
     return np.asarray(value, dtype) if type(value) in (int, float) else np.asarray(value)
 
 

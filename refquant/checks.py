@@ -10,6 +10,16 @@ from refquant.granularity import Granularity, Shape
 REAL = ("float32", "float16", "bfloat16")
 
 
+def unmasked(kind: type) -> None:
+    """No masked array: its hidden elements would count.
+
+    Raises:
+      TypeError: one.
+    """
+    if any(base.__name__ == "MaskedArray" for base in kind.__mro__):
+        raise TypeError("an argument is a masked array, need a plain one: x.filled(0) (a masked element has no code)")
+
+
 def real_dtype(function: str, argument: str, dtype: object) -> None:
     """x must widen exactly to binary32.
 
