@@ -262,9 +262,15 @@ def test_where_jax_has_64_bits_differential():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_roots_differential():
-    """LSP-5: correctly rounded, on powers of two, squares, and any bits."""
+@pytest.mark.parametrize("ulps", [0, 7, -7])
+def test_roots_differential(ulps, monkeypatch):
+    """LSP-5: correctly rounded, on powers of two, squares, and any bits; also where the backend's root is 7 ulps off."""
+    import jax.numpy as jnp
+
     from jaxquant.qat.lsq_plus import square_root
+
+    library = jnp.sqrt
+    monkeypatch.setattr(jnp, "sqrt", lambda x: (library(x).view(np.int32) + ulps).view(np.float32))
 
     bits = np.random.default_rng(0).integers(0x00800000, 0x7F800000, 20000, dtype=np.uint32)
     squares = np.float32(np.arange(1, 4097) ** 2)

@@ -284,7 +284,8 @@ def test_abstract_models_are_prepared_and_converted():
     assert report == real_report
 
     def described(model):
-        return jax.tree.map(lambda v: (v.shape, str(v.dtype)), nnx.state(model))
+        leaves = jax.tree_util.tree_leaves_with_path(nnx.state(model))
+        return {jax.tree_util.keystr(path): (v.shape, str(v.dtype)) for path, v in leaves}
 
     assert described(qshapes) == described(qmodel)
     assert described(nnx_api.convert(qshapes)) == described(nnx_api.convert(qmodel))
