@@ -264,7 +264,7 @@ def test_where_jax_has_64_bits_differential():
 
 @pytest.mark.parametrize("ulps", [0, 7, -7])
 def test_roots_differential(ulps, monkeypatch):
-    """LSP-5: correctly rounded, on powers of two, squares, and any bits; also where the backend's root is 7 ulps off."""
+    """LSP-5: correctly rounded, on powers of two, squares, and any bits, 7 ulps off too."""
     import jax.numpy as jnp
 
     from jaxquant.qat.lsq_plus import square_root
