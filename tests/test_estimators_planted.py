@@ -146,7 +146,7 @@ def jax_plants() -> dict[str, tuple[str, str, object, Check]]:
         "means of whole tiles": ("jaxquant.qat._tiles", "counts",
                                  lambda shape, tile: jnp.float32(_tiles.math.prod(map(min, shape, tile))),
                                  theirs(suite.check_initial, GROUP, "int4")),
-        "root by the library": ("jaxquant.qat.lsq_plus", "square_root", lambda x: jnp.exp2(jnp.log2(x) / 2),
+        "root by the library": ("jaxquant._exact", "square_root", lambda x: jnp.exp2(jnp.log2(x) / 2),
                                 theirs(suite.check_initial, GROUP, "int4")),
     }  # fmt: skip
 

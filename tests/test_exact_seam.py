@@ -370,6 +370,22 @@ def test_small_integer_differential() -> None:
     check(lambda x, r: _exact.small_integer(x * r), (HALVES, np.float32(1 / SCALE)), np.rint(products).astype(np.int32))
 
 
+@pytest.mark.parametrize("ulps", [0, 7, -7])
+def test_square_root_differential(ulps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LSP-5: correctly rounded next to squares, on powers of two and on any bits, whatever estimate a device gives."""
+    estimate = jnp.sqrt
+    monkeypatch.setattr(jnp, "sqrt", lambda v: lax.bitcast_convert_type(_exact.bits(estimate(v)) + ulps, jnp.float32))
+    squares = f32(np.arange(1, 2049) ** 2)
+    edges = f32([*np.ldexp(1.0, np.arange(-149, 128)), 0, np.inf, np.nan])
+    drawn = np.random.default_rng(0).integers(0, 0x7F800000, 8192, dtype=np.uint32).view(np.float32)
+    below, above = np.nextafter(squares, f32(0)), np.nextafter(squares, f32(np.inf))
+    x = np.concatenate([squares, below, above, edges, drawn])
+    root = lambda v: _exact.square_root(v)  # noqa: E731 - its own, or jit knows it with another estimate
+    assert wrong(jax.jit(root)(x), np.sqrt(x)) == 0
+    few = np.concatenate([squares[-512:], below[-512:], edges[-3:], drawn[:3069]])
+    check(root, (few,), np.sqrt(few), eager=False)
+
+
 def test_fma_differential() -> None:
     """Against Fractions: products near an integer or a half, with cancellation."""
     count = 512

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxquant import _exact, _inputs
-from jaxquant.qat.lsq_plus import square_root
 
 
 def fold(
@@ -97,7 +96,7 @@ def _above(epsilon: float, var: jax.Array) -> jax.Array:
 
 def _root(x: jax.Array) -> jax.Array:
     """Of any number: NaN below zero, a zero of either sign itself."""
-    return _exact.select(x < 0, jnp.nan, _exact.select(x == 0, x, square_root(x)))
+    return _exact.select(x < 0, jnp.nan, _exact.select(x == 0, x, _exact.square_root(x)))
 
 
 _factor.defvjp(_factor_forward, _factor_backward)

@@ -190,7 +190,7 @@ def _init(tile: Shape, shape: Shape, bits: int, x: jax.Array) -> tuple[jax.Array
     wide = _tiles.counted(_exact.widen(x))
     mean = _tiles.means(wide, tile, shape)
     distance = _tiles.counted(wide - blocks.spread(mean, x.shape, tile))
-    deviation = square_root(_tiles.means(_tiles.counted(distance * distance), tile, shape))
+    deviation = _exact.square_root(_tiles.means(_tiles.counted(distance * distance), tile, shape))
     reach = _exact.rounded(jnp.abs(mean) + _exact.rounded(jnp.float32(3) * deviation))
     return _tiles.used(reach * jnp.float32(2.0 ** (1 - bits))), jnp.zeros(shape, jnp.float32)
 
@@ -198,29 +198,3 @@ def _init(tile: Shape, shape: Shape, bits: int, x: jax.Array) -> tuple[jax.Array
 @partial(jax.jit, static_argnums=0)
 def _from_range(fmt: IntFormat, scale: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
     return scale, _exact.flush(low - _exact.rounded(jnp.float32(fmt.qmin) * scale))
-
-
-def square_root(x: jax.Array) -> jax.Array:
-    """The binary32 root of a number that is not negative, correctly rounded, as no backend promises it.
-
-    An estimate that may be 16 units of its 25 digits off, made exact by its remainder: the last 32 bits of a product of
-    50 tell that.  A root of 25 digits is never midway between two of 24, so the last digit decides the rounding
-    (LSP-5).  Digit by digit it would be a chain of 25 steps, which the LLVM of JAX 0.12 never comes to the end of.
-    """
-    pattern = _exact.bits(x) & _exact.MAGNITUDE
-    field, significand = _exact.significand_of(pattern)
-    odd = (field & 1) == 1  # then the exponent field - 150 is odd as well
-    whole = jnp.where(odd, significand, significand + significand)  # times 2^25: 49 or 50 digits
-    estimate = jnp.sqrt(whole.astype(jnp.float32) * jnp.float32(2**25))
-    root = estimate.astype(jnp.int32)
-    root = root + (_remainder(whole, root).astype(jnp.float32) / (estimate + estimate)).astype(jnp.int32)
-    rest = _remainder(whole, root)
-    root = root + (rest > root + root).astype(jnp.int32) - (rest < 0).astype(jnp.int32)
-    half = jnp.where(odd, field - 175, field - 176) >> 1
-    rounded = _exact.shift_right(root + 1, 1) + _exact.shift_left(half + 150, 23)
-    return _exact.from_bits(jnp.where((pattern == 0) | (pattern >= _exact.INF), pattern, rounded))
-
-
-def _remainder(whole: jax.Array, root: jax.Array) -> jax.Array:
-    """whole · 2^25 - root², exact where it is less than 2^31 in size."""
-    return _exact.shift_left(whole, 25) - root * root
