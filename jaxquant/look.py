@@ -1,6 +1,7 @@
 """What a checkpoint would weigh and where it would hurt: sizes from headers, errors from data.  NumPy alone, no JAX."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import refquant
 from refquant import files
 from refquant.files.printable import printable
-from refquant.files.quantized import Plan, plan, predicted_bytes
+from refquant.files.quantized import Plan, entries, plan, predicted_bytes, stored_plans
 from refquant.schemes import Scheme, parse
 
 GIGABYTES = (8, 16, 24)
@@ -46,21 +47,27 @@ class Size:
 
 
 def sizes(headers: list[files.Header], schemes: tuple[str, ...] = SCHEMES) -> list[Size]:
-    """The source and every scheme, from headers alone.
+    """The source and every scheme, from headers alone; of a quantized source itself alone.
 
     Raises:
-      ValueError: a scheme that cannot be parsed.
+      ValueError: a scheme that cannot be parsed, or metadata of a quantized file that does not fit its tensors.
     """
-    return [_size("as it is", headers, Scheme()), *(_size(text, headers, parse(text)) for text in schemes)]
+    total = sum(header.file_size for header in headers)
+    as_it_is = _size("as it is", [stored_plans(header) for header in headers], total)
+    return [as_it_is, *(_planned(text, headers) for text in schemes if not any(map(entries, headers)))]
 
 
-def _size(text: str, headers: list[files.Header], scheme: Scheme) -> Size:
-    plans = [plan(header.tensors, scheme) for header in headers]
+def _planned(text: str, headers: list[files.Header]) -> Size:
+    plans = [plan(header.tensors, parse(text)) for header in headers]
+    total = sum(predicted_bytes(part, header.metadata) for part, header in zip(plans, headers, strict=True))
+    return _size(text, plans, total)
+
+
+def _size(text: str, plans: list[tuple[Plan, ...]], total: int) -> Size:
     classes: dict[str, int] = {}
     for one in (p for part in plans for p in part):
         classes[one.kind] = classes.get(one.kind, 0) + one.bits // 8
-    total = sum(predicted_bytes(part, header.metadata) for part, header in zip(plans, headers, strict=True))
-    weights = sum(info.size for header in headers for info in header.tensors)
+    weights = sum(one.info.size for part in plans for one in part)
     fits = {gb: gb * 10**9 - total for gb in GIGABYTES}
     return Size(text, classes, total, 8 * total / max(weights, 1), fits)
 
@@ -120,8 +127,11 @@ def look_command(path: Path, *, errors: str | None, picture: Path | None, top: i
             raise ValueError("look: --picture is given without --errors, need a scheme to draw the grid of")
         files.refuse_existing(picture)
     headers = files.read_headers(path)
-    found: dict[str, Any] = {"path": str(path), "sizes": [vars(size) for size in sizes(headers)]}
+    found: dict[str, Any] = {"path": str(path), "quantized": _schemes(headers)}
+    found["sizes"] = [vars(size) for size in sizes(headers)]
     if errors is not None:
+        if found["quantized"]:
+            raise ValueError(f"look: {path} is quantized already, need the float source for --errors")
         scheme = parse(errors)
         rows = [row | {"file": str(h.path)} for h in headers for row in tensor_errors(h, scheme)]
         if not rows:
@@ -133,6 +143,11 @@ def look_command(path: Path, *, errors: str | None, picture: Path | None, top: i
     else:
         _print(headers, found, top, errors, picture)
     return 0
+
+
+def _schemes(headers: list[files.Header]) -> dict[str, int]:
+    """Scheme → tensors, of what is quantized already."""
+    return dict(Counter(str(one.scheme) for header in headers for one in stored_plans(header) if one.scheme))
 
 
 def _worst(row: dict[str, Any], scheme: Scheme, picture: Path | None) -> dict[str, Any]:
@@ -150,10 +165,13 @@ def _worst(row: dict[str, Any], scheme: Scheme, picture: Path | None) -> dict[st
 
 
 def _print(headers: list[files.Header], found: dict[str, Any], top: int, errors: str | None, picture: Any) -> None:
-    weights = sum(info.size for header in headers for info in header.tensors)
-    count = sum(len(header.tensors) for header in headers)
+    tensors = [one.info for header in headers for one in stored_plans(header)]
+    weights = sum(info.size for info in tensors)
     path = printable(found["path"])
-    print(f"{path}: {weights:,} elements in {count} tensors, {len(headers)} file(s), from the header alone")
+    print(f"{path}: {weights:,} elements in {len(tensors)} tensors, {len(headers)} file(s), from the header alone")
+    if found["quantized"]:
+        made = ", ".join(f"{count} as {scheme}" for scheme, count in found["quantized"].items())
+        print(f"quantized already: {made}; other schemes need the float source")
     print()
     print(f"{'scheme':<38} {'linear':>10} {'embed':>10} {'other':>10} {'total':>10}  bits/el  fits in {GIGABYTES} GB")
     for size in found["sizes"]:
@@ -164,10 +182,10 @@ def _print(headers: list[files.Header], found: dict[str, Any], top: int, errors:
         print(f"{size['scheme']:<38} {parts}  {size['bits_per_weight']:>7.2f}  {fits}")
     print()
     print("'fits' counts the weights alone: activations and caches need room of their own.  Scales are counted.")
-    if errors is None:
+    if errors is None and not found["quantized"]:
         print("Errors of each tensor: add --errors SCHEME.  Accuracy needs the model itself: jaxquant decide --help")
-        return
-    _print_errors(found, top, picture)
+    if errors is not None:
+        _print_errors(found, top, picture)
 
 
 def _print_errors(found: dict[str, Any], top: int, picture: Any) -> None:

@@ -6,7 +6,6 @@ The layout is refquant.files.quantized's (specs/65-files.md); codes and scales a
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -20,9 +19,9 @@ from jaxquant.store_trees import as_array, flatten
 from refquant import files, formats
 from refquant.files.quantized import (
     PREFIX,
-    VERSION,
     Plan,
     check_stored,
+    entries,
     file_metadata,
     plan,
     plan_of,
@@ -50,10 +49,10 @@ def quantize_file(
     resume: bool = True,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> tuple[Plan, ...]:
-    """Writes the quantized form of a safetensors file; the source is only read (FIL-5).
+    """Writes the quantized form of a checkpoint as one file; the source is only read (FIL-5).
 
     Args:
-      source: a safetensors file.
+      source: a safetensors file, a folder of shards, or their index.json.
       output: where to; whole or absent afterwards.
       scheme: what to do with linear, conv and embedding tensors.
       overwrite: replace an existing output.
@@ -65,38 +64,43 @@ def quantize_file(
       ValueError: a bad file, an output that exists or is the source, a scheme that fits no tensor.
       OSError: a full disk; nothing is left but the resumable part.
     """
-    files.refuse_same(output, [source])
-    header = _whole_float(source)
-    plans = plan(header.tensors, scheme)
-    refuse_idle(plans, scheme, header.path)
+    headers = _float_headers(source)
+    files.refuse_same(output, [source, *(header.path for header in headers)])
+    owner = {info.name: header for header in headers for info in header.tensors}
+    plans = plan(tuple(info for header in headers for info in header.tensors), scheme)
+    refuse_idle(plans, scheme, source)
     stored = [part for one in plans for part in one.stored()]
-    stamp = f"{files.file_stamp(source)} {scheme}"
-    metadata = file_metadata(plans, header.metadata)
+    stamp = " ".join([*(files.file_stamp(header.path) for header in headers), str(scheme)])
+    metadata = file_metadata(plans, _common_metadata(headers))
     total = sum(one.info.size for one in plans)
     with files.Writer(output, stored, metadata, overwrite=overwrite, resume=resume, source=stamp) as writer:
         pending = {info.name for info in writer.pending}
         done = 0
         for one in plans:
-            for name, piece in _pieces(header, one, pending):
+            for name, piece in _pieces(owner[one.info.name], one, pending):
                 writer.append(name, piece)
             done += one.info.size
             progress(one.info.name, done, total)
     return plans
 
 
-def _whole_float(source: str | os.PathLike[str]) -> files.Header:
-    """The header of one file of floats.
+def _float_headers(source: str | os.PathLike[str]) -> list[files.Header]:
+    """The headers of a checkpoint of floats.
 
     Raises:
-      ValueError: a folder or an index of shards, or a file that is quantized already.
+      ValueError: a bad file, or one that is quantized already.
     """
-    path = Path(source)
-    if path.is_dir() or path.suffix == ".json":
-        raise ValueError(f"quantize: {path} is a folder or an index, need one file (give each shard by itself)")
-    header = files.read_header(path)
-    if PREFIX + "version" in header.metadata:
-        raise ValueError(f"quantize: {path} is quantized already, need the float source (not its codes)")
-    return header
+    headers = files.read_headers(source)
+    for header in headers:
+        if PREFIX + "version" in header.metadata:
+            raise ValueError(f"quantize: {header.path} is quantized already, need the float source (not its codes)")
+    return headers
+
+
+def _common_metadata(headers: list[files.Header]) -> dict[str, str]:
+    """What all shards say alike, such as the format."""
+    first, *others = (header.metadata for header in headers)
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
 def refuse_idle(plans: tuple[Plan, ...], scheme: Scheme, path: Any) -> None:
@@ -178,18 +182,19 @@ def _plan(name: str, value: np.ndarray | QTensor) -> Plan:
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray | QTensor]:
-    """Every tensor of a file under its source's name; quantized ones as QTensors.
+    """Every tensor of a file, or of a checkpoint's shards, under its source's name; quantized ones as QTensors.
 
     Raises:
       ValueError: a bad file, or metadata that does not fit its tensors.
     """
-    header = files.read_header(path)
-    entries = {k[len(PREFIX) :]: v for k, v in header.metadata.items() if k.startswith(PREFIX)}
-    if entries.pop("version", VERSION) != VERSION:
-        raise ValueError(f"load: {path} has version {header.metadata[PREFIX + 'version']!r}, need {VERSION!r} (FIL-3)")
-    parts = {f"{name}.{part}" for name in entries for part in ("codes", "scale", "zero_point")}
+    return {name: value for header in files.read_headers(path) for name, value in _loaded(header).items()}
+
+
+def _loaded(header: files.Header) -> dict[str, np.ndarray | QTensor]:
+    quantized = entries(header)
+    parts = {f"{name}.{part}" for name in quantized for part in ("codes", "scale", "zero_point")}
     found: dict[str, Any] = {t.name: array(header, t.name) for t in header.tensors if t.name not in parts}
-    return found | {name: _restore(header, name, text) for name, text in entries.items()}
+    return found | {name: _restore(header, name, text) for name, text in quantized.items()}
 
 
 def array(header: files.Header, name: str) -> np.ndarray:

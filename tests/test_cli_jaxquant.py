@@ -17,7 +17,7 @@ pytest.importorskip("typer")
 pytest.importorskip("flax.nnx")
 
 from jaxquant.cli import main  # noqa: E402
-from refquant.files import Writer, sha256_file  # noqa: E402
+from refquant.files import Writer, read_header, read_tensor, sha256_file  # noqa: E402
 from refquant.files.quantized import Stored  # noqa: E402
 
 VERBS = ("decide", "look", "quantize", "diff", "doctor")
@@ -73,6 +73,21 @@ def test_look_from_the_header(capsys, model):
     assert "int4:g128:sf16" in out
 
 
+def test_look_at_a_quantized_file(capsys, model):
+    """FIL-3: what it is, not what its codes and scales would weigh if they were weights."""
+    run(capsys, "quantize", model, "small.safetensors", "--weights", "int4:g32:sf16")
+    code, out, _ = run(capsys, "look", "small.safetensors", "--json")
+    told = json.loads(out)
+    (size,) = told["sizes"]
+    assert (code, told["quantized"], size["total"]) == (0, {"int4:g32:sf16": 1}, os.stat("small.safetensors").st_size)
+    assert size["classes"]["linear"] == 24 * 64 // 2 + 24 * 2 * 2
+    assert size["bits_per_weight"] == 8 * size["total"] / (24 * 64 + 50 * 16 + 24)
+    code, out, _ = run(capsys, "look", "small.safetensors")
+    assert "quantized already: 1 as int4:g32:sf16; other schemes need the float source" in out
+    code, _, err = run(capsys, "look", "small.safetensors", "--errors", "int4")
+    assert (code, "need the float source" in err) == (2, True)
+
+
 def test_look_at_errors_worst_first_with_a_picture(capsys, model):
     code, out, _ = run(capsys, "look", model, "--errors", "w=int4:g32,e=int2:channel", "--picture", "p.png")
     assert code == 0
@@ -96,6 +111,21 @@ def test_quantize_then_diff(capsys, model):
     assert (code, "quantized already" in err, Path("again.safetensors").exists()) == (2, True, False)
     assert told["bytes_after"] == Path("other.safetensors").stat().st_size
     assert {t["name"]: t["scheme"] for t in told["tensors"]}["norm.weight"] == "float"
+
+
+def test_a_folder_of_shards_is_quantized_to_one_file(capsys, model):
+    """FIL-5; `diff` reads the folder too."""
+    folder = Path("checkpoint")
+    folder.mkdir()
+    header = read_header(model)
+    for info in header.tensors:
+        with Writer(folder / f"{info.name}.safetensors", [Stored(info.name, info.dtype, info.shape)], {}) as writer:
+            writer.append(info.name, read_tensor(header, info.name))
+    code, out, _ = run(capsys, "quantize", folder, "small.safetensors")
+    before = sum(path.stat().st_size for path in folder.iterdir())
+    assert (code, f"from {before / 1000:.2f} kB; 1 of 3 tensors" in out) == (0, True)
+    assert run(capsys, "diff", folder, model)[0] == 0
+    assert run(capsys, "diff", folder, "small.safetensors")[0] == 1
 
 
 def test_names_do_not_steer_the_terminal(capsys, model):

@@ -93,6 +93,82 @@ def test_streaming_in_row_blocks_gives_the_same_bytes(source, tmp_path, monkeypa
     assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "rows.safetensors").read_bytes()
 
 
+@pytest.fixture
+def shards(source, tmp_path):
+    """The source again, as a checkpoint of three files with an index."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    header = read_header(source)
+    weight_map = {}
+    for i in range(3):
+        infos, name = header.tensors[i::3], f"model-{i + 1}-of-3.safetensors"
+        own = {"format": "pt", "shard": str(i)}
+        with Writer(folder / name, [Stored(t.name, t.dtype, t.shape) for t in infos], own) as writer:
+            for info in infos:
+                writer.append(info.name, read_tensor(header, info.name))
+        weight_map |= dict.fromkeys((info.name for info in infos), name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+def test_shards_become_one_file_with_the_same_tensors(source, shards, tmp_path):
+    """FIL-5."""
+    scheme, out = parse("w=int4:g32:sf16,e=int8:channel"), tmp_path / "out.safetensors"
+    before = {path.name: sha256_file(path) for path in shards.iterdir()}
+    plans = store.quantize_file(shards, out, scheme)
+    store.quantize_file(shards / "model.safetensors.index.json", tmp_path / "again.safetensors", scheme)
+    assert out.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+    assert out.stat().st_size == predicted_bytes(plans, {"format": "pt"})
+    assert {path.name: sha256_file(path) for path in shards.iterdir()} == before
+    store.quantize_file(source, tmp_path / "one.safetensors", scheme)
+    ours, want = read_header(out), read_header(tmp_path / "one.safetensors")
+    assert (ours.by_name.keys(), ours.metadata) == (want.by_name.keys(), want.metadata)
+    for name in want.by_name:
+        assert read_tensor(ours, name).tobytes() == read_tensor(want, name).tobytes()
+    assert store.load(shards).keys() == store.load(source).keys()
+    for name, value in store.load(source).items():
+        assert store.load(shards)[name].tobytes() == value.tobytes()
+
+
+def test_interrupted_shards_go_on_unless_one_changed(shards, tmp_path):
+    """FIL-5."""
+    scheme, out = parse("int8:channel"), tmp_path / "out.safetensors"
+    store.quantize_file(shards, tmp_path / "whole.safetensors", scheme)
+    last = shards / "model-3-of-3.safetensors"
+
+    def interrupted():
+        seen = []
+
+        def stop(name, done, total):
+            seen.append(name)
+            if len(seen) == 7:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            store.quantize_file(shards, out, scheme, progress=stop)
+        return len(read_journal(out))
+
+    def read_journal(path):
+        return path.with_name(path.name + ".partial.jsonl").read_text().splitlines()
+
+    assert interrupted() > 5
+    changed = bytearray(last.read_bytes())
+    changed[-1] ^= 1
+    last.write_bytes(changed)
+    store.quantize_file(shards, out, scheme)
+    fresh = tmp_path / "fresh.safetensors"
+    store.quantize_file(shards, fresh, scheme)
+    assert out.read_bytes() == fresh.read_bytes() != (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_an_index_is_not_an_output(shards):
+    index = shards / "model.safetensors.index.json"
+    before = index.read_bytes()
+    with pytest.raises(ValueError, match="same file"):
+        store.quantize_file(index, index, parse("int8"), overwrite=True)
+    assert index.read_bytes() == before
+
+
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(source, tmp_path):
     """FIL-5."""
     scheme, out = parse("w=int4:g32:sf16,e=int8:channel"), tmp_path / "out.safetensors"

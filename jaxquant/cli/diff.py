@@ -7,7 +7,7 @@ import typer
 
 
 def command(
-    a: Annotated[Path, typer.Argument(help="A safetensors file, float or quantized.")],
+    a: Annotated[Path, typer.Argument(help="A safetensors file, float or quantized; or a folder of shards.")],
     b: Annotated[Path, typer.Argument(help="Another one.")],
     answers: Annotated[Path | None, typer.Option(help="A bert folder: also compare both files' answers in it.")] = None,
     top: Annotated[int, typer.Option(help="Tensors shown.")] = 12,

@@ -1,4 +1,4 @@
-"""`jaxquant quantize`: a quantized copy of any safetensors file, streamed."""
+"""`jaxquant quantize`: a quantized copy of any safetensors checkpoint, streamed."""
 
 import json as json_module
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="A safetensors file; only read.")],
+    source: Annotated[Path, typer.Argument(help="A safetensors file, folder of shards or index.json; only read.")],
     output: Annotated[Path, typer.Argument(help="The file to write; whole or absent afterwards.")],
     weights: Annotated[str, typer.Option(help="Scheme of matrices and kernels.")] = "int8:channel",
     embeddings: Annotated[str | None, typer.Option(help="Scheme of embedding tables; default: left in float.")] = None,
@@ -16,7 +16,9 @@ def command(
     restart: Annotated[bool, typer.Option("--restart", help="Do not go on with an interrupted run.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The plan as JSON on stdout.")] = False,
 ) -> int:
-    """Write a quantized copy of a safetensors file, tensor by tensor; an interrupted run goes on where it stopped.
+    """Write a quantized copy of a checkpoint, tensor by tensor; an interrupted run goes on where it stopped.
+
+    Shards become one file.
 
     Examples:  jaxquant quantize model.safetensors small.safetensors --weights int4:g128:sf16
     |   jaxquant quantize in.safetensors out.safetensors --weights int8:channel --embeddings int8:channel
@@ -49,8 +51,9 @@ def command(
 
 def _report(source: Path, output: Path, plans: tuple, console: object, *, as_json: bool) -> None:
     from jaxquant.look import size_text
+    from refquant.files import read_headers
 
-    before, after = source.stat().st_size, output.stat().st_size
+    before, after = sum(header.file_size for header in read_headers(source)), output.stat().st_size
     done = [plan for plan in plans if plan.scheme]
     if as_json:
         entries = [

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from refquant.files.safetensors import Header, TensorInfo
+from refquant.files.safetensors import Header, TensorInfo, tensor_bytes
 from refquant.files.safetensors_writer import predicted_size
 from refquant.granularity import PerAxis, PerGroup, PerToken
 from refquant.schemes import Scheme, TensorScheme, parse_tensor
@@ -200,6 +200,34 @@ def predicted_bytes(plans: Iterable[Plan], source: Mapping[str, str] | None = No
     """Exact bytes of the file that `jaxquant quantize` would write (FIL-4)."""
     plans = tuple(plans)
     return predicted_size([part for entry in plans for part in entry.stored()], file_metadata(plans, source))
+
+
+def entries(header: Header) -> dict[str, str]:
+    """Name → metadata entry of each quantized tensor of a file; empty for a file of floats.
+
+    Raises:
+      ValueError: another version of the layout.
+    """
+    found = {key[len(PREFIX) :]: text for key, text in header.metadata.items() if key.startswith(PREFIX)}
+    if (version := found.pop("version", VERSION)) != VERSION:
+        raise ValueError(f"{header.path} has version {version!r}, need {VERSION!r} (FIL-3)")
+    return found
+
+
+def stored_plans(header: Header) -> tuple[Plan, ...]:
+    """What was made of each tensor of the source of a file; of a file of floats: copied, each.
+
+    Raises:
+      ValueError: metadata that does not fit the tensors.
+    """
+    made = []
+    for name, text in entries(header).items():
+        spec, shape, dtype = read_entry(name, text)
+        check_stored(header, name, spec, shape)
+        made.append(plan_of(TensorInfo(name, dtype, shape, 0, tensor_bytes(name, dtype, shape)), spec))
+    parts = {part.name for one in made for part in one.stored()}
+    copied = (info for info in header.tensors if info.name not in parts)
+    return *made, *(Plan(t, classify(t.name, t.shape, t.dtype), None, "not quantized") for t in copied)
 
 
 def read_entry(name: str, text: str) -> tuple[QuantSpec, tuple[int, ...], str]:
