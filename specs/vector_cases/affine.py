@@ -101,7 +101,7 @@ LAYOUTS: tuple[tuple[Shape, Granularity], ...] = (
 
 def layout(shape: Shape, grain: Granularity, fmt: Format, seed: int) -> tuple[Array, Array, Array]:
     """x near the boundaries of each tile's own scale; the scales; zero points of the formats' width."""
-    from specs.vector_cases.opinions import tiles
+    from specs.vector_cases.opinions_core import tiles
 
     draw, count = Ints(seed), 1
     for n in grain.scale_shape(shape):

@@ -71,7 +71,7 @@ def elements(
     draw: Ints, shape: Shape, grain: Granularity, steps: Array, fmt: IntFormat, offset: Array | None = None
 ) -> Array:
     """x where something turns: halves and ends of the format times the tile's step (plus its offset), ±1 ulp."""
-    from specs.vector_cases.opinions import tiles
+    from specs.vector_cases.opinions_core import tiles
 
     found = []
     for at in tiles(shape, grain):

@@ -11,7 +11,7 @@ import exact_calibration
 from refquant.spec import ScaleRule
 from specs.vector_cases.arrays import Array, array
 from specs.vector_cases.case import Case
-from specs.vector_cases.opinions import Found, ranges
+from specs.vector_cases.opinions_core import Found, ranges
 
 
 def _data(case: Case) -> list[int]:

@@ -10,7 +10,7 @@ import exact_estimators as third
 from refquant.granularity import PerTensor
 from specs.vector_cases.arrays import Array, array
 from specs.vector_cases.case import Case
-from specs.vector_cases.opinions import Found, narrowed, spread
+from specs.vector_cases.opinions_core import Found, narrowed, spread
 
 
 def _setting(case: Case) -> tuple[object, tuple[int, ...], object]:

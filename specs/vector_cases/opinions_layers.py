@@ -12,7 +12,7 @@ from refquant.granularity import PerGroup
 from refquant.windows import window
 from specs.vector_cases.arrays import Array, array
 from specs.vector_cases.case import Case
-from specs.vector_cases.opinions import Found, each, narrowed, quantized, spread, tiles, values
+from specs.vector_cases.opinions_core import Found, each, narrowed, quantized, spread, tiles, values
 
 LETTERS = {"qat.dense": "tk,kn->tn", "qat.attend": "tk,nk->tn"}
 
@@ -54,7 +54,7 @@ def _operands(case: Case) -> tuple[Operand, Operand]:
 
 
 def _static_codes(x: Array, scale: Array, zero: Array | None, inputs: object) -> Array:
-    from specs.vector_cases.opinions import TABLE
+    from specs.vector_cases.opinions_core import TABLE
 
     parts = {"x": x, "scale": scale} | ({} if zero is None else {"zero_point": zero})
     options = {"fmt": inputs.fmt, "granularity": inputs.granularity, "convention": inputs.convention}
