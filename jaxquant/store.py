@@ -269,7 +269,9 @@ def _restore(header: files.Header, name: str, text: str) -> QTensor:
     spec, shape, _ = read_entry(name, text)
     check_stored(header, name, spec, shape)
     codes = unpack(np.asarray(files.read_tensor(header, f"{name}.codes")), shape, fmt=spec.fmt)
-    return QTensor(codes, _restored_scale(header, name, spec), _restored_zero(header, name, spec), spec)
+    zero_point = _restored_zero(header, name, spec)
+    store_checks.check_read(header.path, name, codes, zero_point, spec)
+    return QTensor(codes, _restored_scale(header, name, spec), zero_point, spec)
 
 
 def _restored_scale(header: files.Header, name: str, spec: QuantSpec) -> Any:

@@ -1,5 +1,6 @@
-"""What a file can hold of a QTensor: checked before anything is written."""
+"""What a file can hold of a QTensor: checked before anything is written, and again when it is read."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ import numpy as np
 from jaxquant.codec import decode, encode
 from jaxquant.qtensor import QTensor
 from refquant import formats
+from refquant.files import UnreadableFile
 from refquant.formats import Format, IntFormat
+from refquant.spec import QuantSpec
 
 
 def check_stored(name: str, q: QTensor) -> None:
@@ -29,14 +32,28 @@ def _check_codes(name: str, q: QTensor) -> None:
     codes = np.asarray(q.codes)
     if codes.dtype != q.spec.fmt.storage:
         raise TypeError(f"save: the codes of {name!r} have dtype {codes.dtype}, need {q.spec.fmt.storage}")
-    _check_inside(name, "code", codes, q.spec.fmt)
+    _check_inside("save:", name, "code", codes, q.spec.fmt)
 
 
-def _check_inside(name: str, what: str, values: np.ndarray, fmt: Format) -> None:
+def check_read(path: Path, name: str, codes: Any, zero_point: np.ndarray | None, spec: QuantSpec) -> None:
+    """Codes and zero points of a file are those of the format.
+
+    Raises:
+      UnreadableFile: one is not.
+    """
+    try:
+        _check_inside(f"{path}:", name, "code", np.asarray(codes), spec.fmt)
+        if zero_point is not None and spec.scale.zero == "int":
+            _check_inside(f"{path}:", name, "zero point", zero_point, spec.fmt)
+    except ValueError as error:
+        raise UnreadableFile(str(error)) from None
+
+
+def _check_inside(where: str, name: str, what: str, values: np.ndarray, fmt: Format) -> None:
     low, high = (fmt.qmin, fmt.qmax) if isinstance(fmt, IntFormat) else (0, 2**fmt.bits - 1)
     outside = values[(values < low) | (values > high)]
     if outside.size:
-        raise ValueError(f"save: {name!r} has a {what} of {outside.flat[0]}, need {low}..{high} ({fmt.name})")
+        raise ValueError(f"{where} {name!r} has a {what} of {outside.flat[0]}, need {low}..{high} ({fmt.name})")
 
 
 def _check_shape(name: str, what: str, value: Any, shape: tuple[int, ...]) -> None:
@@ -71,4 +88,4 @@ def _check_zero_point(name: str, q: QTensor, shape: tuple[int, ...]) -> None:
     if values.dtype != dtype:
         raise TypeError(f"save: the zero point of {name!r} has dtype {values.dtype}, need {dtype} (zero {kind!r})")
     if kind == "int":
-        _check_inside(name, "zero point", values, q.spec.fmt)
+        _check_inside("save:", name, "zero point", values, q.spec.fmt)

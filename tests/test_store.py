@@ -15,7 +15,7 @@ import refquant  # noqa: E402
 from jaxquant import store  # noqa: E402
 from jaxquant.qtensor import QTensor, quantize_tensor  # noqa: E402
 from refquant.conventions import PRESETS  # noqa: E402
-from refquant.files import Writer, read_header, read_tensor, sha256_file  # noqa: E402
+from refquant.files import UnreadableFile, Writer, read_header, read_tensor, sha256_file  # noqa: E402
 from refquant.files.quantized import Stored, classify, plan, predicted_bytes, read_entry  # noqa: E402
 from refquant.schemes import Scheme, parse, parse_tensor  # noqa: E402
 
@@ -325,6 +325,25 @@ def test_what_would_come_back_otherwise_is_refused(tmp_path, scheme, change, err
     with pytest.raises(error, match="save: .*" + message):
         store.save(tmp_path / "out.safetensors", {"w": dataclasses.replace(q, **change)})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "part", "message"),
+    [
+        ("int4_narrow:tensor", "codes", r"'w' has a code of -8, need -7\.\.7"),
+        ("int4:tensor:asym", "zero_point", r"'w' has a zero point of 8, need -8\.\.7"),
+    ],
+)
+def test_a_file_with_codes_that_its_format_lacks_is_refused(tmp_path, scheme, part, message):
+    """FIL-7."""
+    path = tmp_path / "w.safetensors"
+    store.save(path, {"w": quantize_tensor(np.ones((2, 2), np.float32), parse_tensor(scheme).spec())})
+    header = read_header(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[header.data_offset + header.by_name[f"w.{part}"].start] = 0x08
+    path.write_bytes(damaged)
+    with pytest.raises(UnreadableFile, match=message):
+        store.load(path)
 
 
 def test_a_tree_is_saved_under_its_paths(tmp_path):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from refquant.files.errors import UnreadableFile
 from refquant.files.safetensors import Header, TensorInfo, tensor_bytes
 from refquant.files.safetensors_writer import predicted_size
 from refquant.granularity import PerAxis, PerGroup, PerToken
@@ -133,13 +134,13 @@ def check_stored(header: Header, name: str, spec: QuantSpec, shape: tuple[int, .
     """The tensors of a file are those that the metadata entry of NAME promises.
 
     Raises:
-      ValueError: one is missing, or has another dtype or shape.
+      UnreadableFile: one is missing, or has another dtype or shape.
     """
     for part in stored_parts(name, shape, spec):
         found = header.by_name.get(part.name)
         if found is None or (found.dtype, found.shape) != (part.dtype, part.shape):
             have = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
-            raise ValueError(
+            raise UnreadableFile(
                 f"{header.path}: metadata of {name!r} promises {part.name!r} as {part.dtype} {list(part.shape)}, "
                 f"found {have}"
             )
@@ -206,11 +207,11 @@ def entries(header: Header) -> dict[str, str]:
     """Name → metadata entry of each quantized tensor of a file; empty for a file of floats.
 
     Raises:
-      ValueError: another version of the layout.
+      UnreadableFile: another version of the layout.
     """
     found = {key[len(PREFIX) :]: text for key, text in header.metadata.items() if key.startswith(PREFIX)}
     if (version := found.pop("version", VERSION)) != VERSION:
-        raise ValueError(f"{header.path} has version {version!r}, need {VERSION!r} (FIL-3)")
+        raise UnreadableFile(f"{header.path} has version {version!r}, need {VERSION!r} (FIL-3)")
     return found
 
 
@@ -218,7 +219,7 @@ def stored_plans(header: Header) -> tuple[Plan, ...]:
     """What was made of each tensor of the source of a file; of a file of floats: copied, each.
 
     Raises:
-      ValueError: metadata that does not fit the tensors.
+      UnreadableFile: metadata that does not fit the tensors.
     """
     made = []
     for name, text in entries(header).items():
@@ -234,7 +235,7 @@ def read_entry(name: str, text: str) -> tuple[QuantSpec, tuple[int, ...], str]:
     """The (spec, shape, source dtype) of a quantized tensor from its metadata entry.
 
     Raises:
-      ValueError: the entry is not what `Plan.metadata` writes.
+      UnreadableFile: the entry is not what `Plan.metadata` writes.
     """
     try:
         entry = json.loads(text)
@@ -249,6 +250,6 @@ def read_entry(name: str, text: str) -> tuple[QuantSpec, tuple[int, ...], str]:
         spec.granularity.scale_shape(shape)
         return spec, shape, str(entry["dtype"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ValueError(
+        raise UnreadableFile(
             f"metadata of {name!r} is {text[:80]!r}, need scheme, shape, dtype and axes ({error})"
         ) from None
