@@ -120,7 +120,7 @@ def numpy_row() -> dict[str, Callable[[], object]]:
 def rows() -> dict[str, Callable[[], dict[str, Callable[[], object]]]]:
     """Every row by name, its arrays made when it is run."""
     found = {f"dense {m}x{k}x{n}": functools.partial(dense_row, m, k, n, None) for m, k, n in DENSE}
-    found |= {f"dense {m}x{k}x{n} g128": functools.partial(dense_row, m, k, n, 128) for m, k, n in DENSE[:2]}
+    found |= {f"dense {m}x{k}x{n} g128": functools.partial(dense_row, m, k, n, 128) for m, k, n in DENSE[:3]}
     found |= {name: functools.partial(conv_row, *rest) for name, *rest in CONVS}
     return found | {"NumPy dense 256x1024x512": numpy_row}
 

@@ -39,7 +39,7 @@ KNOWN = {
     "jaxquant/calibration/_totals.py": {"lax.cumsum(piece, axis=piece.ndim - 1)"},
     "jaxquant/calibration/entropy.py": {"lax.cumsum(h)"},
     "jaxquant/calibration/mse.py": {"np.arange(101, dtype=np.float32) / np.float32(100)"},
-    "jaxquant/qat/grouped.py": {"rows / tiles", "a.shape[batch + 1] / _tile(scale.size)", "x.shape[axis] / UNROLLED"},
+    "jaxquant/qat/grouped.py": {"rows / tiles", "a.shape[batch] / max(1, AT_ONCE // max(held, 1))"},
     "jaxquant/qat/integer.py": {
         "depth * max_a * max_b / FLOAT_EXACT", "depth / max(count, 1)", "a.shape[-1] / size",
         "width / math.ceil(width / size)", "width / size",

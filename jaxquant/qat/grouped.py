@@ -1,6 +1,7 @@
 """Sums of weights in groups (specs/60-layers.md, LAY-3): one int32 sum a group, scaled, summed by the tree."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jaxquant import _exact
 from jaxquant.qat.integer import product
 from jaxquant.qat.layer import scaled_sums
 
-AT_ONCE = 1 << 22  # sums of all groups that are held at a time
+AT_ONCE = 7 << 20  # sums held at a time: beyond 32 MiB malloc takes fresh pages from the system in every call
 UNROLLED = 8  # groups, a power of two: a whole branch of the tree; more are a loop, so that the program stays small
 
 
@@ -35,61 +36,63 @@ def grouped_sums(
     if count == 0:
         return jnp.zeros((*a.shape[:-1], *columns), jnp.float32)
     size = min(size, depth)
-    a = _in_groups(a, a.ndim - 1, count, size).reshape(*a.shape[:batch], math.prod(rows), count, size)
-    a = jnp.moveaxis(a, -2, batch)  # (*batch, groups, M, size)
-    w = _in_groups(w, batch, count, size)
+    w = _filled_up(w, batch, count * size)
+    a = _filled_up(a, a.ndim - 1, count * size).reshape(*a.shape[:batch], math.prod(rows), count * size)
 
     def some(part: jax.Array) -> jax.Array:
         return _summed(part, w, scale, batch, max_a=max_a, max_b=max_b)
 
-    tiles = math.ceil(a.shape[batch + 1] / _tile(scale.size))
-    y = _by_tiles(some, a, batch + 1, 1 << (tiles - 1).bit_length())  # a power of two often needs no filling up
+    held = scale.size // count * (min(count, UNROLLED) + count // UNROLLED)
+    tiles = math.ceil(a.shape[batch] / max(1, AT_ONCE // max(held, 1)))
+    y = _by_tiles(some, a, batch, tiles, columns)
     return y.reshape(*y.shape[:batch], *rows, *columns)
 
 
 def _summed(a: jax.Array, w: jax.Array, scale: jax.Array, batch: int, **bounds: int) -> jax.Array:
-    """float32 (*batch, M, *columns) from (*batch, groups, M, size), (*batch, groups, size, *columns) and scales."""
+    """float32 (*batch, M, *columns) from (*batch, M, K), (*batch, K, *columns) and scales (*batch, groups, *columns).
+
+    A group is cut out of the whole in one step: a slice of a branch's slice leaves XLA:CPU's loops scalar.
+    """
     count = scale.shape[batch]
-    if count > UNROLLED:
-        branches = tuple(_in_branches(v, batch) for v in (a, w, scale))
-        return _exact.tree_sum(lax.map(lambda some: _summed(*some, batch, **bounds), branches), 0)
-    parts = []
-    for group in range(count):
-        one = [lax.index_in_dim(v, group, batch, keepdims=False) for v in (a, w, scale)]
-        sums = product(one[0], one[1], batch=batch, **bounds)
-        parts.append(scaled_sums(sums, jnp.expand_dims(one[2], batch), None))
-    return _exact.tree_sum_of(parts)
+    size = a.shape[-1] // count
+
+    def scaled(group: jax.Array | int) -> jax.Array:
+        left = lax.dynamic_slice_in_dim(a, group * size, size, a.ndim - 1)
+        right = lax.dynamic_slice_in_dim(w, group * size, size, batch)
+        own = lax.dynamic_slice_in_dim(scale, group, 1, batch)
+        return scaled_sums(product(left, right, batch=batch, **bounds), own, None)
+
+    def branch(first: jax.Array | int, groups: int = UNROLLED) -> jax.Array:
+        return _exact.tree_sum_of([scaled(first + i) for i in range(groups)])
+
+    whole = count // UNROLLED
+    found = lax.map(branch, UNROLLED * jnp.arange(whole)) if whole else ()
+    rest = [branch(whole * UNROLLED, count % UNROLLED)] if count % UNROLLED else []
+    return _exact.tree_sum_of([*found, *rest])
 
 
-def _in_branches(x: jax.Array, axis: int) -> jax.Array:
-    """Groups along a new first axis, UNROLLED at a time, filled up with zeros."""
-    split = _in_groups(x, axis, math.ceil(x.shape[axis] / UNROLLED), UNROLLED)
-    return jnp.moveaxis(split, axis, 0)
+def _filled_up(x: jax.Array, axis: int, size: int) -> jax.Array:
+    """With zeros at the end of an axis."""
+    return jnp.pad(x, [(0, size - n if i == axis else 0) for i, n in enumerate(x.shape)])
 
 
-def _in_groups(x: jax.Array, axis: int, count: int, size: int) -> jax.Array:
-    padding = [(0, 0)] * x.ndim
-    padding[axis] = (0, count * size - x.shape[axis])
-    return jnp.pad(x, padding).reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :])
-
-
-def _tile(scales: int) -> int:
-    return max(1, AT_ONCE // max(scales, 1))
-
-
-def _by_tiles(function, a: jax.Array, axis: int, tiles: int) -> jax.Array:
-    """The function of all rows, `tiles` times for interleaved rows; its result has the rows one axis earlier.
+def _by_tiles(
+    function: Callable[[jax.Array], jax.Array], a: jax.Array, axis: int, tiles: int, columns: tuple[int, ...]
+) -> jax.Array:
+    """The function of all rows, `tiles` times for interleaved rows, each written to its place.
 
     Interleaved, so that rows sharded over devices stay where they are in every step.
     """
     if tiles <= 1:
         return function(a)
-    rows = a.shape[axis]
+    tiles = 1 << (tiles - 1).bit_length()  # a power of two often needs no filling up
+    rows, before = a.shape[axis], a.shape[:axis]
     high = math.ceil(rows / tiles)
-    padding = [(0, 0)] * a.ndim
-    padding[axis] = (0, high * tiles - rows)
-    split = jnp.pad(a, padding).reshape(*a.shape[:axis], high, tiles, *a.shape[axis + 1 :])
-    y = lax.map(function, jnp.moveaxis(split, axis + 1, 0))
-    y = jnp.moveaxis(y, 0, axis)  # (..., high, tiles, columns)
-    y = y.reshape(*y.shape[: axis - 1], high * tiles, *y.shape[axis + 1 :])
-    return lax.slice_in_dim(y, 0, rows, axis=axis - 1)
+    split = _filled_up(a, axis, high * tiles).reshape(*before, high, tiles, a.shape[-1])
+
+    def step(i: jax.Array, y: jax.Array) -> jax.Array:
+        part = function(lax.dynamic_index_in_dim(split, i, axis + 1, keepdims=False))
+        return lax.dynamic_update_index_in_dim(y, part, i, axis + 1)
+
+    y = lax.fori_loop(0, tiles, step, jnp.zeros((*before, high, tiles, *columns), jnp.float32))
+    return lax.slice_in_dim(y.reshape(*before, high * tiles, *columns), 0, rows, axis=axis)
