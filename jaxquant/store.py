@@ -194,7 +194,7 @@ def _loaded(header: files.Header) -> dict[str, np.ndarray | QTensor]:
     quantized = entries(header)
     parts = {f"{name}.{part}" for name in quantized for part in ("codes", "scale", "zero_point")}
     found: dict[str, Any] = {t.name: array(header, t.name) for t in header.tensors if t.name not in parts}
-    return found | {name: _restore(header, name, text) for name, text in quantized.items()}
+    return found | {name: _restore(header, name) for name in quantized}
 
 
 def array(header: files.Header, name: str) -> np.ndarray:
@@ -265,8 +265,8 @@ def _stored_scale(q: QTensor) -> np.ndarray:
     return codes.view(np.float16) if storage == "float16" else codes
 
 
-def _restore(header: files.Header, name: str, text: str) -> QTensor:
-    spec, shape, _ = read_entry(name, text)
+def _restore(header: files.Header, name: str) -> QTensor:
+    spec, shape, _ = read_entry(header, name)
     check_stored(header, name, spec, shape)
     codes = unpack(np.asarray(files.read_tensor(header, f"{name}.codes")), shape, fmt=spec.fmt)
     zero_point = _restored_zero(header, name, spec)

@@ -16,7 +16,7 @@ from jaxquant import store  # noqa: E402
 from jaxquant.qtensor import QTensor, quantize_tensor  # noqa: E402
 from refquant.conventions import PRESETS  # noqa: E402
 from refquant.files import UnreadableFile, Writer, read_header, read_tensor, sha256_file  # noqa: E402
-from refquant.files.quantized import Stored, classify, plan, predicted_bytes, read_entry  # noqa: E402
+from refquant.files.quantized import Stored, classify, plan, predicted_bytes, read_entry, stored_plans  # noqa: E402
 from refquant.schemes import Scheme, parse, parse_tensor  # noqa: E402
 
 SCHEMES = (
@@ -228,13 +228,55 @@ def test_classes_of_tensors(name, shape, dtype, kind):
     assert classify(name, shape, dtype) == kind
 
 
-def test_hostile_metadata_is_refused():
-    """FIL-3."""
-    for text in ("", "[]", '{"scheme": "int4:g32"}', '{"scheme":"int99","shape":[1],"channel_axis":0,"group_axis":0}'):
-        with pytest.raises(ValueError, match="metadata of 'w'"):
-            read_entry("w", text)
-    good = {"scheme": "int4:g32", "shape": [2, 64], "dtype": "F32", "channel_axis": 0, "group_axis": 1}
-    assert read_entry("w", json.dumps(good))[1] == (2, 64)
+def described(path, entry):
+    """A file with the codes and the scale of 'w', and this entry about them."""
+    stored = [Stored("w.codes", "U8", (64,)), Stored("w.scale", "F32", ())]
+    with Writer(path, stored, {"refquant:version": "1", "refquant:w": entry}, overwrite=True) as writer:
+        writer.append("w.codes", np.zeros(64, np.uint8))
+        writer.append("w.scale", np.ones((), np.float32))
+    return read_header(path)
+
+
+GOOD = {"scheme": "int4:tensor", "shape": [2, 64], "dtype": "F32", "channel_axis": 0, "group_axis": 1}
+HOSTILE = [
+    "", "[]", '{"scheme": "int4:g32"}', '{"scheme":"int99","shape":[1],"channel_axis":0,"group_axis":0}',
+    "[" * 20_000, '{"a":' * 20_000,
+    *(json.dumps(GOOD | change) for change in (
+        {"shape": [10**400]}, {"shape": [10**200] * 2}, {"shape": [0, 10**400]}, {"shape": [0, 10**18, 10**18]},
+        {"shape": [1] * 40}, {"dtype": "XX"}, {"dtype": [1]}, {"dtype": None},
+    )),
+]  # fmt: skip
+
+
+def test_hostile_metadata_is_refused(tmp_path):
+    """FIL-3: by every reader, with the name of the file."""
+    path = tmp_path / "w.safetensors"
+    for entry in HOSTILE:
+        header = described(path, entry)
+        for reader, argument in ((store.load, path), (stored_plans, header)):
+            with pytest.raises(UnreadableFile, match=r"w\.safetensors: metadata of 'w'"):
+                reader(argument)
+    header = described(path, json.dumps(GOOD))
+    assert read_entry(header, "w")[1] == store.load(path)["w"].shape == stored_plans(header)[0].info.shape == (2, 64)
+
+
+def test_metadata_that_would_be_read_as_codes_is_not_written(tmp_path):
+    """FIL-3: neither a key of the source nor the name of a tensor."""
+    q = quantize_tensor(np.ones((2, 2), np.float32), parse_tensor("int4:tensor").spec())
+    for name, metadata, message in (
+        ("version", {}, "named 'version'"),
+        ("w", {"refquant:ghost": "junk"}, "key 'refquant:ghost'"),
+        ("w", {"refquant:": "x"}, "key 'refquant:'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            store.save(tmp_path / "out.safetensors", {name: q}, metadata=metadata)
+        with Writer(tmp_path / "in.safetensors", [Stored(name, "F32", (4, 8))], metadata, overwrite=True) as writer:
+            writer.append(name, np.ones((4, 8), np.float32))
+        with pytest.raises(ValueError, match=message):
+            store.quantize_file(tmp_path / "in.safetensors", tmp_path / "out.safetensors", parse("int4:g8"))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.safetensors"]
+    store.save(tmp_path / "out.safetensors", {"version": np.ones(3, np.float32)})
+    assert store.load(tmp_path / "out.safetensors")["version"].tolist() == [1, 1, 1]
 
 
 def test_kernels_of_flax_are_quantized_along_their_own_axes(source):

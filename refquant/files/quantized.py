@@ -149,7 +149,7 @@ def check_stored(header: Header, name: str, spec: QuantSpec, shape: tuple[int, .
 def stored_parts(name: str, shape: tuple[int, ...], spec: QuantSpec) -> tuple[Stored, ...]:
     """The tensors that a quantized tensor becomes, in file order (FIL-2)."""
     scales = spec.granularity.scale_shape(shape)
-    codes = Stored(f"{name}.codes", "U8", (math.ceil(math.prod(shape) * spec.fmt.bits / 8),))
+    codes = Stored(f"{name}.codes", "U8", (-(-math.prod(shape) * spec.fmt.bits // 8),))
     scale = Stored(f"{name}.scale", STORED_SCALE.get(spec.scale.storage, "U8"), scales)
     if spec.scale.zero == "none":
         return codes, scale
@@ -188,8 +188,17 @@ def _plan_one(info: TensorInfo, scheme: Scheme) -> Plan:
 
 
 def file_metadata(plans: Iterable[Plan], source: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The output's metadata: the source's own, the format's version, and one entry a quantized tensor (FIL-3)."""
+    """The output's metadata: the source's own, the format's version, and one entry a quantized tensor (FIL-3).
+
+    Raises:
+      ValueError: a key of the source, or a quantized tensor's name, that would be read as something else.
+    """
     found, plans = dict(source or {}), tuple(plans)
+    ours = next((key for key in found if key.startswith(PREFIX)), None)
+    if ours is not None:
+        raise ValueError(f"metadata has the key {ours!r}, need none with {PREFIX!r} (FIL-3: it tells of codes)")
+    if any(entry.scheme and entry.info.name == "version" for entry in plans):
+        raise ValueError("a tensor to quantize is named 'version', need another name (FIL-3: the layout's own entry)")
     if any(entry.scheme for entry in plans):
         found[PREFIX + "version"] = VERSION
     for entry in plans:
@@ -203,16 +212,16 @@ def predicted_bytes(plans: Iterable[Plan], source: Mapping[str, str] | None = No
     return predicted_size([part for entry in plans for part in entry.stored()], file_metadata(plans, source))
 
 
-def entries(header: Header) -> dict[str, str]:
-    """Name → metadata entry of each quantized tensor of a file; empty for a file of floats.
+def entries(header: Header) -> list[str]:
+    """The name of each quantized tensor of a file; empty for a file of floats.
 
     Raises:
       UnreadableFile: another version of the layout.
     """
-    found = {key[len(PREFIX) :]: text for key, text in header.metadata.items() if key.startswith(PREFIX)}
-    if (version := found.pop("version", VERSION)) != VERSION:
+    if (version := header.metadata.get(PREFIX + "version", VERSION)) != VERSION:
         raise UnreadableFile(f"{header.path} has version {version!r}, need {VERSION!r} (FIL-3)")
-    return found
+    names = (key.removeprefix(PREFIX) for key in header.metadata if key.startswith(PREFIX))
+    return [name for name in names if name != "version"]
 
 
 def stored_plans(header: Header) -> tuple[Plan, ...]:
@@ -222,8 +231,8 @@ def stored_plans(header: Header) -> tuple[Plan, ...]:
       UnreadableFile: metadata that does not fit the tensors.
     """
     made = []
-    for name, text in entries(header).items():
-        spec, shape, dtype = read_entry(name, text)
+    for name in entries(header):
+        spec, shape, dtype = read_entry(header, name)
         check_stored(header, name, spec, shape)
         made.append(plan_of(TensorInfo(name, dtype, shape, 0, tensor_bytes(name, dtype, shape)), spec))
     parts = {part.name for one in made for part in one.stored()}
@@ -231,12 +240,13 @@ def stored_plans(header: Header) -> tuple[Plan, ...]:
     return *made, *(Plan(t, classify(t.name, t.shape, t.dtype), None, "not quantized") for t in copied)
 
 
-def read_entry(name: str, text: str) -> tuple[QuantSpec, tuple[int, ...], str]:
+def read_entry(header: Header, name: str) -> tuple[QuantSpec, tuple[int, ...], str]:
     """The (spec, shape, source dtype) of a quantized tensor from its metadata entry.
 
     Raises:
       UnreadableFile: the entry is not what `Plan.metadata` writes.
     """
+    text = header.metadata[PREFIX + name]
     try:
         entry = json.loads(text)
         channel = entry["channel_axis"]
@@ -248,8 +258,9 @@ def read_entry(name: str, text: str) -> tuple[QuantSpec, tuple[int, ...], str]:
         scheme = parse_tensor(entry["scheme"])
         spec = scheme.spec(channel_axis=channel, group_axis=entry["group_axis"])
         spec.granularity.scale_shape(shape)
-        return spec, shape, str(entry["dtype"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        tensor_bytes(name, entry["dtype"], shape)
+        return spec, shape, entry["dtype"]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnreadableFile(
-            f"metadata of {name!r} is {text[:80]!r}, need scheme, shape, dtype and axes ({error})"
+            f"{header.path}: metadata of {name!r} is {text[:80]!r}, need scheme, shape, dtype and axes ({error})"
         ) from None
