@@ -42,7 +42,7 @@ def grouped_sums(
     def some(part: jax.Array) -> jax.Array:
         return _summed(part, w, scale, batch, max_a=max_a, max_b=max_b)
 
-    held = scale.size // count * (min(count, UNROLLED) + count // UNROLLED)
+    held = scale.size // count * (count if count < 2 * UNROLLED else UNROLLED + count // UNROLLED)
     tiles = math.ceil(a.shape[batch] / max(1, AT_ONCE // max(held, 1)))
     y = _by_tiles(some, a, batch, tiles, columns)
     return y.reshape(*y.shape[:batch], *rows, *columns)
