@@ -17,6 +17,7 @@ class Plan:
       convention: how codes are computed.
       cast: how float formats and codebooks are encoded.
       mask: which elements let a gradient pass.
+      own: whether the scale covers every finite element that it belongs to (`_steps.covers`).
       dtype: of a real result.
     """
 
@@ -25,4 +26,5 @@ class Plan:
     convention: Affine = DEFAULT
     cast: Cast = CAST
     mask: str = "rounded"
+    own: bool = False
     dtype: str = "float32"

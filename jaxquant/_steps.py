@@ -11,7 +11,9 @@ from jaxquant import _exact, _inside, _minifloats, bits, codec, rounding
 from jaxquant._plan import Plan
 from refquant.conventions import CAST, Affine
 from refquant.formats import CodebookFormat, Format, IntFormat
+from refquant.spec import ScaleRule, scale_limits
 
+FLT_MAX = float.fromhex("0x1.fffffep+127")
 MAGIC = 12582912
 MAGIC_BITS = 0x4B400000
 NO_PARTS = np.float32(0), np.int32(0)  # NumPy's numbers are literals of the program, JAX's are values of it
@@ -42,16 +44,23 @@ def quantized(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
     return codec.codes_of(ratio, plan.fmt, plan.cast), lambda: _real_inside(plan, ratio)
 
 
+def covers(rule: ScaleRule) -> bool:
+    """Whether a scale from the range of x is never below max |x| / qmax by more than its rounding."""
+    return rule.zero == "none" and rule.denominator == "qmax" and rule.storage in ("float32", "pow2", "e8m0fnu")
+
+
 def has_bounds(plan: Plan, size: int, tiles: int) -> bool:
     """Whether `bounds` gives the mask, and for less than a quotient an element."""
     convention = plan.convention
     monotone = convention.op == "div" and convention.prec == "f32" and convention.zero == "int"
     exact = isinstance(plan.fmt, IntFormat) and monotone and _rounds_when_cast(convention)
-    return exact and plan.mask == "rounded" and size >= 32 * tiles
+    return exact and plan.mask == "rounded" and (plan.own or size >= 32 * tiles)
 
 
 def bounds(plan: Plan, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """STE-2 "rounded" as the interval of x inside, one a tile."""
+    if plan.own:
+        return _own_bounds(plan.fmt, scale)
     coarse, fine = NO_PARTS if zero_point is None else _parts(zero_point)
     low, high = (plan.fmt.qmin - fine).astype(jnp.float32), (plan.fmt.qmax - fine).astype(jnp.float32)
 
@@ -60,6 +69,21 @@ def bounds(plan: Plan, scale: jax.Array, zero_point: jax.Array | None) -> tuple[
         return placed >= low, placed <= high
 
     return _inside.bounds(judge, low - coarse, high - coarse, scale)
+
+
+def _own_bounds(fmt: IntFormat, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A scale of x's own range rounds all that is finite into the format, unless it was limited (SCL-5).
+
+    The quotient by the limit, a power of two, is exact, so its ends are numbers known before.
+    """
+    limit = scale_limits(fmt)[1]
+    ends = []
+    for end, half in ((fmt.qmin, fmt.qmin - 0.5), (fmt.qmax, fmt.qmax + 0.5)):
+        last = np.float32(half * limit)
+        ends.append(last if round(half) == end else np.nextafter(last, np.float32(0)))
+    below = scale < np.float32(limit)
+    every = np.float32(FLT_MAX)
+    return _exact.select(below, -every, ends[0]), _exact.select(below, every, ends[1])
 
 
 def dequantized(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:

@@ -1,5 +1,6 @@
 """quantize, dequantize, fake_quantize and its clip-STE gradient (specs/20-affine.md)."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from refquant import checks
 from refquant.conventions import CAST, DEFAULT, Affine, Cast
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Granularity, PerTensor
+from refquant.spec import ScaleRule
 
 MASKS = ("rounded", "ratio")
 
@@ -167,7 +169,7 @@ def fake_quantize_vjp(
     return _vjp(plan, *operands, cotangent)
 
 
-def quantize_and_judge(
+def judge(
     x: jax.Array,
     scale: jax.Array,
     zero_point: jax.Array | None,
@@ -176,8 +178,9 @@ def quantize_and_judge(
     granularity: Granularity,
     convention: Affine,
     mask: str,
-) -> tuple[jax.Array, jax.Array]:
-    """The codes of `quantize` and, for the backward pass of a layer, which elements let a gradient pass.
+    own: ScaleRule | None = None,
+) -> jax.Array:
+    """Which elements let a gradient pass, as a number for `masked`.
 
     Args:
       x: float32, float16 or bfloat16, any shape.
@@ -187,17 +190,18 @@ def quantize_and_judge(
       granularity: which elements share a scale.
       convention: how the code is computed.
       mask: see `fake_quantize_vjp`.
+      own: the rule by which `scales.scale_of` made the scale from x itself, if it did: the same answer, for less.
     Returns:
-      (codes, int8: -1 inside, 0 outside), shape of x.
+      int8, shape of x: -1 inside, 0 outside.
 
-    Spec: AFF-1..AFF-8, STE-2, STE-3 (specs/20-affine.md).  Class: exact.
+    Spec: STE-2, STE-3 (specs/20-affine.md).  Class: exact.
     """
     plan, operands = _prepare("quantize", x, scale, zero_point, fmt, granularity, convention, CAST, mask)
-    return _quantize_and_judge(plan, *operands)
+    return _judge(replace(plan, own=own is not None and _steps.covers(own)), *operands)
 
 
 def masked(cotangent: jax.Array, inside: jax.Array) -> jax.Array:
-    """The cotangent where `quantize_and_judge` says inside, +0 elsewhere (STE-1)."""
+    """The cotangent where `judge` says inside, +0 elsewhere (STE-1)."""
     return _pass(inside, cotangent)
 
 
@@ -238,9 +242,8 @@ def _quantize(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
 
 
 @partial(jax.jit, static_argnums=0)
-def _quantize_and_judge(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> tuple[jax.Array, jax.Array]:
-    codes, mask = _judged(plan, x, scale, zero_point)
-    return codes.astype(plan.fmt.storage), mask
+def _judge(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> jax.Array:
+    return _judged(plan, x, scale, zero_point)[1]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,7 +1,9 @@
 """Ranges, scales and zero points (specs/30-scales.md)."""
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,8 @@ COLUMNS = 16  # contiguous elements, from which on
 LARGE = 1 << 20  # a range of so many elements is worth a loop over rows
 FLT_MAX_KEY = 0x7F7FFFFF
 FLT_MAX = float.fromhex("0x1.fffffep+127")
+Pair = tuple[jax.Array, jax.Array]
+Ends = Callable[[jax.Array], Pair]  # of each element: what may be the smallest, what may be the largest
 
 
 def range_of(x: jax.Array, *, granularity: Granularity = PerTensor()) -> tuple[jax.Array, jax.Array]:
@@ -86,6 +90,8 @@ def scale_of(
 def _scale_of(
     x: jax.Array, *, tile: Shape, shape: Shape, fmt: Format, rule: ScaleRule
 ) -> tuple[jax.Array, jax.Array | None]:
+    if rule.zero == "none" and rule.denominator != "signed_absmax":
+        return _as_stored(_own_quotient(x, tile, shape, fmt, rule), rule), None
     return _chosen(*_range_keys(x, tile, shape), fmt, rule)
 
 
@@ -99,10 +105,30 @@ def _range_keys(x: jax.Array, tile: Shape, shape: Shape) -> tuple[jax.Array, jax
     """The range of each tile as ordered keys (SCL-1)."""
     if x.size == 0:
         return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32)  # SCL-1, GRA-2
-    tiles, inside = blocks.tiled(x, tile, x.dtype.type(0))
-    inside = tuple(axis for axis in inside if tiles.shape[axis] > 1)  # over one element XLA forgets the initial value
-    low, high = _extremes(tiles, inside) if inside else _with_zero(_keys(tiles))
+    low, high = _extremes(*_tiles(x, tile), lambda v: (_keys(v),) * 2, np.int32(0))
     return low.reshape(shape), high.reshape(shape)
+
+
+def _own_quotient(x: jax.Array, tile: Shape, shape: Shape, fmt: Format, rule: ScaleRule) -> jax.Array:
+    """SCL-1..SCL-5 of a symmetric scale.
+
+    A quotient lies between two powers of two where the magnitude lies between D times them, so the limits of the scale
+    are limits of the magnitudes, and what is left to do for a tile is one division.
+    """
+    by = denominator(fmt, rule)
+    smallest, largest = (np.float32(min(by * limit, FLT_MAX)) for limit in scale_limits(fmt))
+    if x.size == 0:
+        return jnp.full(shape, scale_limits(fmt)[0], jnp.float32)  # SCL-1, GRA-2
+
+    def ends(v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        size = jnp.abs(_exact.widen(v))
+        size = _exact.select(size <= np.float32(np.inf), jnp.minimum(size, largest), np.float32(0))
+        return -size, size
+
+    tiles, axes = _tiles(x, tile)
+    low, high = _extremes(tiles, axes, ends, smallest)
+    amax = jnp.maximum(-low, high) if _in_one_pass(tiles, axes) else high
+    return _exact.div(amax.reshape(shape), np.float32(by))
 
 
 @partial(jax.jit, static_argnames=("fmt", "rule"))
@@ -122,21 +148,42 @@ def _chosen(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) -> tu
     return scale, _exact.flush(low) if rule.zero == "float" else _zero_point(low, scale, fmt)
 
 
-def _extremes(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """The smallest and the largest key over axes, zero included, in one pass."""
+def _tiles(x: jax.Array, tile: Shape) -> tuple[jax.Array, tuple[int, ...]]:
+    """`blocks.tiled`, the axes of one element left out: over one element XLA forgets the initial value."""
+    tiles, inside = blocks.tiled(x, tile, x.dtype.type(0))
+    return tiles, tuple(axis for axis in inside if tiles.shape[axis] > 1)
+
+
+def _extremes(x: jax.Array, axes: tuple[int, ...], ends: Ends, start: Any) -> tuple[jax.Array, jax.Array]:
+    """The smallest low end, at most -start, and the largest high end, at least start, over axes."""
+    if not axes:
+        return _together((-start, start), ends(x))
     whole = axes[-1] - axes[0] + 1 == len(axes)
     if not whole or x.size < LARGE or math.prod(x.shape[axes[-1] + 1 :]) < COLUMNS:
-        return _reduced(x, axes)
-    return lax.platform_dependent(x, cpu=partial(_by_rows, axes=axes), default=partial(_reduced, axes=axes))
+        return _reduced(x, axes, ends, start)
+    by_rows, reduced = (partial(way, axes=axes, ends=ends, start=start) for way in (_by_rows, _reduced))
+    return lax.platform_dependent(x, cpu=by_rows, default=reduced)
 
 
-def _reduced(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """On XLA:CPU 20 times as fast as one integer `jnp.max` where the last axis is reduced."""
-    keys, zero = _keys(x), np.int32(0)
-    return lax.reduce((keys, keys), (zero, zero), lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])), axes)
+def _reduced(x: jax.Array, axes: tuple[int, ...], ends: Ends, start: Any) -> tuple[jax.Array, jax.Array]:
+    low, high = ends(x)
+    if _in_one_pass(x, axes):
+        return lax.reduce((low, high), (-start, start), _together, axes)
+    return lax.reduce(low, -start, lax.min, axes), lax.reduce(high, start, lax.max, axes)
 
 
-def _by_rows(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+def _in_one_pass(x: jax.Array, axes: tuple[int, ...]) -> bool:
+    """Over the last axis XLA:CPU makes a loop of vectors of two reductions together (20 times as fast as one alone, if
+    both are used), over earlier axes of each alone.
+    """
+    return x.ndim - 1 in axes
+
+
+def _together(a: Pair, b: Pair) -> Pair:
+    return jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])
+
+
+def _by_rows(x: jax.Array, axes: tuple[int, ...], ends: Ends, start: Any) -> tuple[jax.Array, jax.Array]:
     """Row after row: XLA:CPU reduces over earlier axes column after column, 7 times as slow.
 
     Rows that are sharded over devices are gathered first, which on CPUs costs memory alone.
@@ -144,19 +191,12 @@ def _by_rows(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]
     before, after = x.shape[: axes[0]], x.shape[axes[-1] + 1 :]
     rows = x.reshape(math.prod(before), -1, math.prod(after))
 
-    def row(i: jax.Array | int) -> jax.Array:
-        return _keys(lax.dynamic_index_in_dim(rows, i, 1, keepdims=False))
+    def row(i: jax.Array | int) -> Pair:
+        return ends(lax.dynamic_index_in_dim(rows, i, 1, keepdims=False))
 
-    def step(i: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        keys = row(i)
-        return jnp.minimum(found[0], keys), jnp.maximum(found[1], keys)
-
-    low, high = lax.fori_loop(1, rows.shape[1], step, _with_zero(row(0)))
+    first = _together((-start, start), row(0))
+    low, high = lax.fori_loop(1, rows.shape[1], lambda i, found: _together(found, row(i)), first)
     return low.reshape(*before, *after), high.reshape(*before, *after)
-
-
-def _with_zero(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jnp.minimum(keys, 0), jnp.maximum(keys, 0)
 
 
 def _keys(x: jax.Array) -> jax.Array:
@@ -176,7 +216,7 @@ def _symmetric(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) ->
 
 
 def _stored(quotient: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
-    """SCL-5 and SCL-6."""
+    """SCL-5, SCL-6."""
     smallest, largest = (np.float32(limit) for limit in scale_limits(fmt))
     if rule.denominator == "signed_absmax":
         quotient = _exact.flush(quotient)
@@ -184,6 +224,11 @@ def _stored(quotient: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
         scale = _exact.select(quotient < 0, -magnitude, magnitude)
     else:
         scale = lax.clamp(smallest, quotient, largest)  # not negative; subnormals come up to the smallest scale
+    return _as_stored(scale, rule)
+
+
+def _as_stored(scale: jax.Array, rule: ScaleRule) -> jax.Array:
+    """SCL-6."""
     if rule.storage == "float32":
         return scale
     if rule.storage in ("pow2", "e8m0fnu"):

@@ -21,7 +21,7 @@ ONLY = {
         "integer_codes": "array helper", "codebook_codes": "array helper",
     },
     ("refquant", "blocks"): {name: "layout helper of NumPy arrays" for name in ("to_blocks", "from_blocks", "expand")},
-    ("jaxquant", "affine"): {"quantize_and_judge": "codes and mask in one pass, for a layer's vjp"},
+    ("jaxquant", "affine"): {"judge": "the mask of a layer's vjp, kept for its backward pass"},
     ("jaxquant", "scales"): {"scale_of": "range and scale in one program"},
     ("jaxquant", "codec"): {"values_of": "inside a trace", "codes_of": "inside a trace"},
 }  # fmt: skip

@@ -19,7 +19,7 @@ from jaxquant.qat.trained import Pair, Trained, dynamic_scale, frozen, step
 from jaxquant.qtensor import QTensor, dequantize_tensor, spec_convention
 from refquant.estimators import Estimator, Ste
 from refquant.layer_checks import integers
-from refquant.spec import QuantSpec
+from refquant.spec import QuantSpec, ScaleRule
 
 
 class Layer(Protocol):
@@ -96,20 +96,23 @@ def _forward(layer: Layer, x: jax.Array, weight: Any, bias: Any, static: Any) ->
     if layer.inputs is None:
         return layer.weights_only(x, q, bias), (x, None, *kept)
     scale, zero_point = _input_scale(layer, x, static)
-    codes, seen = _codes_and_kept(layer, x, scale, zero_point)
+    own = layer.inputs.scale if static is None else None
+    codes, seen = _codes_and_kept(layer, x, scale, zero_point, own)
     y = layer.integer(centred(codes, zero_point, scale, integers(layer.inputs)), q, bias)
     return y, (seen, (scale, zero_point), *kept)
 
 
-def _codes_and_kept(layer: Layer, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> tuple:
-    """The codes of x, and what the backward pass needs of it."""
+def _codes_and_kept(
+    layer: Layer, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None, own: ScaleRule | None
+) -> tuple:
+    """The codes of x, and what the backward pass needs of it; own: the rule that made a dynamic scale of x."""
     fmt, grain, convention = _meaning(layer.inputs)
     options = {"fmt": fmt, "granularity": grain, "convention": convention}
     factor = step(scale, layer.inputs)
-    if isinstance(layer.estimator, Ste):
-        codes, inside = affine.quantize_and_judge(x, factor, zero_point, **options, mask=layer.estimator.mask)
-        return codes, (codes, inside)
-    return affine.quantize(x, factor, zero_point, **options), x
+    codes = affine.quantize(x, factor, zero_point, **options)
+    if not isinstance(layer.estimator, Ste):
+        return codes, x
+    return codes, (codes, affine.judge(x, factor, zero_point, **options, mask=layer.estimator.mask, own=own))
 
 
 def _backward(layer: Layer, kept: tuple, cotangent: jax.Array) -> tuple:
@@ -189,7 +192,7 @@ def _real_side(layer: Layer, seen: Any, pair: Pair | None) -> Side:
     if layer.inputs is None:
         return Side(_exact.widen(seen), None)
     scale, zero_point = pair
-    codes = seen[0] if isinstance(layer.estimator, Ste) else _codes_and_kept(layer, seen, scale, zero_point)[0]
+    codes = seen[0] if isinstance(layer.estimator, Ste) else _codes_and_kept(layer, seen, scale, zero_point, None)[0]
     return Side(_as_float(centred(codes, zero_point, scale, integers(layer.inputs))), layer.input_factor(scale))
 
 

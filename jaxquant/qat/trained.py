@@ -65,10 +65,9 @@ class Trained:
         if self.learned:
             passed, learned = learned_vjp(self.estimator, self.values, self.learned, flowing, **grain)
         else:
-            factor = step(scale, self.spec)
-            mask = self.estimator.mask
-            passed = affine.fake_quantize_vjp(self.values, factor, zero_point, flowing, **grain, mask=mask)
-            learned = ()
+            grain |= {"mask": self.estimator.mask, "own": self.spec.scale}
+            inside = affine.judge(self.values, step(scale, self.spec), zero_point, **grain)
+            passed, learned = affine.masked(flowing, inside), ()
         dtype = str(self.values.dtype)
         return Trained(_exact.narrow(passed, dtype), learned, spec=self.spec, estimator=self.estimator)
 

@@ -1,0 +1,48 @@
+"""A symmetric scale of the own range: jaxquant has shortcuts to it and its mask, refquant none (SCL-1..6, STE-2)."""
+
+import numpy as np
+import pytest
+from bits import assert_same
+
+from refquant import affine, scales
+from refquant.conventions import DEFAULT
+from refquant.formats import ALL, IntFormat
+from refquant.granularity import PerAxis, PerGroup, PerTensor
+from refquant.spec import ScaleRule, scale_limits
+
+jax = pytest.importorskip("jax", reason="the shortcuts are jaxquant's")
+FLT_MAX = np.finfo(np.float32).max
+FORMATS = [ALL[name] for name in ("int2", "int4", "int8", "int8_narrow", "int16", "ternary")]
+STORAGES = ["float32", "pow2", "float16"]
+
+
+def rows(fmt: IntFormat) -> np.ndarray:
+    """Rows of 40 elements: usual ones, around each limit of the scale, the ends of binary32, and what no range sees."""
+    rng = np.random.default_rng(0)
+    usual = rng.standard_normal((4, 40)) * [[1.0], [1e-20], [1e20], [2.0**-130]]
+    smallest, largest = scale_limits(fmt)
+    limits = [smallest * fmt.qmax, largest * fmt.qmin, largest * (fmt.qmax + 0.5), largest * (fmt.qmin - 0.5)]
+    around = [np.float32(v) for v in limits]
+    near = [np.nextafter(v, np.float32(end)) for v in around for end in (-np.inf, np.inf)]
+    ends = [0.0, -0.0, 2.0**-149, 2.0**-126, -(2.0**-126), FLT_MAX, -FLT_MAX]
+    edges = np.array([*around, *near, *ends], np.float32)
+    lines = [np.resize(edges[i:], 40) for i in range(len(edges))] + [np.full(40, v) for v in edges]
+    special = np.where(rng.random((8, 40)) < 0.2, rng.choice([np.nan, np.inf, -np.inf], (8, 40)), 1.0)
+    return np.concatenate([usual, lines, special, np.full((1, 40), np.nan)]).astype(np.float32)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+def test_scale_and_mask_differential(fmt: IntFormat, storage: str) -> None:
+    from jaxquant import affine as jax_affine
+    from jaxquant import scales as jax_scales
+
+    x, rule, one = rows(fmt), ScaleRule(storage=storage), np.float32(1)
+    for grain, values in ((PerAxis(0), x), (PerAxis(1), x.T.copy()), (PerGroup(1, 16), x), (PerTensor(), x[:4])):
+        options = {"fmt": fmt, "granularity": grain, "convention": DEFAULT}
+        scale, _ = scales.choose_scale(*scales.range_of(values, granularity=grain), fmt=fmt, rule=rule)
+        got, _ = jax_scales.scale_of(values, fmt=fmt, granularity=grain, rule=rule)
+        assert_same(np.asarray(got), scale)
+        inside = jax_affine.judge(values, got, None, **options, mask="rounded", own=rule)
+        want = affine.fake_quantize_vjp(values, scale, None, np.full_like(values, one), **options)
+        assert_same(np.asarray(jax_affine.masked(np.full_like(values, one), inside)), want, inputs={"x": values})
