@@ -58,10 +58,18 @@ def quantize_tensor(x: jax.Array, spec: QuantSpec) -> QTensor:
     """
     x = _inputs.real("quantize_tensor", "x", x)
     scale, zero_point = scales.scale_of(x, fmt=spec.fmt, granularity=spec.granularity, rule=spec.scale)
-    convention = spec_convention(spec)
-    factor = _reciprocal(scale) if convention.op == "given" else scale
-    codes = affine.quantize(x, factor, zero_point, fmt=spec.fmt, granularity=spec.granularity, convention=convention)
-    return QTensor(codes, scale, zero_point, spec)
+    return coded(x, scale, zero_point, spec)
+
+
+def coded(x: jax.Array, scale: jax.Array, zero_point: jax.Array | None, spec: QuantSpec) -> QTensor:
+    """x by a spec, with a given scale and zero point instead of those of its range (QTN-2)."""
+    options = {"fmt": spec.fmt, "granularity": spec.granularity, "convention": spec_convention(spec)}
+    return QTensor(affine.quantize(x, step(scale, spec), zero_point, **options), scale, zero_point, spec)
+
+
+def step(scale: jax.Array, spec: QuantSpec) -> jax.Array:
+    """What quantize is given for a scale: its reciprocal under op "given" (QTN-2)."""
+    return _reciprocal(scale) if spec_convention(spec).op == "given" else scale
 
 
 def dequantize_tensor(q: QTensor, *, dtype: object = "float32") -> jax.Array:

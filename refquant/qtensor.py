@@ -64,10 +64,16 @@ def quantize_tensor(x: np.ndarray, spec: QuantSpec) -> QTensor:
     x = as_real("quantize_tensor", "x", x)
     low, high = range_of(x, granularity=spec.granularity)
     scale, zero_point = choose_scale(low, high, fmt=spec.fmt, rule=spec.scale)
+    return coded(x, scale, zero_point, spec)  # QTN-1
+
+
+@np.errstate(all="ignore")
+def coded(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None, spec: QuantSpec) -> QTensor:
+    """x by a spec, with a given scale and zero point instead of those of its range (QTN-2)."""
     convention = spec_convention(spec)
     given = np.float32(1) / scale if convention.op == "given" else scale  # QTN-2
     codes = quantize(x, given, zero_point, fmt=spec.fmt, granularity=spec.granularity, convention=convention)
-    return QTensor(codes, scale, zero_point, spec)  # QTN-1
+    return QTensor(codes, scale, zero_point, spec)
 
 
 def dequantize_tensor(q: QTensor, *, dtype: np.dtype | type | str = "float32") -> np.ndarray:

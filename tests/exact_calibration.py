@@ -8,11 +8,13 @@ from __future__ import annotations
 import decimal
 import functools
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import exact_affine
 from exact import (
     FLT_MAX,
+    INF,
     Real,
     add,
     div,
@@ -30,6 +32,8 @@ from exact import (
     tree_sum,
 )
 
+from refquant.conventions import DEFAULT, Affine
+from refquant.formats import Format
 from refquant.spec import ScaleRule
 
 MAGNITUDE = 0x7FFFFFFF
@@ -119,12 +123,22 @@ def loss(x: int, fake: int, e: int, power: int) -> Real:
         return of(0)
     d = flushed(rounded(add(flushed(from_bits(x)), negated(flushed(from_bits(fake))))))
     size = rounded(mul(Real(False, d.size), of(Fraction(2) ** -max(-126, min(126, e))))).size
-    error = of(0 if size < Fraction(2) ** -31 else min(size, 4))
+    size = 4 if size == INF else min(size, 4)
+    error = of(0 if size < Fraction(2) ** -31 else size)
     square = rounded(mul(error, error))
     return {1: error, 2: square, 3: rounded(mul(square, error)), 4: rounded(mul(square, square))}[power]
 
 
-def mse(rows, low, high, e, *, fmt, rule=ScaleRule(), power=2, smallest=20):  # noqa: ANN001, ANN201, B008
+def fake(x: int, scale: int, zero: int | None, *, fmt: Format, rule: ScaleRule, convention: Affine = DEFAULT) -> int:
+    """QTN-2: a real offset goes with zero "bias" and no other rule does; op "given" takes 1 / scale."""
+    real = rule.zero == "float"
+    kind = "bias" if real else {"bias": "int"}.get(convention.zero, convention.zero)
+    given = to_bits(rounded(div(of(1), from_bits(scale)))) if convention.op == "given" else scale
+    code = exact_affine.quantize(x, given, zero, fmt=fmt, convention=replace(convention, zero=kind))
+    return exact_affine.dequantize(code, scale, zero, fmt=fmt, real=real)
+
+
+def mse(rows, low, high, e, *, fmt, rule=ScaleRule(), convention=DEFAULT, power=2, smallest=20):  # noqa: ANN001, ANN201, B008
     """CAL-5, CAL-12: `rows` of (count or None, x) in the order of the tree sum, lists of lists for two axes."""
     best = None
     for k in range(100, smallest - 1, -1):
@@ -133,8 +147,7 @@ def mse(rows, low, high, e, *, fmt, rule=ScaleRule(), power=2, smallest=20):  # 
 
         @functools.cache
         def term(count, x, scale=scale, zero=zero):  # noqa: ANN001, ANN202
-            code = exact_affine.quantize(x, scale, zero, fmt=fmt)
-            term = loss(x, exact_affine.dequantize(code, scale, zero, fmt=fmt), e, power)
+            term = loss(x, fake(x, scale, zero, fmt=fmt, rule=rule, convention=convention), e, power)
             return to_bits(term if count is None else rounded(mul(rounded(of(count)), term)))
 
         total = tree_sum([tree_sum([term(*cell) if cell else 0 for cell in row]) for row in rows])

@@ -7,10 +7,12 @@ import strategies as some
 from bits import assert_same
 from calibration_support import INT, PACKAGES, STREAMS, Package, bits, observe
 
+from refquant.conventions import Affine
 from refquant.formats import ALL
 from refquant.granularity import PerAxis, PerGroup, PerTensor
 from refquant.spec import ScaleRule
 
+FLOAT = ScaleRule(zero="float")
 SCHEMES = [
     ("int4", ScaleRule(), 2),
     ("int8", ScaleRule(denominator="half_range"), 1),
@@ -19,15 +21,22 @@ SCHEMES = [
     ("e2m1fn", ScaleRule(storage="e4m3fn"), 2),
     ("nf4", ScaleRule(storage="bfloat16"), 2),
     ("int2", ScaleRule(storage="e8m0fnu"), 2),
+    ("uint4", FLOAT, 2),
+    ("int3", FLOAT, 1),
 ]
 
 
+CONVENTIONS = [Affine(), Affine(op="given", zero="bias", nan="zero")]
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS, ids=str)
 @pytest.mark.parametrize(("name", "rule", "power"), SCHEMES)
-def test_mse_search_differential_exact(backend, name, rule, power):
+def test_mse_search_differential_exact(backend, name, rule, power, convention):
+    """CAL-5, QTN-2: "bias" and a real offset find each other, and op "given" is given 1 / scale."""
     rng = np.random.default_rng(3)
     x = rng.standard_normal((2, 7)).astype(np.float32)
     x[0, 1], x[1, 5], x[1, 2] = 5, np.nan, 2.0**-127
-    options = {"fmt": ALL[name], "rule": rule, "power": power, "smallest": 60}
+    options = {"fmt": ALL[name], "rule": rule, "power": power, "smallest": 60, "convention": convention}
     low, high = getattr(backend, "calibration.mse").search(x, granularity=PerGroup(1, 4), **options)
     for i in range(2):
         for j, row in enumerate((x[i, :4], [*x[i, 4:], None])):
@@ -46,7 +55,7 @@ def test_mse_search_differential_exact_at_the_ends(backend, scale):
 
 
 @pytest.mark.parametrize("name", ["specials", "heavy", "relu", "subnormal", "nan", "grows"])
-@pytest.mark.parametrize(("fmt", "rule"), [("int4", ScaleRule()), ("uint4", INT)])
+@pytest.mark.parametrize(("fmt", "rule"), [("int4", ScaleRule()), ("uint4", INT), ("int4", FLOAT)])
 def test_mse_bins_differential_exact(backend, name, fmt, rule):
     data = [b for x in STREAMS[name] for b in bits(x)]
     options = {"fmt": ALL[fmt], "rule": rule, "smallest": 97}
@@ -54,7 +63,7 @@ def test_mse_bins_differential_exact(backend, name, fmt, rule):
     assert bits(got) == list(exact.mse_of_bins(data, **options))
 
 
-@pytest.mark.parametrize(("name", "rule", "power"), [SCHEMES[0], SCHEMES[3], SCHEMES[4]])
+@pytest.mark.parametrize(("name", "rule", "power"), [SCHEMES[0], SCHEMES[3], SCHEMES[4], SCHEMES[8]])
 def test_mse_differential_packages(name, rule, power):
     """All 81 candidates, larger tensors whose elements lie within 2 ulp of a half step of some candidate."""
     pytest.importorskip("jax")
@@ -66,7 +75,7 @@ def test_mse_differential_packages(name, rule, power):
         module = getattr(package, "calibration.mse")
         state = observe(package, "linear", [x * np.float32(0.3), x])
         options = {"fmt": ALL[name], "rule": rule, "power": power}
-        granularity = {"int4": PerAxis(0), "uint4": PerGroup(1, 40), "e2m1fn": PerTensor()}[name]
+        granularity = {"int4": PerAxis(0), "uint4": PerGroup(1, 40), "e2m1fn": PerTensor(), "int3": PerAxis(1)}[name]
         found = module.search(x, granularity=granularity, **options), module.finalize(state, **options)
         results.append([np.asarray(v) for pair in found for v in pair])
     for want, got in zip(*results, strict=True):

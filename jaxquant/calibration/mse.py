@@ -12,17 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxquant import _exact, _inputs, affine, blocks, scales
+from jaxquant import _exact, _inputs, blocks, scales
 from jaxquant._exact import flush, scalb
 from jaxquant.bits import key_of
 from jaxquant.calibration import linear
 from jaxquant.calibration.linear import LinearState, init, merge, update
+from jaxquant.qtensor import coded, dequantize_tensor
 from refquant import checks
 from refquant.checks import within
 from refquant.conventions import DEFAULT, Affine
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor
-from refquant.spec import ScaleRule
+from refquant.spec import QuantSpec, ScaleRule
 
 LARGEST = 0x7F7FFFFF
 SMALLEST_ERROR, LARGEST_ERROR = 2.0**-31, 4.0
@@ -61,14 +62,14 @@ def finalize(
       [0.0, 3.6]
     """
     _check("finalize", power, smallest)
+    spec = QuantSpec(fmt, scale=rule, convention=convention)
     x, counts, low, high = linear.midpoints(state), state.counts, state.seen.low, state.seen.high
 
     def loss(scale: Array, zero_point: Array | None) -> Array:
-        fake = affine.fake_quantize(x, scale, zero_point, fmt=fmt, convention=convention)
-        error = _error(x, fake, _unit(linear.exponent(state.seen)))
+        error = _error(x, dequantize_tensor(coded(x, scale, zero_point, spec)), _unit(linear.exponent(state.seen)))
         return _total(_exact.rounded(counts.astype(jnp.float32) * _power(error, power)), (1, 0))  # CAL-12
 
-    return _search(low, high, loss, fmt, rule, smallest)
+    return _search(low, high, loss, spec, smallest)
 
 
 def search(
@@ -106,36 +107,33 @@ def search(
     """
     _check("search", power, smallest)
     x = _inputs.real("search", "x", x)
-    return _search_data(x, fmt, granularity, rule, convention, power, smallest)
+    return _search_data(x, QuantSpec(fmt, granularity, rule, convention), power, smallest)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3, 4, 5, 6))
-def _search_data(
-    x: Array, fmt: Format, granularity: Granularity, rule: ScaleRule, convention: Affine, power: int, smallest: int
-) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _search_data(x: Array, spec: QuantSpec, power: int, smallest: int) -> tuple[Array, Array]:
     x = _finite(_exact.widen(x))
-    low, high = scales.range_of(x, granularity=granularity)
+    low, high = scales.range_of(x, granularity=spec.granularity)
     if x.size == 0:
         return low, high
-    tile = granularity.tile(x.shape)
+    tile = spec.granularity.tile(x.shape)
     unit = blocks.spread(_unit(_exponent(_largest(low, high))), x.shape, tile)
 
     def loss(scale: Array, zero_point: Array | None) -> Array:
-        fake = affine.fake_quantize(x, scale, zero_point, fmt=fmt, granularity=granularity, convention=convention)
-        losses = _power(_error(x, fake, unit), power)
+        losses = _power(_error(x, dequantize_tensor(coded(x, scale, zero_point, spec)), unit), power)
         losses, inside = blocks.tiled(losses.reshape(x.shape), tile, jnp.float32(0))
         return _total(losses, inside[::-1]).reshape(low.shape)  # CAL-12
 
-    return _search(low, high, loss, fmt, rule, smallest)
+    return _search(low, high, loss, spec, smallest)
 
 
 def _search(
-    low: Array, high: Array, loss: Callable[[Array, Array | None], Array], fmt: Format, rule: ScaleRule, smallest: int
+    low: Array, high: Array, loss: Callable[[Array, Array | None], Array], spec: QuantSpec, smallest: int
 ) -> tuple[Array, Array]:
     def step(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
         k = 100 - i  # CAL-5
         ends = _shrink(low, k), _shrink(high, k)
-        found = loss(*scales.choose_scale(*ends, fmt=fmt, rule=rule))
+        found = loss(*scales.choose_scale(*ends, fmt=spec.fmt, rule=spec.scale))
         better = found < best[0]  # CAL-12 the first of equal ones stays
         return jnp.where(better, found, best[0]), jnp.where(better, k, best[1])
 

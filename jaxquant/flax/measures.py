@@ -12,8 +12,7 @@ from jaxquant.flax import layers
 from jaxquant.flax.report import table
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qat import learned
-from jaxquant.qat.trained import step
-from jaxquant.qtensor import spec_convention
+from jaxquant.qtensor import spec_convention, step
 from refquant.estimators import Ste
 from refquant.formats import IntFormat
 from refquant.spec import QuantSpec

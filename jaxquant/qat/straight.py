@@ -15,8 +15,8 @@ from jaxquant import _exact, affine
 from jaxquant._first_order import first_order
 from jaxquant.qat.layer import Operand, centred, weight_operand
 from jaxquant.qat.learned import effective, learned_vjp
-from jaxquant.qat.trained import Pair, Trained, dynamic_scale, frozen, step
-from jaxquant.qtensor import QTensor, dequantize_tensor, spec_convention
+from jaxquant.qat.trained import Pair, Trained, dynamic_scale, frozen
+from jaxquant.qtensor import QTensor, coded, dequantize_tensor, spec_convention, step
 from refquant.estimators import Estimator, Ste
 from refquant.layer_checks import integers
 from refquant.spec import QuantSpec, ScaleRule
@@ -80,10 +80,8 @@ def _straight_through(layer: Layer, x: jax.Array, weight: Any, bias: Any, static
     if layer.inputs is None:
         return layer.weights_only(x, q, bias)
     scale, zero_point = _input_scale(layer, x, static)
-    fmt, grain, convention = _meaning(layer.inputs)
-    options = {"fmt": fmt, "granularity": grain, "convention": convention}
-    codes = affine.quantize(x, step(scale, layer.inputs), zero_point, **options)
-    return layer.integer(centred(codes, zero_point, scale, fmt), q, bias)
+    codes = coded(x, scale, zero_point, layer.inputs).codes
+    return layer.integer(centred(codes, zero_point, scale, integers(layer.inputs)), q, bias)
 
 
 def _forward(layer: Layer, x: jax.Array, weight: Any, bias: Any, static: Any) -> tuple[jax.Array, tuple]:

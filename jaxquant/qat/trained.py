@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxquant import _exact, _inputs, affine, scales
 from jaxquant.qat.learned import effective, learned_arrays, learned_vjp
-from jaxquant.qtensor import QTensor, spec_convention
+from jaxquant.qtensor import QTensor, coded, spec_convention, step
 from refquant.estimators import Estimator, LsqPlus, Ste, learned_names
 from refquant.layer_checks import check_trained, check_weight
 from refquant.spec import QuantSpec
@@ -51,7 +51,7 @@ class Trained:
 
     def coded(self, scale: jax.Array, zero_point: jax.Array | None) -> QTensor:
         """The codes of the values by a given scale and zero point."""
-        return QTensor(coded(self.values, scale, zero_point, self.spec), scale, zero_point, self.spec)
+        return coded(self.values, scale, zero_point, self.spec)
 
     def cotangent(self, scale: jax.Array, zero_point: jax.Array | None, flowing: jax.Array) -> "Trained":
         """What a gradient of the dequantized weight means for values and learned scales (EST rules).
@@ -76,17 +76,6 @@ def dynamic_scale(x: jax.Array, spec: QuantSpec) -> Pair:
     """Scale and zero point from the range of x (SCL-1..SCL-8); no gradient passes them."""
     x = jax.lax.stop_gradient(_inputs.real("quantize_tensor", "x", x))
     return scales.scale_of(x, fmt=spec.fmt, granularity=spec.granularity, rule=spec.scale)
-
-
-def step(scale: jax.Array, spec: QuantSpec) -> jax.Array:
-    """What quantize is given for a scale: its reciprocal under op "given" (QTN-2)."""
-    return _exact.reciprocal(scale) if spec_convention(spec).op == "given" else scale
-
-
-def coded(x: jax.Array, scale: jax.Array, zero_point: jax.Array | None, spec: QuantSpec) -> jax.Array:
-    """Codes of x by a spec and a given scale (QTN-2)."""
-    options = {"fmt": spec.fmt, "granularity": spec.granularity, "convention": spec_convention(spec)}
-    return affine.quantize(x, step(scale, spec), zero_point, **options)
 
 
 def checked(function: str, weight: QTensor | Trained) -> QTensor | Trained:

@@ -6,7 +6,7 @@ p = 2.4, which is no exact power; LAPQ (Nahshan et al., arXiv 1911.07190) discus
 
 import numpy as np
 
-from refquant import affine, blocks, checks, scales, sums
+from refquant import blocks, checks, scales, sums
 from refquant.arguments import as_real
 from refquant.bits import flush, ordered_key, scalb
 from refquant.calibration import linear
@@ -15,7 +15,8 @@ from refquant.checks import within
 from refquant.conventions import DEFAULT, Affine
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor
-from refquant.spec import ScaleRule
+from refquant.qtensor import coded, dequantize_tensor
+from refquant.spec import QuantSpec, ScaleRule
 
 LARGEST = np.finfo(np.float32).max
 SMALLEST_ERROR, LARGEST_ERROR = np.float32(2.0**-31), np.float32(4)
@@ -53,14 +54,14 @@ def finalize(
       [0.0, 3.6]
     """
     _check("finalize", power, smallest)
+    spec = QuantSpec(fmt, scale=rule, convention=convention)
     x, counts, low, high = linear.midpoints(state), state.counts, state.seen.low, state.seen.high
 
     def loss(scale: np.ndarray, zero_point: np.ndarray | None) -> np.ndarray:
-        fake = affine.fake_quantize(x, scale, zero_point, fmt=fmt, convention=convention)
-        error = _error(x, fake, _unit(linear.exponent(state.seen)))
+        error = _error(x, dequantize_tensor(coded(x, scale, zero_point, spec)), _unit(linear.exponent(state.seen)))
         return sums.tree_sum(counts.astype(np.float32) * _power(error, power), axis=(0, 1))  # CAL-12
 
-    return _search(low, high, loss, fmt, rule, smallest)
+    return _search(low, high, loss, spec, smallest)
 
 
 @np.errstate(all="ignore")
@@ -98,6 +99,7 @@ def search(
       3.6
     """
     _check("search", power, smallest)
+    spec = QuantSpec(fmt, granularity, rule, convention)
     x = as_real("search", "x", x).astype(np.float32)
     low, high = scales.range_of(x, granularity=granularity)
     if x.size == 0:
@@ -107,20 +109,19 @@ def search(
     blocked = blocks.to_blocks(x, granularity=granularity)
 
     def loss(scale: np.ndarray, zero_point: np.ndarray | None) -> np.ndarray:
-        fake = affine.fake_quantize(x, scale, zero_point, fmt=fmt, granularity=granularity, convention=convention)
-        fake = blocks.to_blocks(fake, granularity=granularity)
+        fake = blocks.to_blocks(dequantize_tensor(coded(x, scale, zero_point, spec)), granularity=granularity)
         losses = blocks.in_chunks(lambda a, b, u: _power(_error(a, b, u), power), blocked, fake, unit, dtype=np.float32)
         inner = tuple(range(1, losses.ndim, 2))
         return sums.tree_sum(losses, axis=inner).reshape(low.shape)  # CAL-12
 
-    return _search(low, high, loss, fmt, rule, smallest)
+    return _search(low, high, loss, spec, smallest)
 
 
-def _search(low, high, loss, fmt, rule, smallest):  # noqa: ANN001, ANN202
+def _search(low, high, loss, spec, smallest):  # noqa: ANN001, ANN202
     best_low, best_high, best = low, high, np.full(low.shape, np.inf, np.float32)
     for k in range(100, smallest - 1, -1):  # CAL-5
         candidate = _shrink(low, k), _shrink(high, k)
-        found = loss(*scales.choose_scale(*candidate, fmt=fmt, rule=rule))
+        found = loss(*scales.choose_scale(*candidate, fmt=spec.fmt, rule=spec.scale))
         better = found < best  # CAL-12 the first of equal ones stays
         best = np.where(better, found, best)
         best_low, best_high = np.where(better, candidate[0], best_low), np.where(better, candidate[1], best_high)

@@ -12,8 +12,7 @@ from refquant.estimators import Estimator, LsqPlus, Ste
 from refquant.formats import Format, IntFormat
 from refquant.layer_checks import check_learned, check_static, integers, magnitude
 from refquant.qat.learned import effective
-from refquant.qat.trained import coded
-from refquant.qtensor import QTensor, quantize_tensor
+from refquant.qtensor import QTensor, coded, quantize_tensor
 from refquant.spec import QuantSpec
 
 Number = np.ndarray | np.generic | float
@@ -90,7 +89,7 @@ def input_operand(x: np.ndarray, inputs: QuantSpec, static: tuple | None) -> Ope
         q = quantize_tensor(x, inputs)  # LAY-4
         return centred(q.codes, q.zero_point, q.scale, integers(inputs))
     scale, zero_point = static
-    return centred(coded(x, scale, zero_point, inputs), zero_point, scale, integers(inputs))
+    return centred(coded(x, scale, zero_point, inputs).codes, zero_point, scale, integers(inputs))
 
 
 def centred(codes: np.ndarray, zero_point: np.ndarray | None, scale: np.ndarray, fmt: IntFormat) -> Operand:

@@ -4,12 +4,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from refquant.affine import quantize
 from refquant.arguments import as_real
 from refquant.estimators import Estimator, Ste, learned_names
 from refquant.layer_checks import check_trained
 from refquant.qat.learned import effective
-from refquant.qtensor import QTensor, quantize_tensor, spec_convention
+from refquant.qtensor import QTensor, coded, quantize_tensor
 from refquant.spec import QuantSpec
 
 
@@ -37,15 +36,7 @@ class Trained:
         if not self.learned:
             return quantize_tensor(values, self.spec)
         scale, zero_point = effective(self.estimator, self.learned, self.spec.fmt)
-        return QTensor(coded(values, scale, zero_point, self.spec), scale, zero_point, self.spec)
-
-
-@np.errstate(all="ignore")
-def coded(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None, spec: QuantSpec) -> np.ndarray:
-    """Codes of x by a spec and a given scale (QTN-2)."""
-    convention = spec_convention(spec)
-    step = np.float32(1) / scale if convention.op == "given" else scale  # QTN-2
-    return quantize(x, step, zero_point, fmt=spec.fmt, granularity=spec.granularity, convention=convention)
+        return coded(values, scale, zero_point, self.spec)
 
 
 def frozen(weight: QTensor | Trained) -> QTensor:

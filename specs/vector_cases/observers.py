@@ -162,6 +162,7 @@ def _search() -> Iterator[Case]:
         ("int4", ScaleRule(), 4, PerAxis(0)),
         ("uint4", INT, 3, PerAxis(0)),
         ("e2m1fn", ScaleRule(), 1, PerGroup(1, 4)),
+        ("int4", ScaleRule(zero="float"), 2, PerAxis(1)),
     ):
         options = {"fmt": ALL[fmt], "rule": rule, "power": power, "smallest": 60, "granularity": grain}
         yield Case(
@@ -169,7 +170,7 @@ def _search() -> Iterator[Case]:
             "calibration.mse.search",
             {"x": x},
             "CAL-12",
-            ("outlier", "ragged", "sum-order"),
+            ("outlier", "ragged", "sum-order", *(["offset"] if rule.zero == "float" else [])),
             options,
         )
 

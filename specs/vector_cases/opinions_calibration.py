@@ -84,7 +84,7 @@ def _mse(case: Case) -> Found:
         scale, zero = exact_affine.choose_scale(*ends, fmt=fmt, rule=rule)
         rows: list[dict[int, int]] = [{}, {}]
         for (sign, i), (count, x) in cells.items():
-            fake = exact_affine.dequantize(exact_affine.quantize(x, scale, zero, fmt=fmt), scale, zero, fmt=fmt)
+            fake = exact_calibration.fake(x, scale, zero, fmt=fmt, rule=rule)
             loss = exact_calibration.loss(x, fake, e, power)
             rows[sign][i] = exact.to_bits(exact.rounded(exact.mul(exact.rounded(exact.of(count)), loss)))
         total = exact.from_bits(exact.tree_sum([_sparse_sum(row) for row in rows])).size
