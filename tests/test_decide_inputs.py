@@ -124,6 +124,34 @@ def test_an_output_without_answer_scores_as_the_worst_of_float(tmp_path):
     assert result["rows"][1]["score"] == pytest.approx((sum(found) + 8 * min(found)) / 20, rel=1e-5)
 
 
+class Weighted(nnx.Module):
+    """x0 + x1 / 5, and x0 alone once the weight 1 / 5 is rounded to zero."""
+
+    def __init__(self):
+        self.inner = nnx.Linear(2, 1, use_bias=False, rngs=nnx.Rngs(0))
+        self.inner.kernel[...] = jnp.float32([[1.0], [0.2]])
+
+    def __call__(self, x):
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("bar", ["lose<=2", "score>=0.1"])
+def test_a_late_score_without_points_counts_as_the_nearer_end(bar, capsys, tmp_path):
+    """DEC-5: 0.9 became 1.1, 0.1 and 0.2 became -0.1 and -0.3: the row before is not lost; a bar on scores cuts none."""
+    rows = [np.float32(x) for x in [[0.5, 0.0]] * 17 + [[1.1, -1.0], [-0.1, 1.0], [-0.3, 2.5]]]
+    found = jaxquant.decide(
+        Weighted(), rows, lambda output, example: float(output[0]),
+        schemes=("int8:channel", "int2:channel"), bar=bar, out=tmp_path / "out",
+    )  # fmt: skip
+    told = "3 of 20 scores outside [0, 1], as far as -0.3, count as the nearer end"
+    row, notes = found["rows"][2], [row["verdict"]["note"] for row in found["rows"][1:]]
+    ends = [1.0, 0.0, 0.0] if bar == "lose<=2" else [1.1, -0.1, -0.3]
+    assert row["score"] == pytest.approx((17 * 0.5 + sum(ends)) / 20, rel=1e-6)
+    assert [told in note for note in notes] == [False, bar == "lose<=2"]
+    assert (told in " ".join(capsys.readouterr().out.split())) == (bar == "lose<=2")
+    assert found["rows"][1]["verdict"]["result"] == ("UNSURE" if bar == "lose<=2" else "PASS")
+
+
 def lines(path):
     """The user's own module: functions that raise, and examples that fit nothing."""
     (path / "mymodel.py").write_text(

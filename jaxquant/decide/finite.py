@@ -66,13 +66,28 @@ def refuse_scores(answers: Answers, workload: Workload, bar: Bar) -> None:
     judge(bar, float_scores=answers.score, quantized_scores=answers.score, same=np.ones(len(answers.score)))
 
 
-def noted(verdict: Verdict, answers: Answers) -> Verdict:
-    """The verdict with a note on the outputs of the quantized model that are no answers.
+def in_points(answers: Answers, bar: Bar) -> Answers:
+    """A quantized model's answers; under a bar in points a score outside [0, 1] counts as the nearer end.
 
-    Spec: DEC-15 (specs/70-decide.md).
+    Float's own are refused (`refuse_scores`); these come when rows are known already, which must not be lost.
+
+    Spec: DEC-5 (specs/70-decide.md).
     """
-    count = int(answers.broken.sum())
-    if not count:
-        return verdict
-    told = f"NaN or nothing finite in {count:,} of {len(answers.broken):,} outputs, which count as wrong and changed"
-    return replace(verdict, note="; ".join(filter(None, [verdict.note, told])))
+    return replace(answers, score=np.clip(answers.score, 0.0, 1.0)) if bar.kind == "points" else answers
+
+
+def noted(verdict: Verdict, answers: Answers, given: np.ndarray) -> Verdict:
+    """The verdict with a note on outputs of the quantized model that are no answers, and on scores without points.
+
+    Args:
+      verdict: of the answers.
+      answers: as judged.
+      given: the scores before `in_points`.
+
+    Spec: DEC-5, DEC-15 (specs/70-decide.md).
+    """
+    n, broken, beyond = len(given), int(answers.broken.sum()), np.abs(given - answers.score)
+    none = f"NaN or nothing finite in {broken:,} of {n:,} outputs, which count as wrong and changed" if broken else ""
+    cut = int(np.count_nonzero(beyond))
+    ends = f"{cut:,} of {n:,} scores outside [0, 1], as far as {given[np.argmax(beyond)]:.4g}, count as the nearer end"
+    return replace(verdict, note="; ".join(filter(None, [verdict.note, none, ends if cut else ""])))

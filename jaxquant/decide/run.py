@@ -17,7 +17,7 @@ import numpy as np
 from jaxquant.decide.bars import Bar
 from jaxquant.decide.bits import Checked, Quantizer
 from jaxquant.decide.distil import Distillation
-from jaxquant.decide.finite import noted, refuse_outputs, refuse_scores
+from jaxquant.decide.finite import in_points, noted, refuse_outputs, refuse_scores
 from jaxquant.decide.intervals import count_pairs, is_binary, share_interval
 from jaxquant.decide.ladder import Rung, timely
 from jaxquant.decide.layouts import Layout, planned
@@ -157,7 +157,8 @@ class Ladder:
         plans = self.plans(scheme)
         made, training = self._make(plans, distillation)
         checked = made.checked
-        answers = self.workload.evaluate(forward(made.target, checked, plans, scheme))
+        given = self.workload.evaluate(forward(made.target, checked, plans, scheme))
+        answers = in_points(given, self.bar)
         self.answers[rung.label], self.made[rung.label] = answers, made
         base = self.answers["float"]
         same = answers.same_as(base)
@@ -175,7 +176,7 @@ class Ladder:
             pairs.lost if pairs else None,
             pairs.won if pairs else None,
             share_interval(int(np.count_nonzero(same)), len(same), level=LEVEL),
-            noted(verdict, answers),
+            noted(verdict, answers, given.score),
             sum(c.compared for c in checked.values()),
             sum(c.differing for c in checked.values()),
             kept.total(),
