@@ -1,5 +1,7 @@
 """Formats for people: the list by family, and the page of one format."""
 
+from typing import Any
+
 import numpy as np
 
 from refquant.cli import facts, picture
@@ -11,22 +13,20 @@ FEW = 16  # formats of at most so many codes get a line for each
 SUMMARY = 1 << 8  # formats of more codes are summarised unless --all
 
 
-def every_format(screen: Screen, *, as_json: bool) -> int:
+def every_json() -> dict[str, Any]:
+    """All formats, without codes."""
+    return {"formats": [facts.as_json(fmt, codes=False) for rows in facts.by_family().values() for fmt in rows]}
+
+
+def every_format(screen: Screen) -> None:
     """The table of all formats, by family."""
     families = facts.by_family()
-    if as_json:
-        screen.json({"formats": [facts.as_json(fmt, codes=False) for rows in families.values() for fmt in rows]})
-        return 0
     head = f"  {'name':<17} {'bits':>4}  {'from':>10}  {'to':<11} {'smallest > 0':<12}  special"
     screen.line(screen.paint(head + ("   source" if screen.width >= 120 else ""), "dim"))
     for name, rows in families.items():
         screen.line(screen.paint(name, "bold"))
         for fmt in rows:
             screen.line(_row(fmt, screen))
-    screen.line()
-    screen.wrapped(f"{sum(map(len, families.values()))} formats.  One of them: refquant show e4m3fn", 2)
-    screen.wrapped("Runtimes and what they do: refquant show conventions", 2)
-    return 0
 
 
 def _row(fmt: Format, screen: Screen) -> str:

@@ -39,10 +39,14 @@ ZERO_POINT = _option("--zero-point", help="zero point beside the scale (integer 
 ROWS = (
     Verb(
         "show",
-        "Show a format (every code, its limits, a picture of its grid), all formats, or the conventions of runtimes.",
-        ("refquant show e4m3fn", "refquant show conventions"),
+        "Show a format (every code, its limits, a picture of its grid), what a runtime does, or the names of all.",
+        ("refquant show e4m3fn", "refquant show torchao"),
         (
-            _option("name", help="a format, a convention, or `conventions`; without it: all formats", nargs="?"),
+            _option(
+                "name",
+                help="a format, a runtime's name, or conventions, casts, rescales, dequants; without it: all names",
+                nargs="?",
+            ),
             _option("--all", help="one line for every code, also of 16-bit formats", action="store_true"),
             JSON,
         ),

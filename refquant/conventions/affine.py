@@ -69,7 +69,7 @@ class Convention:
     Attributes:
       name: the name in `PRESETS`.
       affine: the point of the space, or `Lanes` where the position decides.
-      source: "measured" (run, 0 mismatches on the probes), or the document that states it.
+      source: "measured" (run, 0 mismatches on the probes), or "read, not run: " and the document that states it.
       version: of the runtime that was run or of the document.
       note: what else a caller must know.
     """

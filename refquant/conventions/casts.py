@@ -51,6 +51,6 @@ CASTS = table(
     Preset("torch_e8m0",         Cast("special"),  RUN, "2.13.0 CPU",
            "except as ml_dtypes_e8m0, and ±0 and small negative values give code 0"),
     Preset("mlx_e4m3fn",         Cast("saturate", nan="max"), RUN, "0.32.4 CPU", "to_fp8; a negative NaN gives -448"),
-    Preset("ocp_mx",             Cast("finite"),   "OCP MX 1.0, section 5.3", "1.0",
+    Preset("ocp_mx",             Cast("finite"),   "read, not run: OCP MX 1.0, section 5.3", "1.0",
            "normals saturate; what inf and NaN give is left to the implementation"),
 )  # fmt: skip

@@ -13,7 +13,7 @@ class Preset(Generic[Point]):
     Attributes:
       name: the name in its table.
       point: the point of the space (`Cast`, `Rescale` or `Dequant`).
-      source: "measured" (run, 0 mismatches), or the document that states it.
+      source: "measured" (run, 0 mismatches), or "read, not run: " and the document that states it.
       version: of the runtime that was run or of the document.
       note: what else a caller must know.
     """

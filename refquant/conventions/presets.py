@@ -3,6 +3,7 @@
 from refquant.conventions.affine import Affine, Convention, Lanes
 
 RUN = "measured"
+READ = "read, not run: "
 INT8_NAN = "NaN to int8 gives the code 0 (an undefined cast of C++ as x86 does it); nan is right for uint8"
 LITERT_WRAP = (
     "the zero point is added to int32 with wrapping, so overflow and NaN give qmin for zero points >= 0, else qmax; "
@@ -12,7 +13,7 @@ LITERT_WRAP = (
 #              name                 op     prec   zero   ties    overflow nan        source, version, note
 ROWS = (
     Convention("onnx",               Affine("div", "f32", "int", "even", "sat", "qmin"),
-               "ONNX QuantizeLinear (operator set 10 to 25)", "1.23.2",
+               READ + "ONNX QuantizeLinear (operator set 10 to 25)", "1.23.2",
                "the specification leaves NaN open; from operator set 23 the scale's dtype decides the precision"),
     Convention("onnxruntime",        Affine("div", "f32", "int", "even", "sat", "qmin"), RUN, "1.32.0",
                "CPU; a float16 scale divides in float16 from operator set 23"),
@@ -34,12 +35,13 @@ ROWS = (
                "without delegates; " + LITERT_WRAP),
     Convention("ggml_q8_0",          Affine("inv", "f32", "int", "away", "sat", "qmin"), RUN, "gguf 0.19.0",
                "the scale amax / 127 in binary32, before it is stored as float16; NaN is undefined"),
-    Convention("gptq",               Affine("div", "f32", "int", "even", "sat", "qmin"), "GPTQ quant.py, find_params",
-               "2023", "packing rounds (w + scale * zero) / scale with the stored float16 scale"),
+    Convention("gptq",               Affine("div", "f32", "int", "even", "sat", "qmin"),
+               READ + "GPTQ quant.py, find_params", "2023",
+               "packing rounds (w + scale * zero) / scale with the stored float16 scale"),
     Convention("compressed_tensors", Affine("div", "f32", "add", "even", "sat", "qmin"), RUN, "0.20.0", INT8_NAN),
-    Convention("qwix_symmetric",     Affine("div", "f32", "int", "even", "sat", "zero"), "qwix source", "0.1.8",
+    Convention("qwix_symmetric",     Affine("div", "f32", "int", "even", "sat", "zero"), READ + "qwix source", "0.1.8",
                "as written; what XLA:CPU runs is qwix_symmetric_xla"),
-    Convention("qwix_asymmetric",    Affine("div", "f32", "add", "even", "sat", "zero"), "qwix source", "0.1.8",
+    Convention("qwix_asymmetric",    Affine("div", "f32", "add", "even", "sat", "zero"), READ + "qwix source", "0.1.8",
                "as written; what XLA:CPU runs are the two below"),
     Convention("qwix_symmetric_xla", Affine("inv", "f32", "int", "even", "sat", "zero"), RUN, "0.1.8, JAX 0.10.2 CPU",
                "scale of shape (n, 1), eager and jit: XLA turns the division by a broadcast scale into a product"),
@@ -50,15 +52,15 @@ ROWS = (
     Convention("aqt",                Affine("inv", "f32", "int", "even", "sat", "zero"), RUN, "0.9.0",
                "narrow formats, no zero point: x is clipped to ±qmax before rounding"),
     Convention("stablehlo",          Affine("div", "f32", "add", "even", "sat", "qmin"),
-               "StableHLO specification, uniform_quantize", "1.x", "NaN is open"),
+               READ + "StableHLO specification, uniform_quantize", "1.x", "NaN is open"),
     Convention("openvino",           Affine("given", "f32", "add", "even", "sat", "qmin"), RUN, "2026.4.1",
                "FakeQuantize on CPU in f32: the argument is (levels - 1) / (high - low), the zero point -low times it "
                "(a real number there; the same where it is an integer); codes count from 0"),
-    Convention("tensorrt",           Affine("div", "f32", "int", "even", "sat", "qmin"), "TensorRT documentation", "10",
-               "zero point 0; NaN is open"),
+    Convention("tensorrt",           Affine("div", "f32", "int", "even", "sat", "qmin"),
+               READ + "TensorRT documentation", "10", "zero point 0; NaN is open"),
     Convention("mlx",                Affine("div", "f32", "bias", "even", "sat", "qmin"), RUN, "0.32.4",
                "mx.quantize mode affine, unsigned codes; the scale may be negative"),
-    Convention("hqq",                Affine("given", "f32", "add", "even", "sat", "qmin"), "HQQ source", "0.2",
+    Convention("hqq",                Affine("given", "f32", "add", "even", "sat", "qmin"), READ + "HQQ source", "0.2",
                "the argument is the inverse scale; the zero point is real except at 4 bits"),
 )  # fmt: skip
 

@@ -62,9 +62,10 @@ RESCALES = table(
            "REQUANTIZE int8 in the reference kernels: rounding high product, then rounding shift; " + LEFT),
     Preset("xnnpack_requantize",  Rescale("q8", "single", "up"),             RUN, "LiteRT 2.3.0",
            "REQUANTIZE int8 with the default delegate; the multiplier is f32(s_in / s_out)"),
-    Preset("cmsis_nn_single",     Rescale("q31", "single", "up"),            "CMSIS-NN source, single rounding",
+    Preset("cmsis_nn_single",     Rescale("q31", "single", "up"),            "read, not run: CMSIS-NN source",
            "7.0", "also LiteRT built with TFLITE_SINGLE_ROUNDING"),
-    Preset("litert_16x8",         Rescale("q15", "single", "up"),            "LiteRT source, common.cc", "2.3.0",
+    Preset("litert_16x8",         Rescale("q15", "single", "up"),            "read, not run: LiteRT source, common.cc",
+           "2.3.0",
            "the multiplier reduced to 16 bits; there the accumulator may be 48 bits wide, here it is int32"),
 )  # fmt: skip
 
