@@ -141,9 +141,11 @@ def _integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
     fast = not (after := zero_point is not None and not before) and _rounds_when_cast(convention)
     whole = real if fast else _whole(real, convention)
     coarse, fine = _parts(zero) if after else NO_PARTS
+    added = zero if after else NO_PARTS[1]
     if convention.overflow == "magic":
-        limited = _magic(real, zero if after else NO_PARTS[1])
-        placed, fine = _exact.select(_exact.is_nan(real), real, limited), NO_PARTS[1]
+        placed, fine = _exact.select(_exact.is_nan(real), real, _magic(real, added)), NO_PARTS[1]
+    elif convention.overflow == "wrap32":
+        placed, fine = _wrapped(whole, added), NO_PARTS[1]
     else:
         placed = whole + coarse if after else whole
     low, high = (fmt.qmin - fine).astype(jnp.float32), (fmt.qmax - fine).astype(jnp.float32)
@@ -151,7 +153,8 @@ def _integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
     codes = _exact.small_integer(_clip(placed, low, high, convention, middle))
     codes = codes + fine if after else codes
     if plan.mask == "rounded":
-        return codes, lambda: _between(_whole(placed, convention) if fast else placed, low, high)
+        judged = placed if convention.overflow != "wrap32" else _exact.select(_exact.is_nan(real), real, placed)
+        return codes, lambda: _between(_whole(placed, convention) if fast else judged, low, high)
     return codes, lambda: _ratio_inside(flush(ratio), zero, fmt)
 
 
@@ -184,7 +187,7 @@ def _whole(real: jax.Array, convention: Affine) -> jax.Array:
     whole = rounding.to_integer(real, convention.ties)
     if convention.overflow in ("sat", "magic"):
         return whole
-    limit = np.float32(2.0**31 if convention.overflow == "i32" else 2.0**63)
+    limit = np.float32(2.0**63 if convention.overflow == "i64" else 2.0**31)
     return jnp.where((whole >= limit) | (whole < -limit), -limit, whole)
 
 
@@ -195,6 +198,12 @@ def _magic(real: jax.Array, zero: jax.Array) -> jax.Array:
     over = ((wrapped ^ total) & (zero ^ total)) < 0
     total = jnp.where(over, jnp.where(wrapped < 0, -(1 << 24), 1 << 24), total)
     return jnp.clip(total, -(1 << 24), 1 << 24).astype(jnp.float32)
+
+
+def _wrapped(whole: jax.Array, zero: jax.Array) -> jax.Array:
+    """AFF-4 "wrap32": the int32 plus the zero point, wrapping, right wherever it is below 2**24; NaN is -2**31."""
+    integer = jnp.where(_exact.is_nan(whole), np.float32(-(2.0**31)), whole).astype(jnp.int32)
+    return jnp.clip(integer + zero, -(1 << 24), 1 << 24).astype(jnp.float32)
 
 
 def _parts(zero: jax.Array) -> tuple[jax.Array, jax.Array]:

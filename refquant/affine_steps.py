@@ -54,8 +54,15 @@ def rounded_value(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, fmt: IntFo
     rounded = _to_integer(real, convention)  # AFF-4
     if after.ndim == 0 and after == 0:
         return rounded
+    if convention.overflow == "wrap32":
+        return _wrapped(rounded + after)  # AFF-4
     wide = np.float64 if _beyond(after) else np.float32
     return rounded + after.astype(wide)  # AFF-3: an integer sum
+
+
+def _wrapped(value: np.ndarray) -> np.ndarray:
+    """The int32 that a whole binary64 number below 2**53 in size is mod 2**32; NaN stays."""
+    return (value + 2.0**31) % 2.0**32 - 2.0**31
 
 
 def _beyond(zero: np.ndarray | np.int32) -> bool:
@@ -69,7 +76,7 @@ def _to_integer(real: np.ndarray, convention: Affine) -> np.ndarray:
     rounded = to_integer(real, convention.ties)
     if convention.overflow == "sat":
         return rounded
-    limit = {"i32": 2.0**31, "i64": 2.0**63}[convention.overflow]
+    limit = 2.0**63 if convention.overflow == "i64" else 2.0**31
     outside = (rounded >= limit) | (rounded < -limit)
     return np.where(outside, -limit, rounded.astype(np.float64))  # AFF-4: the smallest integer
 
@@ -84,13 +91,19 @@ def _magic(real: np.ndarray) -> np.ndarray:
 def integer_codes(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, fmt: IntFormat, convention: Affine) -> np.ndarray:
     """AFF-2..AFF-5: round, clamp, only then cast."""
     value = rounded_value(x, scale, zero, fmt, convention)
-    nan = {"qmin": np.int32(fmt.qmin), "qmax": np.int32(fmt.qmax), "zero": zero}[convention.nan]
-    if convention.nan == "zero" and convention.zero == "bias":
-        nan = np.int32(fmt.qmin)
     is_nan = np.isnan(value)
     if is_nan.any():
-        value = np.where(is_nan, nan.astype(value.dtype), value)  # AFF-5
+        value = np.where(is_nan, _nan_value(zero, fmt, convention).astype(value.dtype), value)  # AFF-5
     return np.clip(value, value.dtype.type(fmt.qmin), value.dtype.type(fmt.qmax)).astype(fmt.storage)  # AFF-4, GEN-4
+
+
+def _nan_value(zero: np.ndarray, fmt: IntFormat, convention: Affine) -> np.ndarray | np.int32:
+    """AFF-5, before the clamp."""
+    whole = np.int32(fmt.qmin) if convention.zero == "bias" else zero  # what is added after rounding, or would be
+    if convention.overflow == "wrap32":
+        after = np.int32(0) if convention.zero in ("add", "fma") else whole
+        return _wrapped(np.asarray(after - 2.0**31))
+    return {"qmin": np.int32(fmt.qmin), "qmax": np.int32(fmt.qmax), "zero": whole}[convention.nan]
 
 
 def real_ratio(x: np.ndarray, scale: np.ndarray, convention: Affine) -> np.ndarray:

@@ -81,15 +81,35 @@ def unclamped(x: Real, scale: Real, zero_point: int | Real, fmt: IntFormat, conv
     whole = _whole(value, convention.ties)
     if convention.overflow == "sat":
         return whole + after
-    top = 1 << {"i32": 31, "i64": 63}[convention.overflow]
+    top = 1 << {"i32": 31, "i64": 63, "wrap32": 31}[convention.overflow]
     whole = whole if -top <= whole < top else -top
+    if convention.overflow == "wrap32":
+        return int32(whole + after)
     return clamp(whole + after, -top, top - 1)
+
+
+def undefined(x: int, scale: int, zero_point: int, fmt: IntFormat, convention: Affine) -> bool:
+    """CNV-8: whether the code of one binary32 pattern rests on a cast or a sum that C++ leaves undefined."""
+    if convention.overflow in ("sat", "magic"):
+        return False
+    zero = _zero(zero_point, convention)
+    value = before_rounding(from_bits(x), from_bits(scale), zero, convention)
+    if value.size == NAN:
+        return True
+    whole, top = _whole(value, convention.ties), 1 << (63 if convention.overflow == "i64" else 31)
+    after = {"int": zero, "bias": fmt.qmin}.get(convention.zero, 0)
+    return not -top <= whole < top or not -top <= whole + after < top
+
+
+def int32(value: int) -> int:
+    """Two's complement of 32 bits."""
+    return (value + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
 def _magic(value: Real) -> int:
     """AFF-4 "magic"."""
     difference = to_bits(rounded(add(rounded(value), of(MAGIC)))) - MAGIC_BITS
-    return (difference + (1 << 31)) % (1 << 32) - (1 << 31)
+    return int32(difference)
 
 
 def _zero(zero_point: int | None, convention: Affine) -> int | Real:
@@ -113,7 +133,10 @@ def quantize(
         return encode_real(_flushed_ratio(x, scale, convention), fmt, cast)
     zero = _zero(zero_point, convention)
     value = unclamped(from_bits(x), from_bits(scale), zero, fmt, convention)
-    if value is None:  # AFF-5
+    if value is None and convention.overflow == "wrap32":  # AFF-5
+        after = {"int": zero, "bias": fmt.qmin}.get(convention.zero, 0)
+        return clamp(int32(after - (1 << 31)), fmt.qmin, fmt.qmax)
+    if value is None:
         middle = fmt.qmin if convention.zero == "bias" else clamp(zero, fmt.qmin, fmt.qmax)
         return {"qmin": fmt.qmin, "qmax": fmt.qmax, "zero": middle}[convention.nan]
     return clamp(value, fmt.qmin, fmt.qmax)

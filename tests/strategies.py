@@ -124,7 +124,7 @@ FIELDS = {
     "prec": ("f32", "f64", "f16"),
     "zero": ("int", "add", "fma", "bias"),
     "ties": ("even", "away", "up", "down", "trunc"),
-    "overflow": ("sat", "i32", "i64", "magic"),
+    "overflow": ("sat", "i32", "i64", "wrap32", "magic"),
     "nan": ("qmin", "qmax", "zero"),
 }
 CAST_FIELDS = {

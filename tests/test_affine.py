@@ -1,5 +1,7 @@
 """quantize, dequantize, fake_quantize and its gradient (specs/20-affine.md), every field of Affine (CNV-1)."""
 
+import itertools
+
 import exact_affine
 import numpy as np
 import pytest
@@ -131,7 +133,7 @@ def test_quantize_differential_conventions(backend, convention):
     check_quantize(backend.affine, ALL["int4"], 2.0**-7, None, convention, count=100)
 
 
-def test_quantize_exhaustive_all_2160_conventions():
+def test_quantize_exhaustive_all_2700_conventions():
     """CNV-1: the whole enumeration, in the reference, on 20 hard points each."""
     from refquant import affine
 
@@ -302,6 +304,35 @@ def test_quantize_golden_zero_points_beyond_float32(backend, zero_point):
     codes = backend.affine.quantize(x, np.float32(1), np.int32(zero_point), fmt=ALL["int8"])
     assert codes.tolist() == want
     assert len(set(want)) > 2
+
+
+@pytest.mark.parametrize("zero_point", [37, -37, 2**30, -(2**30), 2**31 - 1, -(2**31), -(2**31) + 127])
+@pytest.mark.parametrize("kind", ["int", "add", "fma"])
+def test_quantize_differential_wrap32(backend, kind, zero_point):
+    """AFF-4, AFF-5, STE-2: what is beyond int32, NaN too, is -2^31, and the zero point is added mod 2^32."""
+    edges = np.float32([2.0**31, -(2.0**31), -zero_point, 2.0**31 - zero_point, -(2.0**31) - zero_point, 2.0**63])
+    x = np.concatenate([some.SPECIAL, some.neighbours(edges, 3), -some.neighbours(edges, 3)])
+    for fmt, point in itertools.product((ALL["int8"], ALL["uint4"]), ("div", "inv")):
+        convention = Affine(point, zero=kind, overflow="wrap32", nan="qmax")
+        skip_if_refused(backend, convention)
+        check_points(backend.affine, x, fmt, np.float32(1), np.int32(zero_point), convention)
+        zero, scale = np.int32(zero_point), np.float32(1)
+        inside = [exact_affine.inside(int(b), 0x3F800000, zero_point, fmt=fmt, convention=convention)
+                  for b in bits_of(x)]  # fmt: skip
+        got = backend.affine.fake_quantize_vjp(x, scale, zero, np.ones_like(x), fmt=fmt, convention=convention)
+        assert_same(got, np.float32(inside), inputs={"x": x})
+
+
+def test_quantize_golden_wrap32(backend):
+    """AFF-4: LiteRT's reference kernels on x86-64."""
+    x = np.float32([3e9, np.inf, np.nan, -np.inf, 2.0**31 - 128, -1])
+    convention = Affine(ties="away", overflow="wrap32")
+    for zero_point, codes in (
+        (0, [-128, -128, -128, -128, 127, -1]), (-1, [127, 127, 127, 127, 127, -2]), (5, [-128] * 4 + [127, 4]),
+        (127, [-128] * 4 + [127, 126]), (128, [-128] * 5 + [127]),
+    ):  # fmt: skip
+        got = backend.affine.quantize(x, np.float32(1), np.int32(zero_point), fmt=ALL["int8"], convention=convention)
+        assert got.tolist() == codes
 
 
 @pytest.mark.parametrize("op", ["div", "inv", "given"])

@@ -273,7 +273,7 @@ def test_decode_golden(run):
         ("decode 1.5 --fmt int8", "no code"),
         ("decode -1 --fmt uint8", "need 0..255"),
         ("encode 1 --fmt int8 --overflow special", "no meaning for int8"),
-        ("encode 1 --fmt int8 --scale 1 --overflow special", "need one of sat, i32, i64, magic"),
+        ("encode 1 --fmt int8 --scale 1 --overflow special", "need one of sat, i32, i64, wrap32, magic"),
         ("encode 1 --fmt nf4 --zero-point 1", "only integer formats"),
         ("encode 1 --fmt int8 --zero-point x", "need an integer"),
         ("encode 1 --fmt int8 --zero-point 9999999999", "int32"),

@@ -99,13 +99,20 @@ PLANTS = {
         STEPS, "np.clip(value, value.dtype.type(fmt.qmin)", "np.clip(value, value.dtype.type(fmt.qmin + 1)",
         quantize("int8")),
     "NaN to zero": (
-        STEPS, "is_nan, nan.astype(value.dtype), value)", "is_nan, value.dtype.type(0), value)",
+        STEPS, "is_nan, _nan_value(zero, fmt, convention).astype(value.dtype), value)",
+        "is_nan, value.dtype.type(0), value)",
         quantize("int8")),
     "NaN of qmax ignored": (
         STEPS, '"qmax": np.int32(fmt.qmax)', '"qmax": np.int32(fmt.qmin)', quantize("int8", None, Affine(nan="qmax"))),
     "i32 saturates by sign": (
         STEPS, "np.where(outside, -limit,", "np.where(outside, np.copysign(limit, rounded),",
         quantize("int8", None, Affine(overflow="i32"))),
+    "wrap32 saturates the sum": (
+        STEPS, "return _wrapped(rounded + after)  # AFF-4", "return rounded + after",
+        quantize("int8", np.int32(-37), Affine(overflow="wrap32"))),
+    "wrap32: NaN stays below": (
+        STEPS, "return _wrapped(np.asarray(after - 2.0**31))", "return np.asarray(after - 2.0**31)",
+        quantize("int8", np.int32(-37), Affine(overflow="wrap32"))),
     "flushed ratio forgotten": (
         STEPS, "return flush(ratio(flush(x), scale, convention).astype(np.float32))",
         "return ratio(x, scale, convention).astype(np.float32)", quantize("bfloat16", scale=0.7)),

@@ -28,6 +28,10 @@ AFFINE = [
     ("int8", Affine(ties="away", overflow="i32"), 3.0, 5),
     ("int8", Affine("inv", overflow="i64"), 2.0**-20, -128),
     ("int4", Affine("inv", overflow="magic"), 0.3, 1),
+    ("int8", Affine(ties="away", overflow="wrap32"), 0.3, -37),
+    ("int8", Affine(overflow="wrap32"), 0.7, 2**31 - 1),
+    ("uint8", Affine(overflow="wrap32"), 1.0, -(2**31)),
+    ("uint8", Affine("inv", overflow="wrap32"), 1.3, 2**30 + 5),
     ("uint4", Affine(zero="bias"), 0.29, -2.3),
     ("int2", Affine("given", ties="up"), 12.5, 0),
     ("int8", Affine(prec="f64", ties="away"), 0.1, 0),
@@ -93,7 +97,7 @@ def test_thresholds_property_table_equals_requantize(name, point, multiplier, ze
         assert exact_requantize.requantize(start, float(held), zero, fmt, point) == code
 
 
-@pytest.mark.parametrize(("name", "point", "scale", "zero"), AFFINE[:6], ids=id_of)
+@pytest.mark.parametrize(("name", "point", "scale", "zero"), AFFINE[:10], ids=id_of)
 def test_thresholds_differential_steps_equal_the_exact_opinion(name, point, scale, zero):
     steps = ref.thresholds(point, ALL[name], scale, zero)
     bits = int(np.float32(scale).view(np.uint32))
@@ -110,7 +114,9 @@ def test_thresholds_differential_encode_steps_equal_the_exact_opinion():
 
 
 @pytest.mark.skipif(not HAVE_JAX, reason="JAX is not installed: the NumPy-only lane")
-@pytest.mark.parametrize("row", [*AFFINE[:2], AFFINE[3], AFFINE[5], AFFINE[6], AFFINE[14]], ids=id_of)
+@pytest.mark.parametrize(
+    "row", [*AFFINE[:2], AFFINE[3], AFFINE[5], AFFINE[6], AFFINE[7], AFFINE[10], AFFINE[18]], ids=id_of
+)
 def test_thresholds_differential_jax_finds_the_same_table(row):
     from jaxquant import thresholds as jaxed
 
@@ -131,7 +137,7 @@ def test_thresholds_differential_jax_finds_the_same_tables_of_casts_and_rescales
 
 def test_apply_differential_of_conventions_that_need_wide_arithmetic(backend):
     """jaxquant refuses to compute "fma" and "f64", but applies their tables."""
-    for name, point, scale, zero in (AFFINE[2], AFFINE[8]):
+    for name, point, scale, zero in (AFFINE[2], AFFINE[12]):
         steps = ref.thresholds(point, ALL[name], scale, zero)
         x = ref.probes(steps)
         want = quantize(x, np.float32(scale), np.int32(zero), fmt=ALL[name], convention=point)

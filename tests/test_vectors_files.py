@@ -16,6 +16,7 @@ import pytest
 from vectors_support import CASES, TABLES, alternatives, cases, rows
 
 import refquant
+from refquant.conventions.steps import key_bits
 from specs import vectors
 from specs.vector_cases import arithmetic, arrays, build
 
@@ -184,6 +185,31 @@ def test_golden_withdrawn_ids_stay(few: list, tmp_path: Path, monkeypatch: pytes
     assert vectors.main(["write", "--at", str(tmp_path)]) == 0
     last = json.loads((tmp_path / few[0].path).read_text().splitlines()[-1])
     assert last == {"id": "round_to_integer-even", "withdrawn": "a test"}
+
+
+def test_golden_unspecified_keys_are_those_of_a_cast_out_of_range() -> None:
+    """CNV-8: of runtimes that cast before they clamp, and of no other, as counted in binary64."""
+    have = {}
+    for path in TABLES:
+        for table in json.loads((vectors.AT / path).read_text("utf-8"))["tables"]:
+            if path.startswith("25-conventions/rescale_"):
+                assert "unspecified" not in table
+            else:
+                have[table["id"]] = table
+    casts = {name for name, table in have.items() if {"i32", "i64", "wrap32"} & set(table["point"].split())}
+    assert casts == {name for name, table in have.items() if "unspecified" in table} and len(casts) == 11
+    for name in casts:
+        table = have[name]
+        (a, first), (last, b) = table["unspecified"]["keys"]
+        assert (a, b) == (-(2**31), 2**31 - 1)
+        ends = [key_bits(key) for key in (first, first + 1, last - 1, last)]
+        x = np.array(ends, np.uint32).view(np.float32).astype(np.float64)
+        scale, top = float(np.uint32(0x3DCCCCCD).view(np.float32)), 2.0 ** (63 if "i64" in table["point"] else 31)
+        ratio = (x / scale).astype(np.float64 if "f64" in table["point"] else np.float32).astype(np.float64)
+        whole = np.rint(ratio) if "even" in table["point"] else np.trunc(ratio + np.copysign(0.5, ratio))
+        zero = table["zero_point"] if "wrap32" in table["point"] and top < 2**32 else 0
+        outside = (whole < -top) | (whole >= top) | (whole + zero < -top) | (whole + zero >= top)
+        assert outside.tolist() == [True, False, False, True], name
 
 
 def test_golden_flags_of_conventions_show() -> None:

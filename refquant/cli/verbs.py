@@ -65,7 +65,7 @@ ROWS = (
             SCALE,
             ZERO_POINT,
             _option("--convention", help="a NAME of `show conventions` and/or KEY=VALUE,... (op=inv)", metavar="C"),
-            _option("--overflow", help="saturate, finite, special; scaled integers: sat, i32, i64, magic"),
+            _option("--overflow", help="saturate, finite, special; scaled integers: sat, i32, i64, wrap32, magic"),
             _option("--ties", help="even, away, up, down; casts also zero, scaled integers also trunc"),
             _option("--nan", help="canonical, signed, zero, max; scaled integers: qmin, qmax, zero"),
             JSON,

@@ -28,6 +28,7 @@ AFFINE: Words = {
         "sat": "clamped before any cast",
         "i32": "cast to int32 first: out of range becomes the smallest",
         "i64": "cast to int64 first: out of range becomes the smallest",
+        "wrap32": "so is NaN, and the zero point is added to it with wrapping",
         "magic": "rounded by adding 1.5 * 2^23, the low bits taken",
     },
     "nan": {"qmin": "NaN gives the lowest code", "qmax": "NaN gives the highest", "zero": "NaN gives the zero point"},

@@ -19,15 +19,16 @@ class Affine:
       ties: how a value midway between two integers rounds ("up" toward +inf, "down" toward -inf; "trunc" drops the
         fraction, of any value).
       overflow: "sat" clamps before any cast; "i32"/"i64" cast first, out of range gives the smallest integer;
-        "magic" rounds by adding 1.5 * 2**23 in binary32 and reads the low bits.
-      nan: the code of NaN: qmin, qmax, or the zero point.
+        "wrap32" does so for NaN too and adds the zero point with wrapping; "magic" rounds by adding 1.5 * 2**23 in
+        binary32 and reads the low bits.
+      nan: the code of NaN: qmin, qmax, or the zero point ("wrap32" has one of its own).
     """
 
     op: Literal["div", "inv", "given"] = "div"
     prec: Literal["f32", "f64", "f16"] = "f32"
     zero: Literal["int", "add", "fma", "bias"] = "int"
     ties: Ties = "even"
-    overflow: Literal["sat", "i32", "i64", "magic"] = "sat"
+    overflow: Literal["sat", "i32", "i64", "wrap32", "magic"] = "sat"
     nan: Literal["qmin", "qmax", "zero"] = "qmin"
 
     def __str__(self) -> str:

@@ -5,10 +5,8 @@ from refquant.conventions.affine import Affine, Convention, Lanes
 RUN = "measured"
 READ = "read, not run: "
 INT8_NAN = "NaN to int8 gives the code 0 (an undefined cast of C++ as x86 does it); nan is right for uint8"
-LITERT_WRAP = (
-    "the zero point is added to int32 with wrapping, so overflow and NaN give qmin for zero points >= 0, else qmax; "
-    "overflow 'i32' saturates that sum"
-)
+X86 = "beyond int64 and for NaN as x86-64 casts: C++ leaves that open (CNV-8)"
+LITERT_WRAP = "beyond int32 and for NaN as x86-64 casts and adds: C++ leaves both open (CNV-8)"
 
 #              name                 op     prec   zero   ties    overflow nan        source, version, note
 ROWS = (
@@ -24,14 +22,15 @@ ROWS = (
     Convention("torch_fake_tensor",  Affine("inv", "f32", "int", "even", "sat", "qmin"), RUN, "2.13.0",
                "torch.fake_quantize_per_tensor_affine"),
     Convention("torch_fake_channel", Affine("inv", "f32", "int", "even", "i64", "qmin"), RUN, "2.13.0",
-               "torch.fake_quantize_per_channel_affine: inf and |x / scale| >= 2**63 give qmin"),
+               "torch.fake_quantize_per_channel_affine: inf and |x / scale| >= 2**63 give qmin; " + X86),
     Convention("torchao",            Affine("inv", "f32", "int", "even", "sat", "qmin"), RUN, "0.18.0",
                "quantize_affine; " + INT8_NAN),
     Convention("litert_xnnpack",     Affine("inv", "f32", "int", "even", "sat", "qmax"), RUN, "2.3.0",
                "QUANTIZE to int8 and uint8 with the default delegate, x86"),
-    Convention("litert_reference",   Affine("div", "f32", "int", "away", "i32", "qmin"), RUN, "2.3.0", LITERT_WRAP),
-    Convention("litert_builtin",     Lanes(8, Affine("inv", "f32", "int", "even", "i32", "qmin"),
-                                           Affine("div", "f64", "int", "away", "i32", "qmin")), RUN, "2.3.0",
+    Convention("litert_reference",   Affine("div", "f32", "int", "away", "wrap32", "qmin"), RUN, "2.3.0",
+               LITERT_WRAP),
+    Convention("litert_builtin",     Lanes(8, Affine("inv", "f32", "int", "even", "wrap32", "qmin"),
+                                           Affine("div", "f64", "int", "away", "wrap32", "qmin")), RUN, "2.3.0",
                "without delegates; " + LITERT_WRAP),
     Convention("ggml_q8_0",          Affine("inv", "f32", "int", "away", "sat", "qmin"), RUN, "gguf 0.19.0",
                "the scale amax / 127 in binary32, before it is stored as float16; NaN is undefined"),

@@ -29,6 +29,7 @@ MISTAKES = {
     "fma": lambda c: dataclasses.replace(c, zero="fma" if c.zero == "add" else "add"),
     "cast-before-clip": lambda c: dataclasses.replace(c, overflow="i32" if c.overflow == "sat" else "sat"),
     "precision": lambda c: dataclasses.replace(c, prec="f64" if c.prec == "f32" else "f32"),
+    "wrap": lambda c: dataclasses.replace(c, overflow="i32") if c.overflow == "wrap32" else c,
     "nan": lambda c: dataclasses.replace(c, nan="qmax" if c.nan == "qmin" else "qmin"),
 }
 

@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 
+import exact_affine
+
 from refquant.conventions import PRESETS, Affine, Lanes
 from refquant.formats import ALL, Format
 from specs.vector_cases.affine import CHAPTER, SCALE, N, quantize_case, zero_of
@@ -35,14 +37,18 @@ def argument(convention: Affine, scale: int) -> int:
 def presets() -> Iterator[Case]:
     for seed, preset in enumerate(PRESETS):
         for name, convention in points_of(preset):
-            yield convention_case(name, convention, seed)
+            yield convention_case(name, convention, seed, runtime=True)
 
 
-def convention_case(name: str, convention: Affine, seed: int) -> Case:
+def convention_case(name: str, convention: Affine, seed: int, zero_point: int = 37, *, runtime: bool = False) -> Case:
+    """Of a runtime: without the inputs that it promises nothing for (CNV-8)."""
     fmt = ALL["uint8"] if convention.zero == "bias" else ALL["int8"]
-    zero = zero_of(fmt, convention, 37)
-    x = around(SCALE, fmt, 37 if convention.zero != "bias" else 0, N, seed)
-    scale = scalar("float32", argument(convention, SCALE))
+    zero = zero_of(fmt, convention, zero_point)
+    x = around(SCALE, fmt, zero_point if convention.zero != "bias" else 0, N, seed)
+    held = argument(convention, SCALE)
+    if runtime:
+        x = [b for b in x if not exact_affine.undefined(b, held, zero["zero_point"].bits[0], fmt, convention)]
+    scale = scalar("float32", held)
     return seen_bias(f"convention-{name}", array("float32", x), scale, zero, fmt, convention)
 
 
@@ -67,6 +73,8 @@ def _points() -> Iterator[Case]:
     for seed, point in enumerate(pairwise(FIELDS)):
         convention = Affine(*point)
         yield convention_case("_".join(point), convention, seed + 100)
+    for seed, point in enumerate(pairwise(FIELDS | {"overflow": ("wrap32",)})):
+        yield convention_case("_".join(point), Affine(*point), seed + 200, -37)  # a negative one wraps
 
 
 def pairwise(fields: dict[str, tuple]) -> list[tuple]:

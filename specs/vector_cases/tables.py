@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import exact_affine
 import exact_requantize
+import numpy as np
 
 from refquant.conventions import PRESETS, RESCALES, Affine, Lanes, Rescale
-from refquant.conventions.steps import key_bits
+from refquant.conventions.steps import HIGHEST, key_bits
 from refquant.formats import ALL, IntFormat
-from refquant.thresholds import StepFunction, thresholds
+from refquant.thresholds import StepFunction, tabulate, thresholds
 from specs.vector_cases.affine import SCALE
 from specs.vector_cases.case import LICENSE, SCHEMA
 from specs.vector_cases.conventions import argument
@@ -36,6 +37,20 @@ class Table:
     def steps(self) -> StepFunction:
         return thresholds(self.point, self.fmt, self.scale, self.zero_point)
 
+    def unspecified(self) -> list[list[int]]:
+        """CNV-8: [first, last] keys at which the runtime's language leaves the result open."""
+        if isinstance(self.point, Rescale) or self.point.overflow not in ("i32", "i64", "wrap32"):
+            return []
+        zero, scale = int(self.zero_point), f32(self.scale)
+
+        def undefined(x: np.ndarray) -> np.ndarray:
+            found = [exact_affine.undefined(int(b), scale, zero, self.fmt, self.point) for b in x.view(np.uint32)]
+            return np.array(found, np.uint8)
+
+        steps = tabulate(undefined, storage="uint8")
+        last = [*(start - 1 for start in steps.starts[1:]), HIGHEST]
+        return [[a, b] for a, b, bad in zip(steps.starts, last, steps.codes, strict=True) if bad]
+
     def json(self) -> dict:
         scale = (
             {"float32": f"{f32(self.scale):08x}"}
@@ -48,7 +63,7 @@ class Table:
             "id": self.id, "point": str(self.point), "fmt": self.fmt.name, "scale": scale,
             "zero_point": {"float32": f"{f32(self.zero_point):08x}"} if real else int(self.zero_point),
             "domain": found.domain, "starts": list(found.starts), "codes": list(found.codes),
-        }  # fmt: skip
+        } | ({"unspecified": {"rule": "CNV-8", "keys": keys}} if (keys := self.unspecified()) else {})  # fmt: skip
 
     def expected(self, key: int) -> int:
         """The third opinion on one key."""
@@ -91,6 +106,9 @@ def _affine(name: str, part: str, point: Affine) -> Iterator[Table]:
         zero = OFFSET if point.zero == "bias" else zeros[fmt]
         text = "-".join(t for t in (name, part, fmt) if t)
         yield Table(text, point, ALL[fmt], float(value(argument(point, SCALE))), zero)
+    if point.overflow == "wrap32":  # a negative zero point wraps
+        text = "-".join(t for t in (name, part, "int8-minus37") if t)
+        yield Table(text, point, ALL["int8"], float(value(SCALE)), -37)
 
 
 def _rescale(name: str, point: Rescale) -> Iterator[Table]:

@@ -21,7 +21,7 @@ RIVALS = [
     for op in ("div", "inv")
     for zero in ("int", "add", "fma")
     for ties in ("even", "away")
-    for overflow in ("sat", "i32", "i64")
+    for overflow in ("sat", "i32", "i64", "wrap32")
 ] + [Affine("div", "f64", "int", ties) for ties in ("even", "away")]
 CASTS = [
     Cast(overflow, ties, nan)
@@ -92,12 +92,6 @@ def assert_follows_point(kernel: Kernel, point: Affine, name: str, *, keep: Call
 
 def not_nan(x: np.ndarray, scale: float) -> np.ndarray:
     return ~np.isnan(x)
-
-
-def inside_int32(x: np.ndarray, scale: float) -> np.ndarray:
-    """Where x / scale with any zero point stays in int32."""
-    with np.errstate(all="ignore"):
-        return np.abs(x.astype(np.float64) / scale) < 2**31 - 2**17
 
 
 def cast_mismatches(codes: np.ndarray, x: np.ndarray, fmt: Format, cast: Cast) -> np.ndarray:
