@@ -89,7 +89,7 @@ class Handoffs:
         for path, left in self.waiting.items():
             raise ValueError(
                 f"layer {left.layer.path!r}: fold names the batch norm {path!r}, which was not called behind it, need "
-                "the name of the norm beside the layer"
+                "the name of the norm beside the layer, and norm(layer(x)) in one call (what a layer left is not kept)"
             )
 
     def run(self, act: Act, given: Handoff, norm: nn.Module, call: Callable, args: tuple, kwargs: dict) -> Any:

@@ -157,7 +157,7 @@ def _calls(module: nn.Module, method: str) -> bool:
 
 
 class Bound:
-    """A bound model, or a submodule of one; calls of its methods run on codes."""
+    """A bound model, or a submodule of one; each call of a method is a run on codes of its own."""
 
     def __init__(self, module: nn.Module, interceptor: Interceptor):
         """Takes a bound module."""
@@ -165,19 +165,19 @@ class Bound:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's `__call__`."""
-        with nn.intercept_methods(self._interceptor):
+        with self._interceptor.running():
             return self._module(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """A method or submodule that runs on codes; any other attribute as it is."""
+        """A method or submodule that runs on codes, also in a list or dict; any other attribute as it is."""
         value = getattr(self._module, name)
-        if isinstance(value, nn.Module):
-            return Bound(value, self._interceptor)
+        if isinstance(value, nn.Module | tuple | list | Mapping):
+            return jax.tree.map(lambda v: Bound(v, self._interceptor) if isinstance(v, nn.Module) else v, value)
         if not callable(value) or getattr(value, "__self__", None) is not self._module:
             return value
 
         def method(*args: Any, **kwargs: Any) -> Any:
-            with nn.intercept_methods(self._interceptor):
+            with self._interceptor.running():
                 return value(*args, **kwargs)
 
         return method

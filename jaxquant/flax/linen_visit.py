@@ -67,6 +67,18 @@ class Interceptor:
             module.sow("intermediates", context.method_name, y)
         return y
 
+    @contextmanager
+    def running(self) -> Any:
+        """Around one run: what a layer leaves for a norm is taken within it, and never seen by the next one.
+
+        Raises:
+          ValueError: a layer's norm was not called.
+        """
+        handoffs = replace(self.handoffs, waiting={})
+        with nn.intercept_methods(replace(self, handoffs=handoffs)):
+            yield
+        handoffs.check()
+
     def _intercept(self, call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         module = context.module
         if isinstance(module, nn.RNNCellBase):
@@ -230,11 +242,9 @@ def run(model: nn.Module, interceptor: Interceptor, variables: Any, call: Call, 
     """
 
     def scoped(scope: Scope, args: tuple, kwargs: Mapping[str, Any]) -> Any:
-        with nn.intercept_methods(interceptor):
+        with interceptor.running():
             mark(scope, interceptor.token)
-            y = function(bound_to(model, scope), call.method)(*args, **kwargs)
-        interceptor.handoffs.check()
-        return y
+            return function(bound_to(model, scope), call.method)(*args, **kwargs)
 
     applied = apply(scoped, mutable=mutable, flags={FLAG: interceptor.token})
     return applied(variables, call.args, call.kwargs, rngs=call.rngs)

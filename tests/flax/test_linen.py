@@ -206,6 +206,21 @@ def test_bind_property_runs_on_codes_too() -> None:
     assert bound.table.features == 8
 
 
+def test_bind_property_reaches_submodules_in_lists_and_dicts() -> None:
+    class Listed(nn.Module):
+        def setup(self) -> None:
+            self.layers, self.named = [nn.Dense(8), nn.Dense(8)], {"head": nn.Dense(3)}
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.named["head"](self.layers[1](self.layers[0](x)))
+
+    qmodel, params = trained(Listed(), Recipe(Rule("**", **SCHEMES["int2"])), full_init(Listed(), X), X)
+    bound, x = qmodel.bind({"params": params}), X
+    for layer in (*bound.layers, bound.named["head"]):
+        x = layer(x)
+    assert_same(x, qmodel.apply({"params": params}, X))
+
+
 def test_report_property_says_what_was_left_and_why() -> None:
     class Mixed(nn.Module):
         @nn.compact

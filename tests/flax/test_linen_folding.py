@@ -134,3 +134,25 @@ def test_folded_property_is_refused_twice_before_its_norm() -> None:
     _, rest = floats_of(Normed())
     with pytest.raises(ValueError, match="layer 'conv': called again before the batch norm 'bn'"):
         linen_api.prepare(Quantized(Twice(), PLAIN), full_init(Twice(), X), X, collections=rest)
+
+
+def test_bound_property_every_call_is_a_run_of_its_own() -> None:
+    """What a layer leaves for its norm is not kept: not by a call that ends, nor by one that fails."""
+
+    class Parts(nn.Module):
+        def setup(self) -> None:
+            self.conv, self.bn = nn.Conv(4, (3, 3)), nn.BatchNorm(use_running_average=True)
+
+        def __call__(self, x: jax.Array, times: Any = 1) -> jax.Array:
+            return self.bn(self.conv(x) * times if times != 1 else self.conv(x))
+
+    model, rest = Parts(), floats_of(Normed())[1]
+    qmodel = Quantized(model, PLAIN)
+    params, _ = linen_api.prepare(qmodel, full_init(model, X), X, collections=rest)
+    want = qmodel.apply({"params": params, **rest}, X)
+    bound = qmodel.bind({"params": params, **rest})
+    for call in (bound.conv, jax.jit(lambda x: bound.conv(x)), lambda x: bound(x, 2)):
+        with pytest.raises(ValueError, match="need .*norm\\(layer\\(x\\)\\)"):
+            call(X)
+        assert_same(bound(X), want)
+        assert_same(jax.jit(lambda x: bound(x))(X), want)
