@@ -8,8 +8,8 @@ import numpy as np
 from flax import nnx
 
 from jaxquant.flax import layers, nnx_folding
-from jaxquant.flax.nnx_layers import layers_of
-from jaxquant.flax.nnx_variables import Codes, beside, leaves_of, value_of
+from jaxquant.flax.nnx_layers import check_leaves, layers_of
+from jaxquant.flax.nnx_variables import Codes, beside, leaves_of, set_companions, value_of
 from jaxquant.flax.nnx_walk import KINDS, expected_shape
 from jaxquant.flax.site import LayerSpec
 
@@ -22,13 +22,15 @@ def convert(model: nnx.Module) -> nnx.Module:
     Returns:
       A model without learned scales and steps; codes and scales are Variables that are no Params.
     Raises:
-      ValueError: the model is not prepared, or is converted; a scale is NaN (not calibrated), infinite or zero.
+      ValueError: the model is not prepared, or is converted; a scale is NaN (not calibrated), infinite or zero; its
+        state is of another recipe.
     """
     found = layers_of(model)
     if not found or any(layer.converted for layer in found):
         what = "converted already" if found else "not prepared"
         raise ValueError(f"convert: the model is {what}, need what prepare returned")
     for layer in found:
+        check_leaves(layer)
         check_scales("convert", layer)
     clone = nnx.clone(model)
     made: dict[int, nnx.Variable] = {}
@@ -83,6 +85,7 @@ def _convert(layer: Any, made: dict[int, nnx.Variable], norm: nnx_folding.QuantB
         delattr(layer, name)
     for name in still.input_names:
         setattr(layer, name, beside(kernel, Codes, constants[name], stacked=stacked))
+    set_companions(made[id(kernel)], still.state_names)
     setattr(layer, layer.kernel_name, made[id(kernel)])
     layer.site = still
 

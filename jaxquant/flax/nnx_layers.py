@@ -16,7 +16,7 @@ from jaxquant.flax import layers, watch
 from jaxquant.flax.attention import QuantizedAttention
 from jaxquant.flax.labels import FROZEN, SCALES
 from jaxquant.flax.layers import Dtypes
-from jaxquant.flax.nnx_variables import Codes, leaves_of, value_of
+from jaxquant.flax.nnx_variables import Codes, companions, leaves_of, value_of
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qtensor import QTensor
 
@@ -89,21 +89,29 @@ def check_leaves(layer: Quantized) -> None:
     """Refuse a state that was made for another recipe.
 
     Raises:
-      ValueError: a leaf is missing or too many, or the kernel is not of the layer's kind: codes of its spec, or floats.
+      ValueError: a leaf is missing, too many or not the kernel's own, or the kernel is not of the layer's kind: codes
+        of its spec, or floats.
     """
     weight, site = layer.weight, layer.site
-    codes = isinstance(weight, QTensor)
+    codes, name = isinstance(weight, QTensor), layer.kernel_name
     if codes != layer.converted or (codes and weight.spec != site.weights):
         there = f"codes of {weight.spec}" if codes else "floats"
         need = f"codes of {site.weights}" if layer.converted else "floats"
-        raise ValueError(f"the {layer.kernel_name} has {there}, need {need} (a checkpoint of another recipe)")
+        raise ValueError(f"layer {layer.path!r}: the {name} has {there}, need {need} (a checkpoint of another recipe)")
     wrong = {name for name in LEAVES if hasattr(layer, name)} ^ set(site.state_names)
     if wrong:
         first = min(wrong)
         what = f"no {first!r}" if first in site.state_names else f"{first!r}"
         raise ValueError(
-            f"the layer has {what} beside its {layer.kernel_name}, need {sorted(site.state_names) or 'nothing'} (a "
-            "checkpoint of another recipe)"
+            f"layer {layer.path!r}: the layer has {what} beside its {name}, need "
+            f"{sorted(site.state_names) or 'nothing'} (a checkpoint of another recipe)"
+        )
+    foreign = set(site.state_names) - set(companions(getattr(layer, name)))
+    if foreign:
+        raise ValueError(
+            f"layer {layer.path!r}: the {name} is from a state without {min(foreign)!r}, need one with "
+            f"{sorted(site.state_names)} (a checkpoint of another recipe, or of the float model, which is restored "
+            "before prepare)"
         )
 
 

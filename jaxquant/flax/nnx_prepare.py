@@ -10,7 +10,7 @@ from flax import nnx
 from jaxquant.flax import nnx_folding, nnx_walk
 from jaxquant.flax.attention import QuantizedAttention
 from jaxquant.flax.nnx_layers import RETYPED, Quantized, layers_of
-from jaxquant.flax.nnx_variables import Codes, Scale, Step, beside, value_of
+from jaxquant.flax.nnx_variables import Codes, Scale, Step, beside, set_companions, value_of
 from jaxquant.flax.nnx_walk import Found
 from jaxquant.flax.recipe import Recipe
 from jaxquant.flax.report import Report, Row
@@ -168,6 +168,7 @@ def _retype(found: list[Found], sites: dict[int, LayerSpec], norms: dict[int, nn
             shared = made.setdefault(id(kernel), {})
             for name, variable in _leaves(one, site, kernel, shared, norms.get(id(module))).items():
                 setattr(module, name, variable)
+            set_companions(kernel, site.state_names)
             module.site, module.path, module.mode = site, one.path, "quantized"
             module.reached = module.handoff = None
         object.__setattr__(module, "__class__", RETYPED[type(module)])

@@ -1,5 +1,6 @@
 """The Variables that prepared and converted NNX models hold."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -7,6 +8,8 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 AXES = ("out_sharding", "sharding_names", "sharding")
+#: In a kernel's metadata: what stands beside it.  nnx.update takes metadata over, and passes by what a state lacks.
+COMPANIONS = "quantized_beside"
 
 
 class Scale(nnx.Param):
@@ -41,6 +44,16 @@ def leaves_of(layer: Any) -> dict[str, Any]:
     return {name: value_of(getattr(layer, name)) for name in layer.site.state_names if hasattr(layer, name)}
 
 
+def set_companions(kernel: nnx.Variable, names: Iterable[str]) -> None:
+    """Note in a kernel which leaves belong to it, so that the kernel of another recipe's state is known by it."""
+    kernel.set_metadata({**kernel.get_metadata(), COMPANIONS: tuple(sorted({*companions(kernel), *names}))})
+
+
+def companions(kernel: nnx.Variable) -> tuple[str, ...]:
+    """The leaves that belong to a kernel, none where it was never prepared."""
+    return kernel.get_metadata().get(COMPANIONS, ())
+
+
 def set_value(variable: nnx.Variable, value: Any) -> None:
     """Put a value in place."""
     if hasattr(type(variable), "set_value"):
@@ -58,7 +71,7 @@ def beside(kernel: nnx.Variable, kind: type[nnx.Variable], value: Any, *, stacke
       value: an array or a QTensor.
       stacked: how many leading axes of the kernel count layers.
     """
-    metadata = dict(kernel.get_metadata())
+    metadata = {key: entry for key, entry in kernel.get_metadata().items() if key != COMPANIONS}
     shape = tuple(value_of(kernel).shape)
     shapes = [tuple(leaf.shape) for leaf in jax.tree.leaves(value)]
     for key in AXES:

@@ -7,7 +7,7 @@ import pytest
 from bits import assert_same
 from flax import nnx
 
-from jaxquant.flax import Lsq, LsqPlus, Recipe, Rule, nnx_api
+from jaxquant.flax import Lsq, LsqPlus, Recipe, Rule, Schedule, nnx_api
 from tests.flax.nnx_models import inputs
 
 X = inputs(6, 8)
@@ -171,18 +171,71 @@ def dense(converted=False, **options):
     return nnx_api.convert(model) if converted else model
 
 
+def scheduled(**options):
+    return nnx_api.prepare(nnx.Linear(8, 8, rngs=nnx.Rngs(0)), Recipe(Rule("**", **options), schedule=Schedule(1)))[0]
+
+
+def static():
+    """Converted, with an input scale."""
+    qmodel = dense(weights="int8", inputs="int8:tensor", input_scale="static")
+    nnx_api.observe(qmodel, X)
+    nnx_api.calibrate(qmodel)
+    return nnx_api.convert(qmodel)
+
+
+class Two(nnx.Module):
+    """Two layers of one kernel."""
+
+    def __init__(self):
+        self.a, self.b = (nnx.Linear(8, 8, rngs=nnx.Rngs(i)) for i in (0, 1))
+        self.b.kernel = self.a.kernel
+
+    def __call__(self, x):
+        return self.b(self.a(x))
+
+
+def tied():
+    """By rules that differ in the inputs."""
+    recipe = Recipe(Rule("a", **LSQ), Rule("b", **LSQ | {"inputs": "int8:tensor", "input_scale": "static"}))
+    qmodel, _ = nnx_api.prepare(Two(), recipe)
+    nnx_api.observe(qmodel, X)
+    nnx_api.calibrate(qmodel)
+    return qmodel
+
+
 @pytest.mark.parametrize("of, into, text", [
     (dense(True, **INT8), dense(True, weights="int4", inputs="int8:token"), "kernel has codes of .*int8.*need codes"),
     (dense(True, **INT8), dense(**INT8), "need floats"),
     (dense(**INT8), dense(True, **INT8), "has floats, need codes"),
     (dense(**LSQ), dense(**INT8), "has 'kernel_scale' beside its kernel, need nothing"),
+    (dense(**INT8), dense(**LSQ), "from a state without 'kernel_scale', need one with .*another recipe"),
+    (nnx.Linear(8, 8, rngs=nnx.Rngs(0)), dense(**LSQ), "the float model, which is restored before prepare"),
+    (dense(**LSQ), dense(**OFFSET), "from a state without 'inputs_offset'"),
+    (dense(**LSQ), scheduled(**LSQ), "from a state without 'step'"),
+    (dense(True, **INT8), static(), "from a state without 'inputs_scale'"),
 ])  # fmt: skip
 def test_a_state_of_another_recipe_is_refused(of, into, text):
     model = nnx.clone(into)
     nnx.update(model, nnx.state(of))
-    for run in (model, nnx.jit(lambda x: model(x))):
-        with pytest.raises(ValueError, match=text):
-            run(X)
+    runs = [lambda: model(X), lambda: nnx.jit(lambda m, x: m(x))(model, X)]
+    if not nnx_api.layers_of(model)[0].converted:
+        runs.append(lambda: nnx_api.convert(model))
+    for run in runs:
+        with pytest.raises(ValueError, match=f"layer '': .*{text}"):
+            run()
+
+
+@pytest.mark.parametrize("into", [dense(**INT8), dense(**LSQ), scheduled(**LSQ), static(), tied()], ids=range(5))
+def test_a_state_of_the_same_recipe_is_taken(into):
+    """Of another training, cast, averaged, or through a jitted step; and the converted model's."""
+    model, averaged = nnx.clone(into), jax.tree.map(lambda v: v * 1, nnx.state(into))
+    nnx.update(model, averaged)
+    nnx.jit(lambda m, state: nnx.update(m, state))(model, averaged)
+    assert_same(model(X), into(X))
+    if not nnx_api.layers_of(into)[0].converted:
+        once, again = nnx_api.convert(into), nnx_api.convert(model)
+        nnx.update(again, nnx.state(once))
+        assert_same(again(X), once(X))
 
 
 @pytest.mark.parametrize("name", ["kernel_offset", "inputs_offset"])
