@@ -89,6 +89,26 @@ def explained(layer: Layer, call: Thunk) -> Any:
     return y
 
 
+def awaited(layer: Layer, call: Thunk) -> Any:
+    """Put statistics without data, where `observed` has no place for them yet."""
+    if layer.site.static and takes_codes(layer) and not layer.module.has_variable("params", STATS):
+        layer.put(STATS, observers.init(layer.site))
+    return call()
+
+
+def unexplained(layer: Layer, call: Thunk) -> Any:
+    """Put sums of nothing, where `explained` has no place for them yet."""
+    _need_master("explain", layer)
+    layer.put(EXPLAINED, measures.nothing(layer.site))
+    return call()
+
+
+#: What is done outside for a layer inside nn.cond or nn.switch: all of it, or what data need a place for.
+BRANCHED = {
+    prepared: prepared, calibrated: calibrated, converted: converted, observed: awaited, explained: unexplained,
+}  # fmt: skip
+
+
 def shared(update: Callable[..., Any]) -> Callable[..., Any]:
     """An update of sums that nn.vmap may batch while it shares the parameters: then the lanes count one by one.
 

@@ -32,10 +32,11 @@ from flax.core import meta
 
 from jaxquant.flax import observers
 from jaxquant.flax.linen_acts import CONVERTED, calibrated, converted, explained, observed, prepared
+from jaxquant.flax.linen_calls import Call, Frame, framed
 from jaxquant.flax.linen_quantized import Quantized
 from jaxquant.flax.linen_sites import LEAVES, Path
 from jaxquant.flax.linen_trees import Coverage, flat, is_abstract, merged
-from jaxquant.flax.linen_visit import Act, Call, Frame, framed, grown
+from jaxquant.flax.linen_visit import Act, grown
 from jaxquant.flax.measures import Explanations, explanations
 from jaxquant.flax.report import Report
 from jaxquant.qtensor import QTensor

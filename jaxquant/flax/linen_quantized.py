@@ -12,12 +12,13 @@ from flax import linen as nn
 from flax.core import bind
 from flax.core.scope import union_filters
 
-from jaxquant.flax.linen_acts import prepared
+from jaxquant.flax.linen_acts import BRANCHED, prepared
+from jaxquant.flax.linen_calls import Call
 from jaxquant.flax.linen_folding import Handoffs
 from jaxquant.flax.linen_layers import quantized
 from jaxquant.flax.linen_sites import FLAG
 from jaxquant.flax.linen_trees import merged
-from jaxquant.flax.linen_visit import Act, Call, Interceptor, bound_to, grown, mark, run
+from jaxquant.flax.linen_visit import Act, Interceptor, bound_to, grown, mark, run
 from jaxquant.flax.recipe import Recipe
 
 #: A number for every run, and the number of every recipe that is alive: what nn.jit tells their traces apart by.
@@ -123,7 +124,8 @@ class Quantized:
         """A new interceptor for one run of this model."""
         freeze = None if self.recipe.schedule is None else self.recipe.schedule.freeze_batch_norm
         handoffs = Handoffs(act is quantized, freeze)
-        return Interceptor(self.recipe, _token(self.recipe, act), act, handoffs=handoffs, **options)
+        token, branched = _token(self.recipe, act), BRANCHED.get(act)
+        return Interceptor(self.recipe, token, act, handoffs=handoffs, branched=branched, **options)
 
     def remember(self, call: Call, *, replace: bool = True) -> None:
         """Keep the shapes of a call, so that later functions need not be told them."""

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import DenyList, Scope, apply, freeze
 
+from jaxquant.flax import linen_branches
 from jaxquant.flax.linen_attention import ATTENTIONS, attending, attention_place, attention_rows, attention_site
+from jaxquant.flax.linen_calls import Call
 from jaxquant.flax.linen_folding import Handoff, Handoffs
 from jaxquant.flax.linen_refusals import plain_words
 from jaxquant.flax.linen_sites import FLAG, KINDS, PLACE, Layer, Path, layer_at, left_alone, place_of, row_of, rule_of
@@ -21,9 +21,6 @@ from jaxquant.qtensor import QTensor
 
 #: What becomes of a layer's call: given the layer and its own float operation.
 Act = Callable[[Layer, Callable[[], Any]], Any]
-
-#: nn.Dropout in a run whose values nobody sees.
-UNSEEN_RNGS = ("dropout",)
 
 
 @dataclass
@@ -39,6 +36,8 @@ class Interceptor:
       in_float: whether the model runs in float meanwhile.
       everywhere: whether to take the modules whose scopes have no mark too.
       handoffs: layers that wait for the batch norms folded into them.
+      branched: what becomes of a layer inside nn.cond and nn.switch, before the branches part; None: `act`, inside.
+      branches: the layers there.
       capture: whose results are sown as intermediates: (module, method) -> bool; None: nothing.
     """
 
@@ -51,6 +50,8 @@ class Interceptor:
     everywhere: bool = False
     capture: Callable[[nn.Module, str], bool] | None = None
     handoffs: Handoffs = field(default_factory=Handoffs)
+    branched: Act | None = None
+    branches: linen_branches.Branches = field(default_factory=linen_branches.Branches)
 
     def __call__(self, call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         """nn.intercept_methods calls this around every method of every module."""
@@ -63,6 +64,7 @@ class Interceptor:
             y = call(*args, **kwargs)  # the kernel comes into being here
             return self._intercept(lambda *args, **kwargs: y, args, kwargs, context)
         y = self._intercept(call, args, kwargs, context)
+        self.settle(module.scope)
         if self.capture is not None and self.capture(module, context.method_name):
             module.sow("intermediates", context.method_name, y)
         return y
@@ -90,15 +92,26 @@ class Interceptor:
             given = self.handoffs.take(module, args[0] if args else None)
             if given is not None:
                 self._folded(module, given)
-                return self.handoffs.run(self.act, given, module, call, args, kwargs)
+                return self.handoffs.run(self._acted, given, module, call, args, kwargs)
         layer = self._layer(module, context.method_name, args, kwargs)
         return call(*args, **kwargs) if layer is None else self._run(layer, lambda: call(*args, **kwargs))
 
     def _run(self, layer: Layer, plain: Callable[[], Any]) -> Any:
         if layer.fold is None or self.in_float or layer.module.is_initializing():
-            return self.act(layer, plain)
+            return self._acted(layer, plain)
         converted = isinstance(layer.boxed_kernel, QTensor)
-        return self.handoffs.leave(layer, self.act(layer, plain) if converted else plain())
+        return self.handoffs.leave(layer, self._acted(layer, plain) if converted else plain())
+
+    def _acted(self, layer: Layer, plain: Callable[[], Any]) -> Any:
+        if self.branched is None or not linen_branches.inside():
+            return self.act(layer, plain)
+        self.branches.leave(layer)
+        return plain()
+
+    def settle(self, scope: Scope) -> None:
+        """Act on the layers that branches below a scope have left."""
+        if self.branched is not None:
+            self.branches.settle(scope, self.branched)
 
     def _folded(self, norm: nn.Module, given: Handoff) -> None:
         path = "/".join(norm.path)
@@ -135,63 +148,6 @@ class Interceptor:
             yield
         finally:
             self.cells -= 1
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a model: its method, what it is given, and the collections beside the parameters.
-
-    Attributes:
-      method: None is "__call__".
-      args: arrays, ShapeDtypeStructs, or static values.
-      kwargs: likewise.
-      rngs: keys by name, or one key.
-    """
-
-    method: str | None = None
-    args: tuple = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    rngs: Any = None
-
-    def abstract(self) -> "Call":
-        """The same with shapes instead of arrays."""
-        names = self.rngs if isinstance(self.rngs, Mapping) else {} if self.rngs is None else {"params": None}
-        return replace(self, args=_shapes(self.args), kwargs=_shapes(dict(self.kwargs)), rngs=dict.fromkeys(names))
-
-    def unseen(self) -> "Call":
-        """The same with zeros, for runs of which only the parameters are wanted."""
-        call = self.abstract()
-        rngs = {name: jax.random.key(0) for name in (*call.rngs, *UNSEEN_RNGS)}
-        return replace(call, args=_zeros(call.args), kwargs=_zeros(call.kwargs), rngs=rngs)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """All of a call but its arrays; hashable.
-
-    Attributes:
-      method: as in Call.
-      tree: of args, kwargs and rngs.
-      static: the leaves that are no arrays, None at an array's place.
-    """
-
-    method: str | None
-    tree: Any
-    static: tuple
-
-    def call(self, arrays: list) -> Call:
-        """The call with its arrays."""
-        rest = iter(arrays)
-        leaves = [next(rest) if leaf is None else leaf for leaf in self.static]
-        args, kwargs, rngs = jax.tree.unflatten(self.tree, leaves)
-        return Call(self.method, args, kwargs, rngs)
-
-
-def framed(call: Call) -> tuple[Frame, list]:
-    """A call as what is static in it, and its arrays."""
-    leaves, tree = jax.tree.flatten((call.args, dict(call.kwargs), call.rngs))
-    static = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
-    return Frame(call.method, tree, static), [leaf for leaf in leaves if _is_array(leaf)]
 
 
 def mark(scope: Scope, token: str) -> None:
@@ -244,7 +200,9 @@ def run(model: nn.Module, interceptor: Interceptor, variables: Any, call: Call, 
     def scoped(scope: Scope, args: tuple, kwargs: Mapping[str, Any]) -> Any:
         with interceptor.running():
             mark(scope, interceptor.token)
-            return function(bound_to(model, scope), call.method)(*args, **kwargs)
+            y = function(bound_to(model, scope), call.method)(*args, **kwargs)
+            interceptor.settle(scope)
+            return y
 
     applied = apply(scoped, mutable=mutable, flags={FLAG: interceptor.token})
     return applied(variables, call.args, call.kwargs, rngs=call.rngs)
@@ -263,27 +221,20 @@ def grown(model: nn.Module, interceptor: Interceptor, variables: Any, calls: tup
     """
     variables = dict(variables)
     for call in calls:
-        with plain_words():
-            _, changed = run(model, interceptor, variables, call, mutable=DenyList("intermediates"))
-        variables = {**variables, **changed}
+        variables = {**variables, **_changed(model, interceptor, variables, call)}
     leaves = flat(variables["params"])
     return {path: leaves[path] for path in sorted(interceptor.coverage.grown)}
 
 
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-
-
-def _shapes(tree: Any) -> Any:
-    return jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype) if _is_array(v) else v, tree)
-
-
-def _zeros(tree: Any) -> Any:
-    def zero(leaf: Any) -> Any:
-        if not _is_array(leaf):
-            return leaf
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jnp.broadcast_to(jax.random.key(0), leaf.shape)
-        return jnp.zeros(leaf.shape, leaf.dtype)
-
-    return jax.tree.map(zero, tree)
+def _changed(model: nn.Module, interceptor: Interceptor, variables: Any, call: Call) -> Any:
+    """The collections after a run; where it met branches, after one that has places for what their layers see."""
+    branched, options = interceptor.branched, {"mutable": DenyList("intermediates")}
+    with plain_words():
+        _, changed = run(model, interceptor, variables, call, **options)
+        if branched is not interceptor.act and interceptor.branches.met:
+            places = replace(interceptor, act=branched, token=f"{interceptor.token}: places")
+            filled = replace(interceptor, branched=None, token=f"{interceptor.token}: filled")
+            for one in (places, filled):
+                _, changed = run(model, one, variables, call, **options)
+                variables = {**variables, "params": changed["params"]}
+        return changed
