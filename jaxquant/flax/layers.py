@@ -31,7 +31,7 @@ class Dtypes:
 
     Attributes:
       compute: its `dtype`; None: what the inputs and parameters promote to.
-      param: its `param_dtype`.
+      param: what its parameters promote to.
     """
 
     compute: Any = None

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxquant.flax import layers, measures, observers
-from jaxquant.flax.linen_layers import boxed_codes, boxed_like, quantized, state_of
+from jaxquant.flax.linen_layers import boxed_codes, boxed_like, own_dtypes, quantized, state_of
 from jaxquant.flax.linen_sites import Layer, input_leaves, takes_codes
 from jaxquant.qat import starting
 from jaxquant.qtensor import QTensor
@@ -67,6 +67,9 @@ def converted(layer: Layer, call: Thunk) -> Any:
         return quantized(layer)
     weight = layers.frozen_weight(layer.site, layer.kernel, state)
     layer.put(CONVERTED + layer.kind.kernel, boxed_codes(box, weight))
+    param = own_dtypes(layer).param
+    if param != layer.module.param_dtype:
+        layer.put(CONVERTED + "kernel_dtype", boxed_like(box, jnp.zeros((), param)))
     if layer.given is not None:
         layer.put(CONVERTED + "bias", layer.given[1])
     if takes_codes(layer):

@@ -1,7 +1,8 @@
 """Quantization of unchanged Flax Linen models: QAT, calibration, conversion, all as functions of parameter trees.
 
 Everything that a layer needs stands beside its kernel in "params": kernel_scale, kernel_offset, inputs_scale,
-inputs_zero_point, inputs_offset, step.  A converted layer has a QTensor where its kernel was.
+inputs_zero_point, inputs_offset, step.  A converted layer has a QTensor where its kernel was; where the master had
+another dtype than the module's param_dtype says, an empty kernel_dtype of that dtype beside it.
 
 Example:
   >>> import jax, jax.numpy as jnp

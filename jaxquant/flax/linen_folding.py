@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax.core import meta
 
 from jaxquant.flax.layers import Dtypes
+from jaxquant.flax.linen_layers import own_dtypes
 from jaxquant.flax.linen_sites import Layer
 from jaxquant.qat import folding
 from jaxquant.qtensor import QTensor
@@ -164,5 +165,7 @@ def _param(norm: nn.BatchNorm, name: str) -> Any:
 
 def _dtypes(layer: Layer, norm: nn.BatchNorm) -> Dtypes:
     """Those of the norm's result."""
-    own = Dtypes(layer.module.dtype, layer.module.param_dtype).result(jnp.asarray(layer.x))
-    return Dtypes(jnp.dtype(norm.dtype or jnp.result_type(own, norm.param_dtype)), layer.module.param_dtype)
+    own = own_dtypes(layer)
+    leaves = [leaf.dtype for leaf in (_param(norm, "scale"), _param(norm, "bias")) if leaf is not None]
+    cast = leaves if norm.force_float32_reductions else [norm.param_dtype] * len(leaves)
+    return Dtypes(jnp.dtype(norm.dtype or jnp.result_type(own.result(jnp.asarray(layer.x)), *cast)), own.param)

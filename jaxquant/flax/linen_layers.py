@@ -1,6 +1,7 @@
 """Linen's layers on codes: from a bound module's fields to the framework-neutral operations."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -27,7 +28,20 @@ def quantized(layer: Layer, call: Callable[[], Any] | None = None) -> Any:
 
 def options_of(layer: Layer) -> dict[str, Any]:
     """What every operation is given."""
-    return {"dtypes": layer.dtypes or Dtypes(layer.module.dtype, layer.module.param_dtype)}
+    return {"dtypes": layer.dtypes or own_dtypes(layer)}
+
+
+def own_dtypes(layer: Layer) -> Dtypes:
+    """The layer's dtype, and what its parameters promote to: their own dtypes, whatever `param_dtype` says.
+
+    A converted kernel has codes; where `param_dtype` is not what its master had, a leaf beside it keeps that.
+    """
+    own = replace(layer, given=None)
+    if isinstance(layer.boxed_kernel, QTensor):
+        kept = own.get("kernel_dtype")
+        return Dtypes(layer.module.dtype, layer.module.param_dtype if kept is None else kept.dtype)
+    given = [v.dtype for v in (own.kernel, own.bias) if v is not None]
+    return Dtypes(layer.module.dtype, jnp.result_type(*given))
 
 
 def site_of(layer: Layer) -> Any:

@@ -16,7 +16,7 @@ from jaxquant.qtensor import QTensor
 from refquant.estimators import Ste
 
 #: Leaves that a layer may have beside its kernel and its bias.
-LEAVES = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_zero_point", "inputs_offset", "step")
+LEAVES = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_zero_point", "inputs_offset", "step", "kernel_dtype")
 #: What marks the scopes of a quantized run, its lifted and compiled parts included.
 FLAG = "jaxquant"
 #: The path of a module among its scope's flags: nn.jit shares traces between modules that differ in the name alone.
@@ -215,7 +215,8 @@ def check_leaves(layer: Layer) -> None:
     if not converted:
         need |= {*site.weight_names, *(("step",) if site.has_step else ())}
     there = {name for name in LEAVES if layer.module.has_variable("params", name)}
-    wrong = sorted(need - there) + sorted(there - need - {*site.state_names, "inputs_zero_point"})
+    may = {*site.state_names, "inputs_zero_point", *(("kernel_dtype",) if converted else ())}
+    wrong = sorted(need - there) + sorted(there - need - may)
     if wrong:
         what = f"no {wrong[0]!r}" if wrong[0] in need else f"{wrong[0]!r}"
         raise ValueError(

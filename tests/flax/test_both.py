@@ -11,8 +11,11 @@ import pytest
 from bits import assert_same
 from flax import nnx
 
+from jaxquant import qat as jax_qat
 from jaxquant.flax import Lsq, LsqPlus, Pact, Recipe, Rule, linen_api, nnx_api
+from jaxquant.flax.nnx_variables import set_value
 from jaxquant.flax.site import LayerSpec, resolve
+from jaxquant.qat import Trained
 from refquant import qat
 from refquant.estimators import Ste
 from tests.flax import linen_models, nnx_models
@@ -168,3 +171,42 @@ def test_every_kind_meets_every_scheme() -> None:
 
 def turn_scheme(kind: str, turn: int) -> str:
     return list(SCHEMES)[(list(KINDS).index(kind) + turn) % len(SCHEMES)]
+
+
+CASTS = {
+    "all": lambda path: True,
+    "kernels": lambda path: path[-1].key in ("kernel", "embedding"),
+}
+
+
+@pytest.mark.parametrize("which", CASTS)
+def test_cast_parameters_differential(which: str) -> None:
+    """Modules that say float32, parameters that were cast: the arrays decide, in Linen, in NNX and in functions."""
+    x, given = jnp.asarray(X, jnp.bfloat16), Recipe(Rule("**", weights="int4", inputs="int8:token"))
+
+    def cast(path: tuple, leaf: Any) -> Any:
+        return leaf.astype(jnp.bfloat16) if CASTS[which](path) else leaf
+
+    floats = jax.tree_util.tree_map_with_path(cast, full_init(linen_models.Zoo(), X))
+    qmodel = linen_api.Quantized(linen_models.Zoo(), given)
+    params, _ = linen_api.prepare(qmodel, floats, x)
+    zoo = nnx_models.Zoo()
+    for path, variable in nnx.to_flat_state(nnx.state(zoo, nnx.Param)):
+        set_value(variable, floats[path[0]][path[1]].reshape(variable.shape))
+    model, _ = nnx_api.prepare(zoo, given, x)
+    run = nnx.jit(lambda m, x: m(x))
+    want, converted = (jax.jit(qmodel.apply)({"params": p}, x) for p in (params, linen_api.convert(qmodel, params)))
+    got, also = run(model, x), run(nnx_api.convert(model), x)
+    exact = jax.jit(linen_models.Zoo().apply)({"params": floats}, x), run(zoo, x)
+    for name, value in want.items():
+        assert (value.dtype, got[name].dtype) == (exact[0][name].dtype, exact[1][name].dtype), name
+        assert_same(np.asarray(converted[name]), np.asarray(value), call=f"Linen {name}")
+        assert_same(np.asarray(also[name]), np.asarray(got[name]), call=f"NNX {name}")
+        if name not in ("rows", "attended"):  # nnx.Embed settles its dtype when it is made
+            assert_same(np.asarray(got[name]), np.asarray(value), call=f"both {name}")
+    layer = floats["dense"]
+    spec = resolve(given.rules[0], "linear", layer["kernel"].shape)
+    dtype = jnp.result_type(x, *layer.values()).name
+    weight = Trained(layer["kernel"], spec=spec.weights)
+    function = jax_qat.dense(x, weight, layer["bias"], inputs=spec.inputs, dtype=dtype)
+    assert_same(np.asarray(want["dense"]), np.asarray(function))

@@ -101,3 +101,32 @@ def test_failed_calls_property_are_forgotten() -> None:
             call()
         assert list(qmodel.seen) == [None] and qmodel.seen[None].args[0].shape == X.shape
     assert linen_api.convert(qmodel, params)["second"]["kernel"].codes.shape == (4, 4)
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_a_cast_kernel_differential_keeps_its_dtype_when_converted(boxed: bool) -> None:
+    """Without a bias only the kernel tells the dtype; then a leaf of that dtype stands beside its codes."""
+
+    class Scanned(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            init = nn.initializers.lecun_normal()
+            init = nn.with_partitioning(init, ("in", "out")) if boxed else init
+            over = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "length": 3}
+            over |= {"metadata_params": {nn.PARTITION_NAME: "layers"}}
+            layer = nn.Dense(4, use_bias=False, kernel_init=init, name="d")
+            return nn.scan(lambda layer, carry, _: (layer(carry), None), **over)(layer, x, None)[0]
+
+    x, model = jnp.asarray(X, jnp.bfloat16), Scanned()
+    floats = jax.tree.map(lambda v: v.astype(jnp.bfloat16), model.init(jax.random.key(0), X)["params"])
+    qmodel = Quantized(model, INT8)
+    params, _ = linen_api.prepare(qmodel, floats, x)
+    converted = linen_api.convert(qmodel, params)
+    assert set(converted["d"]) == {"kernel", "kernel_dtype"}
+    assert set(jax.tree.leaves(linen_api.labels(converted))) == {"frozen"}
+    want = qmodel.apply({"params": params}, x)
+    assert want.dtype == jnp.bfloat16
+    assert_same(np.asarray(qmodel.apply({"params": converted}, x)), np.asarray(want))
+    jax.tree.map(assert_same, linen_api.convert(qmodel, converted), converted)
+    plain = Quantized(nn.Dense(4, use_bias=False), INT8)
+    assert "kernel_dtype" not in linen_api.convert(plain, {"kernel": jnp.ones((4, 4))}, X)

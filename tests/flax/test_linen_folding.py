@@ -156,3 +156,30 @@ def test_bound_property_every_call_is_a_run_of_its_own() -> None:
             call(X)
         assert_same(bound(X), want)
         assert_same(jax.jit(lambda x: bound(x))(X), want)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("cast", ["params", "conv", "all"])
+def test_folded_differential_has_the_dtype_of_the_float_model(cast: str, affine: bool) -> None:
+    """By the dtypes that the parameters have, not those that the modules were made with."""
+
+    class Cast(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            named = {"use_scale": affine, "use_bias": affine, "name": "bn"}
+            return nn.BatchNorm(use_running_average=True, **named)(nn.Conv(4, (3, 3), name="conv")(x))
+
+    rest, x = floats_of(Normed())[1], jnp.asarray(X, jnp.bfloat16)
+    floats = full_init(Cast(), X)
+    floats |= {"conv": half(floats["conv"])} if cast == "conv" else half(floats)
+    rest = half(rest) if cast == "all" else rest
+    qmodel = Quantized(Cast(), PLAIN)
+    params, _ = linen_api.prepare(qmodel, floats, x, collections=rest)
+    converted = linen_api.convert(qmodel, params, collections=rest)
+    got = qmodel.apply({"params": params, **rest}, x)
+    assert got.dtype == Cast().apply({"params": floats, **rest}, x).dtype
+    assert_same(np.asarray(qmodel.apply({"params": converted, **rest}, x)), np.asarray(got))
+
+
+def half(tree: Any) -> Any:
+    return jax.tree.map(lambda v: v.astype(jnp.bfloat16), tree)
