@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxquant import qat
-from jaxquant.flax.padding import each, pad_inputs, transposed_padding
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qat import learned
 from jaxquant.qat.trained import Trained, frozen
@@ -81,12 +80,12 @@ def frozen_inputs(site: LayerSpec, state: State) -> dict[str, jax.Array]:
 def linear(site: LayerSpec, kernel: Kernel, bias: Any, state: State, x: jax.Array, *, dtypes: Dtypes) -> jax.Array:
     """nnx.Linear and nn.Dense."""
     rank = x.ndim
-    options = _inputs(site, state, rank, (rank - 1,)) | {"dtype": dtypes.result(x)}
+    options = input_options(site, state, rank, (rank - 1,)) | {"dtype": dtypes.result(x)}
 
     def quantized() -> jax.Array:
-        return qat.dense(_real(x, options), weight(site, kernel, state), bias, **options)
+        return qat.dense(real(x, options), weight(site, kernel, state), bias, **options)
 
-    return _scheduled(site, state, quantized, lambda: _plain("...k,kn->...n", x, kernel, bias, options))
+    return scheduled(site, state, quantized, lambda: _plain("...k,kn->...n", x, kernel, bias, options))
 
 
 def general(
@@ -124,12 +123,12 @@ def einsum(
     site: LayerSpec, kernel: Kernel, bias: Any, state: State, x: jax.Array, *, subscripts: str, dtypes: Dtypes
 ) -> jax.Array:
     """nnx.Einsum and nn.Einsum; the bias as it broadcasts to the result."""
-    options = _inputs(site, state, x.ndim, summed_of_x(subscripts, x.ndim)) | {"dtype": dtypes.result(x)}
+    options = input_options(site, state, x.ndim, summed_of_x(subscripts, x.ndim)) | {"dtype": dtypes.result(x)}
 
     def quantized() -> jax.Array:
-        return qat.einsum(subscripts, _real(x, options), weight(site, kernel, state), bias, **options)
+        return qat.einsum(subscripts, real(x, options), weight(site, kernel, state), bias, **options)
 
-    return _scheduled(site, state, quantized, lambda: _plain(subscripts, x, kernel, bias, options))
+    return scheduled(site, state, quantized, lambda: _plain(subscripts, x, kernel, bias, options))
 
 
 def summed_of_x(subscripts: str, rank: int) -> tuple[int, ...]:
@@ -154,64 +153,6 @@ def attention_einsum(site: LayerSpec) -> Callable[..., jax.Array]:
     return product
 
 
-def conv(
-    site: LayerSpec,
-    kernel: Kernel,
-    bias: Any,
-    state: State,
-    x: jax.Array,
-    *,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    input_dilation: Any = 1,
-    kernel_dilation: Any = 1,
-    feature_group_count: int = 1,
-    dtypes: Dtypes,
-) -> jax.Array:
-    """nnx.Conv and nn.Conv, any number of leading axes; padding also "CIRCULAR", "REFLECT" and "CAUSAL"."""
-    taps = _shape(kernel)[:-2]
-    rank = len(taps)
-    lead, x = x.shape[: x.ndim - rank - 1], x.reshape(-1, *x.shape[x.ndim - rank - 1 :])
-    strides, input_dilation, kernel_dilation = (each(v, rank) for v in (strides, input_dilation, kernel_dilation))
-    x, padding = pad_inputs(x, padding, taps, kernel_dilation)
-    window = {
-        "strides": strides, "padding": padding, "input_dilation": input_dilation, "kernel_dilation": kernel_dilation,
-        "feature_group_count": feature_group_count,
-    }  # fmt: skip
-    y = _conv(site, kernel, bias, state, x, window, dtypes)
-    return y.reshape(*lead, *y.shape[1:])
-
-
-def conv_transpose(
-    site: LayerSpec,
-    kernel: Kernel,
-    bias: Any,
-    state: State,
-    x: jax.Array,
-    *,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    kernel_dilation: Any = 1,
-    dtypes: Dtypes,
-) -> jax.Array:
-    """nnx.ConvTranspose and nn.ConvTranspose (transpose_kernel False), as a convolution of the dilated input."""
-    taps = _shape(kernel)[:-2]
-    rank = len(taps)
-    lead, x = x.shape[: x.ndim - rank - 1], x.reshape(-1, *x.shape[x.ndim - rank - 1 :])
-    strides, dilation = each(strides, rank), each(kernel_dilation, rank)
-    reach = [(n - 1) * d + 1 for n, d in zip(taps, dilation, strict=True)]
-    if isinstance(padding, str):
-        pads = [transposed_padding(r, s, padding) for r, s in zip(reach, strides, strict=True)]
-    else:
-        pads = [(p, p) if isinstance(p, int) else tuple(p) for p in each(padding, rank)]
-    window = {
-        "strides": (1,) * rank, "padding": tuple(pads), "input_dilation": strides, "kernel_dilation": dilation,
-        "feature_group_count": 1,
-    }  # fmt: skip
-    y = _conv(site, kernel, bias, state, x, window, dtypes)
-    return y.reshape(*lead, *y.shape[1:])
-
-
 def embed(site: LayerSpec, table: Kernel, state: State, ids: jax.Array, *, dtypes: Dtypes) -> jax.Array:
     """nnx.Embed and nn.Embed."""
     dtype = jnp.dtype(dtypes.compute or dtypes.param).name
@@ -219,20 +160,20 @@ def embed(site: LayerSpec, table: Kernel, state: State, ids: jax.Array, *, dtype
     def plain() -> jax.Array:
         return jnp.take(table.astype(dtype), ids, axis=0)
 
-    return _scheduled(site, state, lambda: qat.embed(ids, weight(site, table, state), dtype=dtype), plain)
+    return scheduled(site, state, lambda: qat.embed(ids, weight(site, table, state), dtype=dtype), plain)
 
 
 def attend(site: LayerSpec, table: Kernel, state: State, x: jax.Array, *, dtypes: Dtypes) -> jax.Array:
     """The product with every row of an embedding."""
-    options = _inputs(site, state, x.ndim, (x.ndim - 1,)) | {"dtype": dtypes.result(x)}
+    options = input_options(site, state, x.ndim, (x.ndim - 1,)) | {"dtype": dtypes.result(x)}
 
     def quantized() -> jax.Array:
-        return qat.attend(_real(x, options), weight(site, table, state), **options)
+        return qat.attend(real(x, options), weight(site, table, state), **options)
 
-    return _scheduled(site, state, quantized, lambda: _plain("...f,vf->...v", x, table, None, options))
+    return scheduled(site, state, quantized, lambda: _plain("...f,vf->...v", x, table, None, options))
 
 
-def _inputs(site: LayerSpec, state: State, rank: int, summed: tuple[int, ...]) -> dict[str, Any]:
+def input_options(site: LayerSpec, state: State, rank: int, summed: tuple[int, ...]) -> dict[str, Any]:
     """The input options of a layer operation."""
     options: dict[str, Any] = {"inputs": site.inputs_for(rank, summed)}
     for option, name in zip(("input_scale", "input_zero_point"), site.input_names, strict=False):
@@ -247,7 +188,7 @@ def _trainable(site: LayerSpec, state: State, name: str) -> jax.Array:
     return jnp.where(state["step"] >= site.freeze_scales, lax.stop_gradient(state[name]), state[name])
 
 
-def _scheduled(site: LayerSpec, state: State, quantized: Callable[[], Any], plain: Callable[[], Any]) -> jax.Array:
+def scheduled(site: LayerSpec, state: State, quantized: Callable[[], Any], plain: Callable[[], Any]) -> jax.Array:
     """The float layer before step `start`, without compiling anew."""
     if not site.start or "step" not in state:
         return quantized()
@@ -261,31 +202,7 @@ def _plain(subscripts: str, x: jax.Array, kernel: jax.Array, bias: Any, options:
     return y if bias is None else y + bias.astype(dtype)
 
 
-def _conv(
-    site: LayerSpec, kernel: Kernel, bias: Any, state: State, x: jax.Array, window: dict[str, Any], dtypes: Dtypes
-) -> jax.Array:
-    options = _inputs(site, state, x.ndim, tuple(range(1, x.ndim))) | {"dtype": dtypes.result(x)}
-
-    def quantized() -> jax.Array:
-        return qat.conv(_real(x, options), weight(site, kernel, state), bias, **window, **options)
-
-    return _scheduled(site, state, quantized, lambda: _plain_conv(x, kernel, bias, window, options["dtype"]))
-
-
-def _plain_conv(x: jax.Array, kernel: jax.Array, bias: Any, window: dict[str, Any], dtype: str) -> jax.Array:
-    last = x.ndim - 1
-    numbers = lax.ConvDimensionNumbers(
-        (0, last, *range(1, last)), (last, last - 1, *range(last - 1)), (0, last, *range(1, last))
-    )
-    y = lax.conv_general_dilated(
-        x.astype(dtype), kernel.astype(dtype), window["strides"], window["padding"],
-        lhs_dilation=window["input_dilation"], rhs_dilation=window["kernel_dilation"], dimension_numbers=numbers,
-        feature_group_count=window["feature_group_count"],
-    )  # fmt: skip
-    return y if bias is None else y + bias.astype(dtype)
-
-
-def _real(x: jax.Array, options: dict[str, Any]) -> jax.Array:
+def real(x: jax.Array, options: dict[str, Any]) -> jax.Array:
     """Flax takes integers as inputs too."""
     return x if str(x.dtype) in checks.REAL else x.astype(options["dtype"])
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import meta
 
-from jaxquant.flax import layers
+from jaxquant.flax import convolutions, layers
 from jaxquant.flax.layers import Dtypes
 from jaxquant.flax.linen_sites import Layer, check_leaves
 from jaxquant.qtensor import QTensor
@@ -78,12 +78,12 @@ def _einsum(layer: Layer, module: nn.Einsum) -> Any:
 
 def _conv(layer: Layer, module: nn.Conv) -> Any:
     names = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
-    return layers.conv(*_operands(layer), **{n: getattr(module, n) for n in names}, **options_of(layer))
+    return convolutions.conv(*_operands(layer), **{n: getattr(module, n) for n in names}, **options_of(layer))
 
 
 def _conv_transpose(layer: Layer, module: nn.ConvTranspose) -> Any:
-    names = ("strides", "padding", "kernel_dilation")
-    return layers.conv_transpose(*_operands(layer), **{n: getattr(module, n) for n in names}, **options_of(layer))
+    names = ("strides", "padding", "kernel_dilation", "transpose_kernel")
+    return convolutions.conv_transpose(*_operands(layer), **{n: getattr(module, n) for n in names}, **options_of(layer))
 
 
 def _embed(layer: Layer, module: nn.Embed) -> Any:

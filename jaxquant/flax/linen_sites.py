@@ -11,7 +11,7 @@ from jaxquant.flax.layers import frozen_site
 from jaxquant.flax.recipe import Place, Recipe
 from jaxquant.flax.report import Row
 from jaxquant.flax.rule import Rule
-from jaxquant.flax.site import LayerSpec, kernel_letters_summed, resolve
+from jaxquant.flax.site import LayerSpec, kernel_letters_summed, mirrored_axes, resolve
 from jaxquant.qtensor import QTensor
 from refquant.estimators import Ste
 
@@ -155,6 +155,10 @@ def layer_at(recipe: Recipe, module: nn.Module, method: str, args: tuple, kwargs
     shape, path = meta.unbox(kernel).shape, "/".join(module.path)
     if rule.fold and kind.name not in ("linear", "conv", "conv_transpose"):
         raise ValueError(f"layer {path!r}: fold for a {kind.name} layer, need linear, conv or conv_transpose")
+    if rule.fold and getattr(module, "transpose_kernel", False):
+        raise ValueError(
+            f"layer {path!r}: fold with transpose_kernel, need a rule without fold (channels are not last)"
+        )
     call = Layer(module, kind, None, method, args, kwargs, note, rule.fold)
     site = resolve(rule, kind.name, shape, summed=_summed(call), path=path, schedule=recipe.schedule)
     return replace(call, site=site)
@@ -162,9 +166,6 @@ def layer_at(recipe: Recipe, module: nn.Module, method: str, args: tuple, kwargs
 
 def left_alone(module: nn.Module) -> str | None:
     """Why a module has no operation on codes, None where it has."""
-    if type(module) is nn.ConvTranspose and (module.transpose_kernel or module.padding == "CIRCULAR"):
-        option = "transpose_kernel" if module.transpose_kernel else "circular padding"
-        return f"a transposed convolution with {option}: left alone"
     if type(module) in KINDS:
         return None
     base = next((cls for cls in type(module).__mro__ if cls in KINDS), None)
@@ -247,6 +248,8 @@ def row_of(layer: Layer, why: str) -> Row:
 
 def _summed(layer: Layer) -> tuple[int, ...] | None:
     """The summed axes of the kernel where the kind alone does not tell them."""
+    if getattr(layer.module, "transpose_kernel", False):
+        return mirrored_axes(len(meta.unbox(layer.boxed_kernel).shape))
     if layer.kind.name == "general":
         batch, axis = len(tuple(layer.module.batch_dims)), layer.module.axis
         return tuple(range(batch, batch + (1 if isinstance(axis, int) else len(tuple(axis)))))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxquant.flax import layers, watch
+from jaxquant.flax import convolutions, layers, watch
 from jaxquant.flax.attention import QuantizedAttention
 from jaxquant.flax.labels import FROZEN, SCALES
 from jaxquant.flax.layers import Dtypes
@@ -237,8 +237,8 @@ CONV = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_grou
 #: The operation of a layer that a norm may be folded into, and the attributes that are its options.
 OPERATIONS = {
     QuantLinear: (layers.linear, ()),
-    QuantConv: (layers.conv, CONV),
-    QuantConvTranspose: (layers.conv_transpose, ("strides", "padding", "kernel_dilation")),
+    QuantConv: (convolutions.conv, CONV),
+    QuantConvTranspose: (convolutions.conv_transpose, ("strides", "padding", "kernel_dilation", "transpose_kernel")),
 }
 RETYPED = {
     nnx.Linear: QuantLinear,

@@ -145,6 +145,10 @@ def _norm(model: nnx.Module, one: Found, rule: Rule) -> nnx.BatchNorm | None:
                 f"prepare: the shared layer {one.path!r} is {path!r} too, with another {rule.fold!r} beside it, need "
                 "the same batch norm, or a rule without fold (one layer has one folded kernel)"
             )
+    if getattr(one.module, "transpose_kernel", False):
+        raise ValueError(
+            f"layer {one.path!r}: fold with transpose_kernel, need a rule without fold (channels are not last)"
+        )
     channels = nnx_walk.expected_shape(one.module)[-1]
     nnx_folding.check_norm(one.path, nnx_walk.KINDS[type(one.module)], channels, rule.fold, norm)
     return norm

@@ -8,7 +8,7 @@ from typing import Any
 from flax import nnx
 
 from jaxquant.flax.recipe import Place
-from jaxquant.flax.site import kernel_letters_summed
+from jaxquant.flax.site import kernel_letters_summed, mirrored_axes
 
 KINDS = {
     nnx.Linear: "linear",
@@ -141,9 +141,6 @@ def _reason(module: nnx.Module, inside: str) -> str | None:
     if type(module) in KINDS:
         if type(module) is nnx.Einsum and module.einsum_str is None:
             return "its subscripts are given at the call"
-        if type(module) is nnx.ConvTranspose and (module.transpose_kernel or module.padding == "CIRCULAR"):
-            option = "transpose_kernel" if module.transpose_kernel else "circular padding"
-            return f"a transposed convolution with {option}: left alone"
         return None
     if type(module) is nnx.MultiHeadAttention:
         return None
@@ -170,6 +167,8 @@ def expected_shape(module: Any, cls: type | None = None) -> tuple[int, ...]:
 def summed(module: Any) -> tuple[int, ...] | None:
     """The kernel's summed axes; None where the kind alone tells them."""
     kind = KINDS[type(module)]
+    if kind == "conv_transpose" and module.transpose_kernel:
+        return mirrored_axes(len(module.kernel_shape))
     if kind == "general":
         first = len(module.batch_axis)
         return tuple(range(first, first + len(module.axis)))

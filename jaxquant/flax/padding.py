@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def pad_inputs(x: jax.Array, padding: Any, taps: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[jax.Array, Any]:
@@ -32,6 +33,36 @@ def transposed_padding(reach: int, stride: int, padding: str) -> tuple[int, int]
     else:
         raise ValueError(f"conv_transpose: padding is {padding!r}, need 'SAME', 'VALID' or numbers")
     return before, total - before
+
+
+def circular_transposed(
+    x: jax.Array, reach: list[int], strides: tuple[int, ...], *, extra_left: bool
+) -> tuple[jax.Array, list[tuple[int, int]]]:
+    """Inputs repeated so that a transposed convolution without wrapping gives Flax's circular one.
+
+    Flax wraps the result of VALID around each axis of space, of period size·stride.  Every tap then reads the dilated
+    input of the same period, from a place that padding and centring decide.
+
+    Args:
+      x: (batch, *space, in).
+      reach: of the dilated kernel, by axis of space.
+      strides: likewise.
+      extra_left: where the odd place of the centring goes (Flax: not with transpose_kernel).
+    Returns:
+      (x, the padding of the dilated x).
+    """
+    pads = []
+    for axis, (taps, stride) in enumerate(zip(reach, strides, strict=True), start=1):
+        size = x.shape[axis]
+        before, after = transposed_padding(taps, stride, "VALID")
+        period, full = size * stride, (size - 1) * stride + 1 + before + after - taps + 1
+        missing = -(full - period) % (2 * period)
+        start = before + (missing + extra_left) // 2
+        left, first = divmod(start % period, stride)
+        count, last = divmod(period + taps - 2 - first, stride)
+        x = jnp.take(x, (np.arange(count + 1) - left) % size, axis=axis)
+        pads.append((first, last))
+    return x, pads
 
 
 def each(value: Any, rank: int) -> tuple:

@@ -143,6 +143,11 @@ def kernel_letters_summed(subscripts: str) -> tuple[int, ...]:
     return tuple(axis for axis, letter in enumerate(left.partition(",")[2]) if letter not in out)
 
 
+def mirrored_axes(rank: int) -> tuple[int, ...]:
+    """The summed axes of a kernel (*taps, out, in): of a transposed convolution with transpose_kernel."""
+    return (*range(rank - 2), rank - 1)
+
+
 def spec_text(spec: QuantSpec) -> str:
     """A spec as a scheme writes it, with the axes of its granularity."""
     options = str(TensorScheme(spec.fmt, "tensor", spec.scale)).split(":")[2:]

@@ -227,14 +227,13 @@ def test_report_property_says_what_was_left_and_why() -> None:
         def __call__(self, x: jax.Array) -> jax.Array:
             x = nn.RNN(nn.GRUCell(4), name="rnn")(x)
             x = nn.LayerNorm(name="norm")(x)
-            x = nn.ConvTranspose(3, (2,), transpose_kernel=True, name="up")(x)
             x = nn.MultiHeadDotProductAttention(1, name="attention")(x)
             return nn.Dense(2, name="head")(x)
 
     qmodel = Quantized(Mixed(), Recipe(Rule("head", keep="sensitive"), Rule("**", weights="int8")))
     _, report = linen_api.prepare(qmodel, full_init(Mixed(), X), X)
     why = {row.path if row.kind not in ("QKᵀ", "PV") else row.kind: row.why for row in report}
-    assert "recurrent cell" in why["GRUCell_0/hn"] and "transpose_kernel" in why["up"]
+    assert "recurrent cell" in why["GRUCell_0/hn"]
     assert why["norm"] == "a norm" and why["head"] == "kept (rule 1: 'head'): sensitive"
     assert why["QKᵀ"] == why["PV"] == "off unless a rule has attention"
     assert report["attention/query"].quantized and len(report.left_in_float) >= 10
