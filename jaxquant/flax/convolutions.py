@@ -35,7 +35,7 @@ def conv(
     rank = len(taps)
     lead, x = x.shape[: x.ndim - rank - 1], x.reshape(-1, *x.shape[x.ndim - rank - 1 :])
     strides, input_dilation, kernel_dilation = (each(v, rank) for v in (strides, input_dilation, kernel_dilation))
-    x, padding = pad_inputs(x, padding, taps, kernel_dilation)
+    x, padding = pad_inputs(x, padding, taps, kernel_dilation, input_dilation)
     window = {
         "strides": strides, "padding": padding, "input_dilation": input_dilation, "kernel_dilation": kernel_dilation,
         "feature_group_count": feature_group_count,

@@ -7,8 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def pad_inputs(x: jax.Array, padding: Any, taps: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[jax.Array, Any]:
-    """Flax's own kinds of padding, done on the inputs; the others as numbers or names for the operation."""
+def pad_inputs(
+    x: jax.Array, padding: Any, taps: tuple[int, ...], dilation: tuple[int, ...], spread: tuple[int, ...]
+) -> tuple[jax.Array, Any]:
+    """Flax's own kinds of padding, done on the inputs; the others as numbers or names for the operation.
+
+    Raises:
+      ValueError: what Flax itself refuses: "CAUSAL" in several axes of space, a name beside dilated inputs.
+    """
+    if isinstance(padding, str) and max(spread) > 1:
+        raise ValueError(f"conv: padding is {padding!r} with input_dilation {spread}, need pairs of numbers")
     reach = [(n - 1) * d + 1 for n, d in zip(taps, dilation, strict=True)]
     if padding in ("CIRCULAR", "REFLECT"):
         pairs = [(0, 0), *(((r - 1) // 2, r // 2) for r in reach), (0, 0)]

@@ -263,3 +263,25 @@ def test_rules_refuse_calibrations_out_of_bounds(text):
         Rule("**", calibration=text, **INT8)
     for good in ("percentile:500000", "percentile:1000000", "ema:1", "ema:1e-3", "ema"):
         assert Rule("**", calibration=good, **INT8).calibration == good
+
+
+class Dilated(nnx.Module):
+    def __init__(self, padding):
+        self.conv = nnx.Conv(2, 3, (3,), padding=padding, input_dilation=2, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.conv(x)
+
+
+@pytest.mark.parametrize("inputs", ["int8:tensor", None])
+@pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR", "REFLECT", "CAUSAL", [(2, 1)]])
+def test_names_of_paddings_beside_dilated_inputs_are_refused_where_flax_does(padding, inputs):
+    """LAY-5: what the float layer cannot run is not run quantized; numbers are, by both."""
+    model, x, rule = Dilated(padding), np.ones((1, 8, 2), np.float32), Rule("**", weights="int8", inputs=inputs)
+    if isinstance(padding, str):
+        with pytest.raises(ValueError, match="String padding is not implemented"):
+            model(x)
+        with pytest.raises(ValueError, match=f"padding is '{padding}' with input_dilation .2,., need pairs of numbers"):
+            nnx_api.prepare(model, Recipe(rule), x)
+    else:
+        assert nnx_api.prepare(model, Recipe(rule), x)[0](x).shape == model(x).shape
