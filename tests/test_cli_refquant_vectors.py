@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -137,6 +138,32 @@ def test_vectors_golden_check_leads_with_an_unknown_id(run, vectors):
     told = out.splitlines()
     assert (code, told[0]) == (2, "UNKNOWN ID: there is no case x")
     assert "1 more unknown ids" in told[1] and told[2].startswith("DIFFERENT: 1 of 2 ")
+
+
+def test_vectors_property_what_a_file_says_does_not_steer_the_terminal(run, tmp_path):
+    """CMD-2: every text of a file of cases is printed in one line, without control characters; JSON keeps it."""
+    evil = "a\x1b[31mRED\nb\r"
+    folder = tmp_path / evil.replace("\n", "")
+    folder.mkdir()
+    array = {"dtype": evil, "shape": [evil], "bits": [evil, 1]}
+    case = {
+        "id": evil, "fn": evil, "rule": evil, "options": {evil: evil, "o": [evil]}, "args": {evil: array},
+        "expect": {evil: {"dtype": "int8", "bits": [1, 3]}}, "flags": [evil],
+    }  # fmt: skip
+    open_case = case | {"id": "open", "expect": {"unspecified": evil}}
+    header = {"function": evil, "rules": evil, "flags": {evil: evil}}
+    rows = (header, case, open_case, case | {"id": "right"})
+    (folder / f"{evil}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("\n".join(json.dumps({"id": key, "codes": [1, 2]}) for key in (evil, "open", "open2")))
+    for line in (["list"], ["show", evil], ["show", "open"], ["check", str(answers)]):
+        _, out, err = run(shlex.join(["vectors", *line, "--from", str(folder)]))
+        assert out and not err and all(c.isprintable() or c == "\n" for c in out), line
+        assert "\\x1b[31mRED\\n" in out
+    assert (
+        json.loads(run(shlex.join(["vectors", "show", evil, "--json", "--from", str(folder)]))[1])["cases"][0]["id"]
+        == evil
+    )
 
 
 def test_vectors_golden_check_of_answers_that_all_differ_names_no_suspects(run, vectors):

@@ -41,15 +41,15 @@ def _list(files: list[VectorFile], arguments: Namespace, screen: Screen) -> int:
     screen.line(screen.paint(f"{'file':<{wide}}{'cases':>6}  {'function':<30} rules", "dim"))
     for file in chosen:
         line = f"{file.name:<{wide}}{len(file.cases):>6}  {file.function:<30} {file.header.get('rules', '')}"
-        screen.line(line[: screen.width])
+        screen.line(printable(line)[: screen.width])
     cases = sum(len(file.cases) for file in chosen)
     screen.line()
     where = folder(arguments.folder)
-    screen.line(f"{len(chosen)} files, {cases:,} cases, in {where}")
+    screen.line(f"{len(chosen)} files, {cases:,} cases, in {printable(str(where))}")
     tables = sum(1 for _ in where.rglob("*.json"))
     if tables:
         screen.line(f"Beside them {tables} tables of thresholds (.json), the whole function of a convention each")
-    screen.line(f"Cases of one:       refquant vectors show {chosen[0].name}")
+    screen.line(f"Cases of one:       refquant vectors show {printable(chosen[0].name)}")
     screen.line("Yours against them: refquant vectors check FILE")
     return 0
 
@@ -68,7 +68,7 @@ def _show(files: list[VectorFile], arguments: Namespace, screen: Screen) -> int:
         screen.json({"cases": shown, "of": len(cases)})
         return 0
     for case in shown:
-        _print_case(case, screen)
+        _print_case(_seen(case), screen)
     if len(cases) > len(shown):
         screen.line(f"{len(shown)} of {len(cases)} cases; more: --limit {len(cases)}")
     return 0
@@ -77,6 +77,15 @@ def _show(files: list[VectorFile], arguments: Namespace, screen: Screen) -> int:
 def _cases(files: list[VectorFile], name: str) -> list[dict[str, Any]]:
     one = [case for file in files for case in file.cases if case["id"] == name]
     return one or [case for file in about(files, name) for case in file.cases]
+
+
+def _seen(value: Any) -> Any:
+    """JSON whose texts a terminal may print: whoever wrote the file does not steer the reader's screen."""
+    if isinstance(value, dict):
+        return {printable(key): _seen(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_seen(one) for one in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _print_case(case: dict[str, Any], screen: Screen) -> None:
@@ -175,7 +184,7 @@ def _answers(name: str) -> dict[str, Any]:
 
 def _print_unknown(unknown: list[str], known: list[str], limit: int, screen: Screen) -> None:
     near = difflib.get_close_matches(unknown[0], known, 1, 0.4) if unknown else []
-    hint = f"; nearest: {near[0]}" if near else ""
+    hint = f"; nearest: {printable(near[0])}" if near else ""
     for k, key in enumerate(unknown[:limit]):
         word = screen.paint("UNKNOWN ID", "bad")
         screen.line(f"{word}: there is no case {printable(key)}{hint if k == 0 else ''}")
@@ -192,7 +201,8 @@ def _print_check(found: dict[str, Any], wrong: list[vector_check.Difference], li
     if found["unanswered"]:
         screen.line(f"  {found['unanswered']:,} cases have no answer")
     for one in wrong[:limit]:
-        screen.line(f"  {screen.paint(one.case['id'], 'bold')} ({one.case.get('rule', '')}): {printable(one.why)}")
+        case = _seen(one.case)
+        screen.line(f"  {screen.paint(case['id'], 'bold')} ({case.get('rule', '')}): {printable(one.why)}")
     if len(wrong) > limit:
         screen.line(f"  ... and {len(wrong) - limit:,} more; all of them: --limit {len(wrong)}")
 
@@ -201,4 +211,4 @@ def _print_suspects(rows: list[tuple[str, int, int]], notes: dict[str, str], scr
     if rows:
         screen.line("Suspects, by the share of their cases that differ:")
     for flag, bad, every in rows[:5]:
-        screen.wrapped(f"  {flag:<20} {f'{bad} of {every}':<10} {notes.get(flag, '')}", 34)
+        screen.wrapped(printable(f"  {flag:<20} {f'{bad} of {every}':<10} {notes.get(flag, '')}"), 34)
