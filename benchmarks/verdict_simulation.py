@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxquant.decide.bars import Bar
-from jaxquant.decide.decision import Row, confirmed_rows
+from jaxquant.decide.decision import Candidate, confirmed_rows
 from jaxquant.decide.intervals import PairedCounts, paired_interval, restricted_rate, share_interval
 from jaxquant.decide.verdict import FAIL, PASS, UNSURE, judge_pairs
 
@@ -79,7 +79,7 @@ def _workload(shape: str, n: int, bar: Bar, rows: int, rng: np.random.Generator)
     losses = true_losses(shape, limit, rows, rng)
     won = np.maximum(0.08 * rng.random() ** 2 * rng.random(rows), 0)
     counts = draw(n, losses, won, rng.random(), rng)
-    ladder = [Row(str(i), 1000 - i, judge_pairs(c, bar)) for i, c in enumerate(counts)]
+    ladder = [Candidate(str(i), 1000 - i, judge_pairs(c, bar)) for i, c in enumerate(counts)]
     bad, good = losses >= limit - EDGE, losses <= limit + EDGE
     results = np.array([row.verdict.result for row in ladder])
     wrong_pass, wrong_fail = bad & (results == PASS), good & (results == FAIL)

@@ -12,7 +12,7 @@ import pytest
 
 from jaxquant.decide import bars, decision, intervals, means, needed, verdict
 from jaxquant.decide.bars import Bar
-from jaxquant.decide.decision import Row, confirmed_rows, decide
+from jaxquant.decide.decision import Candidate, confirmed_rows, decide
 from jaxquant.decide.intervals import PairedCounts, share_interval
 from jaxquant.decide.verdict import PASS, judge_pairs
 
@@ -32,7 +32,7 @@ def simulation():
 
 
 def row(label, nbytes, n, lost, won):
-    return Row(label, nbytes, judge_pairs(PairedCounts(n, lost, won), Bar()))
+    return Candidate(label, nbytes, judge_pairs(PairedCounts(n, lost, won), Bar()))
 
 
 def test_decide_golden_smallest_confirmed_row():
@@ -45,7 +45,7 @@ def test_decide_golden_smallest_confirmed_row():
         "Smaller and undecided: int4 (0.2 MB, change -0.7 points, 95 % interval -2.1 to +0.6) is open; "
         "about 1,200 examples would settle it (here 600)."
     )
-    json.dumps([found.as_dict(), rows[0].as_dict()], allow_nan=False)
+    json.dumps([found.as_dict(), rows[0].verdict.as_dict()], allow_nan=False)
 
 
 def test_decide_golden_no_winner():

@@ -28,16 +28,12 @@ from jaxquant.decide.verdict import EXIT_CODES, FAIL, PASS, UNSURE, Verdict
 
 
 @dataclass(frozen=True)
-class Row:
-    """One rung: its label, the bytes of its file, its verdict."""
+class Candidate:
+    """What is chosen among: the label of a `rows.Row` that was judged, the bytes of its file, its verdict."""
 
     label: str
     nbytes: int
     verdict: Verdict
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as a JSON-friendly dict."""
-        return {"label": self.label, "nbytes": self.nbytes, "verdict": self.verdict.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class Decision:
         return vars(self) | {"confirmed": list(self.confirmed), "exit_code": self.exit_code}
 
 
-def confirmed_rows(rows: Sequence[Row]) -> list[Row]:
+def confirmed_rows(rows: Sequence[Candidate]) -> list[Candidate]:
     """The rows that may be recommended: passing, by the chain or by Holm (see the module's text).
 
     Spec: DEC-8 (specs/70-decide.md).  Class: exact, given the verdicts.
@@ -80,7 +76,7 @@ def confirmed_rows(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.verdict.result == PASS and (row in chain or row in holm)]
 
 
-def decide(rows: Sequence[Row], bar: Bar) -> Decision:
+def decide(rows: Sequence[Candidate], bar: Bar) -> Decision:
     """The smallest confirmed row, or what is missing for one.
 
     Args:
@@ -107,7 +103,7 @@ def decide(rows: Sequence[Row], bar: Bar) -> Decision:
     return Decision(None, sentence, UNSURE, (), needed)
 
 
-def _check_rows(rows: Sequence[Row], bar: Bar) -> None:
+def _check_rows(rows: Sequence[Candidate], bar: Bar) -> None:
     if not rows:
         raise ValueError("decide: rows is empty, need at least one row (there is nothing to choose from)")
     labels = [row.label for row in rows]
@@ -122,11 +118,11 @@ def _check_rows(rows: Sequence[Row], bar: Bar) -> None:
             raise ValueError(f"decide: row {row.label!r} has another n or level, need the same examples for every row")
 
 
-def _alpha(rows: Sequence[Row]) -> float:
+def _alpha(rows: Sequence[Candidate]) -> float:
     return (1 - rows[0].verdict.interval.level) / 2
 
 
-def _more(row: Row, rows: Sequence[Row]) -> int | None:
+def _more(row: Candidate, rows: Sequence[Candidate]) -> int | None:
     """About how many examples would settle a row: decide it, or confirm it if it passes alone."""
     verdict = row.verdict
     if verdict.result == UNSURE:
@@ -141,7 +137,7 @@ def _more(row: Row, rows: Sequence[Row]) -> int | None:
     return None if found is None else max(found, verdict.n + 1)
 
 
-def _winner_sentence(rows: Sequence[Row], winner: Row, bar: Bar) -> tuple[str, int | None]:
+def _winner_sentence(rows: Sequence[Candidate], winner: Candidate, bar: Bar) -> tuple[str, int | None]:
     text = f"Use {_told(winner)}: the smallest file shown to pass {bar} ({len(rows)} tried)."
     smaller = [row for row in rows if row.nbytes < winner.nbytes and row.verdict.result != FAIL]
     if not smaller:
@@ -150,7 +146,7 @@ def _winner_sentence(rows: Sequence[Row], winner: Row, bar: Bar) -> tuple[str, i
     return f"{text} Smaller and undecided: {_open(target, needed)}.", needed
 
 
-def _unsure_sentence(rows: Sequence[Row], bar: Bar) -> tuple[str, int | None]:
+def _unsure_sentence(rows: Sequence[Candidate], bar: Bar) -> tuple[str, int | None]:
     still = [row for row in rows if row.verdict.result != FAIL]
     target, needed = _nearest(still, rows)
     alone = sum(row.verdict.result == PASS for row in rows)
@@ -161,28 +157,28 @@ def _unsure_sentence(rows: Sequence[Row], bar: Bar) -> tuple[str, int | None]:
     ), needed
 
 
-def _nearest(some: Sequence[Row], rows: Sequence[Row]) -> tuple[Row, int | None]:
+def _nearest(some: Sequence[Candidate], rows: Sequence[Candidate]) -> tuple[Candidate, int | None]:
     """The open row worth more examples: one that looks good before one that does not, fewest examples first."""
     found = [(row, _more(row, rows)) for row in some]
     return min(found, key=lambda pair: (not _looks_good(pair[0]), pair[1] is None, pair[1] or 0, pair[0].nbytes))
 
 
-def _looks_good(row: Row) -> bool:
+def _looks_good(row: Candidate) -> bool:
     return row.verdict.interval.estimate >= row.verdict.bar.threshold
 
 
-def _open(row: Row, needed: int | None) -> str:
+def _open(row: Candidate, needed: int | None) -> str:
     why = "passes alone, but as the pick of many it may be luck" if row.verdict.result == PASS else "is open"
     if needed is None:
         return f"{_told(row)} {why}, and no number of examples would settle it"
     return f"{_told(row)} {why}; about {needed:,} examples would settle it (here {row.verdict.n:,})"
 
 
-def _all(rows: Sequence[Row]) -> str:
+def _all(rows: Sequence[Candidate]) -> str:
     return "it" if len(rows) == 1 else f"all {len(rows)}"
 
 
-def _told(row: Row) -> str:
+def _told(row: Candidate) -> str:
     """The row with size, value and interval, as in 'int8 (23.1 MB, change -0.3 points, 95 % -1.1 to +0.5)'."""
     found, size = row.verdict.interval, f"{row.nbytes / 1e6:.1f} MB" if row.nbytes >= 1e5 else f"{row.nbytes:,} bytes"
     level = f"{100 * found.level:.3g} %"

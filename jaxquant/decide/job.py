@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxquant.decide import anatomy, decision, speed
 from jaxquant.decide.caution import caution
-from jaxquant.decide.decision import Decision
+from jaxquant.decide.decision import Candidate, Decision
 from jaxquant.decide.intervals import is_binary
 from jaxquant.decide.ladder import Rung
 from jaxquant.decide.rows import Row
@@ -56,7 +56,7 @@ class Job:
 
     def decide(self) -> Decision:
         """The decision over all rows."""
-        rows = [decision.Row(row.scheme, row.bytes, row.verdict) for row in self.rows[1:]]
+        rows = [Candidate(row.scheme, row.bytes, row.verdict) for row in self.rows[1:]]
         made = decision.decide(rows, self.ladder.bar)
         self.found["caution"] = caution(self.ladder.answers["float"])
         self.found["decision"] = made.as_dict() | {"seconds": time.perf_counter() - self.started}
