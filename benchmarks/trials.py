@@ -25,6 +25,7 @@ import hypothesis.internal.conjecture.engine  # noqa: F401
 import ml_dtypes  # noqa: F401
 import numpy  # noqa: F401
 import pytest
+from caches import forget
 from mutants import ROOT, Finder, Mutant, changed_function, function_of
 
 MEMORY = 6 << 30  # bytes: a mutated size must not take the machine with it
@@ -215,15 +216,6 @@ class Session(First):
 def pairs(items: list[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:
     """Each with the one after it: pytest keeps the fixtures that both need."""
     return zip(items, [*items[1:], None], strict=True)
-
-
-def forget() -> None:
-    """Drop what refquant computed."""
-    for name, module in list(sys.modules.items()):
-        if name.split(".")[0] == "refquant":
-            for value in list(vars(module).values()):
-                if hasattr(value, "cache_clear"):
-                    value.cache_clear()
 
 
 def run_session(queue: list[Mutant], children: Children, kills: Counter) -> None:
