@@ -1,16 +1,35 @@
 """What a file can hold of a QTensor: checked before anything is written, and again when it is read."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from jaxquant.codec import decode, encode
 from jaxquant.qtensor import QTensor
 from refquant import formats
-from refquant.files import UnreadableFile
+from refquant.files import Header, UnreadableFile, iter_rows
 from refquant.formats import Format, IntFormat
 from refquant.spec import QuantSpec
+
+FLOATS = ("BF16", "F16", "F32", "F64", "C64")
+
+
+def not_finite(headers: list[Header]) -> dict[str, int]:
+    """Tensor → how many of its elements are NaN or infinite, of those that have any; read piece by piece.
+
+    Spec: CMD-7 (specs/80-commands.md).
+    """
+    found: Counter[str] = Counter()
+    for header in headers:
+        for info in header.tensors:
+            if info.dtype in FLOATS:
+                for piece in iter_rows(header, info.name):
+                    values = piece.view(ml_dtypes.bfloat16) if info.dtype == "BF16" else piece
+                    found[info.name] += int(values.size - np.count_nonzero(np.isfinite(values)))
+    return {name: count for name, count in found.items() if count}
 
 
 def check_stored(name: str, q: QTensor) -> None:

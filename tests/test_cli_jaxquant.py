@@ -113,6 +113,27 @@ def test_quantize_then_diff(capsys, model):
     assert {t["name"]: t["scheme"] for t in told["tensors"]}["norm.weight"] == "float"
 
 
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_quantize_tells_of_what_is_not_finite(capsys, model, dtype):
+    """CMD-7: of quantized and of copied tensors; the exit code stays."""
+    import ml_dtypes
+
+    numpy_dtype = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}[dtype]
+    bad = np.ones((16, 64), numpy_dtype)
+    bad[3, 5], bad[3, 6], bad[15, 63] = np.nan, np.inf, -np.inf
+    vector = np.array([np.nan, 1], numpy_dtype)
+    values = {"a\nb.weight": bad, "norm.weight": vector, "fine.weight": np.ones((8, 64), numpy_dtype)}
+    with Writer("bad.safetensors", [Stored(n, dtype, v.shape) for n, v in values.items()], {}) as writer:
+        for name, value in values.items():
+            writer.append(name, value.view(np.uint16) if dtype == "BF16" else value)
+    code, out, err = run(capsys, "quantize", "bad.safetensors", "out.safetensors")
+    assert code == 0 and "NaN or infinite: 4 elements in 2 tensors: a\\nb.weight (3), norm.weight (1)\n" in out, err
+    code, out, _ = run(capsys, "quantize", "bad.safetensors", "again.safetensors", "--json")
+    assert (code, json.loads(out)["not_finite"]) == (0, {"a\nb.weight": 3, "norm.weight": 1})
+    code, out, _ = run(capsys, "quantize", model, "fine.safetensors")
+    assert (code, "infinite" in out) == (0, False)
+
+
 def test_a_folder_of_shards_is_quantized_to_one_file(capsys, model):
     """FIL-5; `diff` reads the folder too."""
     folder = Path("checkpoint")

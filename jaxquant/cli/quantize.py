@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+SHOWN = 8  # names of tensors with elements that are not finite; the JSON has all
+
 
 def command(
     source: Annotated[Path, typer.Argument(help="A safetensors file, folder of shards or index.json; only read.")],
@@ -51,17 +53,26 @@ def command(
 
 def _report(source: Path, output: Path, plans: tuple, console: object, *, as_json: bool) -> None:
     from jaxquant.look import size_text
+    from jaxquant.store_checks import not_finite
     from refquant.files import read_headers
+    from refquant.files.printable import printable
 
-    before, after = sum(header.file_size for header in read_headers(source)), output.stat().st_size
+    headers = read_headers(source)
+    before, after = sum(header.file_size for header in headers), output.stat().st_size
+    bad = not_finite(headers)
     done = [plan for plan in plans if plan.scheme]
     if as_json:
         entries = [
             {"name": p.info.name, "kind": p.kind, "scheme": str(p.scheme or "float"), "why": p.why} for p in plans
         ]
-        print(json_module.dumps({"bytes_before": before, "bytes_after": after, "tensors": entries}, indent=1))
+        found = {"bytes_before": before, "bytes_after": after, "tensors": entries, "not_finite": bad}
+        print(json_module.dumps(found, indent=1))
         return
     print(f"{output}: {size_text(after)} from {size_text(before)}; {len(done)} of {len(plans)} tensors quantized")
     for why in sorted({plan.why for plan in plans if plan.why}):
         left = [plan for plan in plans if plan.why == why]
         print(f"  left as they were: {len(left)} ({size_text(sum(p.info.nbytes for p in left))}), {why}")
+    if bad:
+        names = ", ".join(f"{printable(name)} ({count:,})" for name, count in list(bad.items())[:SHOWN])
+        more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        print(f"  NaN or infinite: {sum(bad.values()):,} elements in {len(bad)} tensors: {names}{more}")
