@@ -18,6 +18,7 @@ CHAPTER = "20-affine"
 SCALE = 0x3DCCCCCD  # 0.1
 SCALES = (SCALE, 0x3EAAAAAB, 0x3F800000, 0x3C010204, 0x2B8CBCCC, 0x5D5E0B6B)  # 0.1, 1/3, 1, 1/127, 1e-12, 1e18
 N = 128
+INT8, ZERO = ALL["int8"], 36  # even, so that a tie stays one between the same neighbours
 
 #: What each mistake would compute: a flag is given only to a case in which the mistake shows.
 MISTAKES = {
@@ -36,7 +37,9 @@ MISTAKES = {
 
 def files() -> list[VectorFile]:
     return [
-        vector_file(CHAPTER, "quantize", "AFF-1..AFF-8, GRA-1..GRA-3", [*_formats(), *_layouts(), *_edges()]),
+        vector_file(
+            CHAPTER, "quantize", "AFF-1..AFF-8, GRA-1..GRA-3", [*_formats(), *_layouts(), *_edges(), *alone(DEFAULT)]
+        ),
     ]
 
 
@@ -144,6 +147,42 @@ def _layouts() -> Iterator[Case]:
                 fmt=ALL[name],
                 granularity=grain,
             )
+
+
+def alone(convention: Affine) -> Iterator[Case]:
+    """Of each mistake the elements in which it shows and no other one does, or only those that compute the same.
+
+    Where all cases of one mistake are cases of another too, a kernel with the second fails all cases of both.
+    """
+    others = {flag: mistake(convention) for flag, mistake in MISTAKES.items() if mistake(convention) != convention}
+    for mistaken, flag in {other: flag for flag, other in reversed(others.items())}.items():
+        found = _only(mistaken, convention, set(others.values()))
+        x = array("float32", found[:: -(-len(found) // 12)])
+        options = {"fmt": INT8} | ({} if convention == DEFAULT else {"convention": convention})
+        name = f"alone-{convention.op}-{convention.ties}-{flag}"
+        args = x, scalar("float32", SCALE), zero_of(INT8, code=ZERO)
+        yield _of_zero_point(quantize_case(name, *args, "AFF-3", **options))
+
+
+def _of_zero_point(case: Case) -> Case:
+    """The case with its flag, where leaving the zero point out shows."""
+    without = {name: one for name, one in case.args.items() if name != "zero_point"}
+    same = call("refquant", case.fn, case.options, without) == call("refquant", case.fn, case.options, case.args)
+    return case if same else dataclasses.replace(case, flags=("zero-point", *case.flags))
+
+
+def _only(mistaken: Affine, convention: Affine, others: set[Affine]) -> list[int]:
+    """Inputs near the boundaries whose codes are right but for one mistake."""
+    edges = [f32(Fraction(2 * (k - ZERO) + 1, 2) * value(SCALE)) for k in range(INT8.qmin - 3, INT8.qmax + 3)]
+    x = [*SPECIALS, *(b for edge in edges for b in near(edge, 2))]
+    args = {"x": array("float32", x), "scale": scalar("float32", SCALE)} | zero_of(INT8, code=ZERO)
+
+    def codes(one: Affine) -> tuple:
+        return call("refquant", "affine.quantize", {"fmt": INT8, "convention": one}, args)["result"].bits
+
+    right, wrong = codes(convention), codes(mistaken)
+    harmless = [codes(other) for other in others - {mistaken}]
+    return [b for b, *c in zip(x, right, wrong, *harmless, strict=True) if c[0] != c[1] and {c[0]} == {*c[2:]}]
 
 
 def _edges() -> Iterator[Case]:

@@ -8,16 +8,22 @@ from collections.abc import Iterator
 
 import exact_affine
 
-from refquant.conventions import PRESETS, Affine, Lanes
+from refquant.conventions import DEFAULT, PRESETS, Affine, Lanes
 from refquant.formats import ALL, Format
-from specs.vector_cases.affine import CHAPTER, SCALE, N, quantize_case, zero_of
+from specs.vector_cases.affine import CHAPTER, SCALE, N, alone, quantize_case, zero_of
 from specs.vector_cases.arrays import Array, array, scalar
 from specs.vector_cases.case import Case, VectorFile, vector_file
 from specs.vector_cases.inputs import around, f32, value
 
 
 def files() -> list[VectorFile]:
-    return [vector_file(CHAPTER, "quantize_conventions", "AFF-2..AFF-7, CNV-1", [*presets(), *_points()])]
+    return [vector_file(CHAPTER, "quantize_conventions", "AFF-2..AFF-7, CNV-1", [*presets(), *_points(), *_alone()])]
+
+
+def _alone() -> Iterator[Case]:
+    """What tells the mistakes of kernels apart whose convention is not the library's own."""
+    for other in ({"ties": "away"}, {"op": "inv"}):
+        yield from alone(dataclasses.replace(DEFAULT, **other))
 
 
 def points_of(name: str) -> list[tuple[str, Affine]]:
