@@ -137,7 +137,7 @@ class Weighted(nnx.Module):
 
 @pytest.mark.parametrize("bar", ["lose<=2", "score>=0.1"])
 def test_a_late_score_without_points_counts_as_the_nearer_end(bar, capsys, tmp_path):
-    """DEC-5: 0.9 became 1.1, 0.1 and 0.2 became -0.1 and -0.3: the row before is not lost; a bar on scores cuts none."""
+    """DEC-5: 0.9 became 1.1, 0.1, 0.2 became -0.1, -0.3: the row before is not lost; a bar on scores cuts none."""
     rows = [np.float32(x) for x in [[0.5, 0.0]] * 17 + [[1.1, -1.0], [-0.1, 1.0], [-0.3, 2.5]]]
     found = jaxquant.decide(
         Weighted(), rows, lambda output, example: float(output[0]),
