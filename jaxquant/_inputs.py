@@ -15,16 +15,16 @@ from refquant.formats import Format
 
 def real(function: str, argument: str, x: Any) -> Any:
     """The argument x, of a real dtype (float32, float16, bfloat16)."""
-    x = _array(x, np.float32)
+    x = array(x, np.float32)
     checks.real_dtype(function, argument, x.dtype)
-    return _strong(x)
+    return x
 
 
 def scale(function: str, value: Any) -> Any:
     """A float32 scale; a Python number is rounded to it once."""
-    value = _array(value, np.float32)
+    value = array(value, np.float32)
     checks.scale_dtype(function, value.dtype)
-    return _strong(value)
+    return value
 
 
 def zero_point(function: str, value: Any, zero: str, fmt: Format) -> Any:
@@ -33,32 +33,44 @@ def zero_point(function: str, value: Any, zero: str, fmt: Format) -> Any:
         return None
     if zero != "bias":
         checks.int32_value(function, "zero_point", value)
-    value = _array(value, np.float32 if zero == "bias" else np.int32)
+    value = array(value, np.float32 if zero == "bias" else np.int32)
     checks.zero_point(function, value.dtype, zero, fmt)
-    return _strong(value)
+    return value
 
 
 def codes(function: str, value: Any, fmt: Format) -> Any:
     """Codes in the format's storage dtype."""
-    checks.known_format(function, fmt)
-    value = value if hasattr(value, "dtype") else np.asarray(value)
+    value = array(value)
     checks.codes_dtype(function, value.dtype, fmt)
-    return _strong(value)
+    return value
 
 
-def array(value: Any) -> Any:
-    """The argument with a dtype; a list gets NumPy's, as in refquant."""
-    return _strong(value if hasattr(value, "dtype") else np.asarray(value))
+def array(value: Any, number: type | None = None) -> Any:
+    """The argument with a dtype: a Python number has none of its own and takes that of `number`, a list gets NumPy's.
+
+    Raises:
+      TypeError: a masked array.
+    """
+    checks.unmasked(type(value))
+    if number and type(value) in (int, float):
+        with np.errstate(all="ignore"):
+            return np.asarray(value, number)
+    return _strong(value) if hasattr(value, "dtype") else np.asarray(value)
+
+
+def result_dtype(function: str, dtype: Any) -> str:
+    """The name of the dtype of a real result.
+
+    Raises:
+      TypeError: another one.
+    """
+    try:
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    except TypeError:
+        name = checks.told(dtype)
+    checks.result_dtype(function, name)
+    return name
 
 
 def _strong(x: Any) -> Any:
     return lax.convert_element_type(x, x.dtype) if isinstance(x, jax.Array) and x.weak_type else x
-
-
-def _array(value: Any, dtype: type) -> Any:
-    """A Python number has no dtype of its own and takes the one that is needed (GEN-1)."""
-    checks.unmasked(type(value))
-    if type(value) in (int, float):
-        with np.errstate(all="ignore"):
-            return np.asarray(value, dtype)
-    return value if hasattr(value, "dtype") else np.asarray(value)

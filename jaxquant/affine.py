@@ -15,11 +15,13 @@ from refquant import checks
 from refquant.conventions import CAST, DEFAULT, Affine, Cast
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 from refquant.spec import ScaleRule
 
 MASKS = ("rounded", "ratio")
 
 
+@kinds
 def quantize(
     x: jax.Array,
     scale: jax.Array | float,
@@ -57,6 +59,7 @@ def quantize(
     return _quantize(plan, *operands)
 
 
+@kinds
 def dequantize(
     codes: jax.Array,
     scale: jax.Array | float,
@@ -88,8 +91,7 @@ def dequantize(
       >>> dequantize(np.int8([1, 3, -8]), 0.5, fmt=ALL["int4"]).tolist()
       [0.5, 1.5, -4.0]
     """
-    name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
-    checks.result_dtype("dequantize", name)
+    name = _inputs.result_dtype("dequantize", dtype)
     codes = _inputs.codes("dequantize", codes, fmt)
     real_offset = type(zero_point) is float or str(getattr(zero_point, "dtype", "")) == "float32"
     kind = "bias" if real_offset else "int"
@@ -98,6 +100,7 @@ def dequantize(
     return _dequantize(plan, codes, scale, zero_point)
 
 
+@kinds
 def fake_quantize(
     x: jax.Array,
     scale: jax.Array | float,
@@ -132,6 +135,7 @@ def fake_quantize(
     return _fake_quantize(plan, *operands)
 
 
+@kinds
 def fake_quantize_vjp(
     x: jax.Array,
     scale: jax.Array | float,
@@ -209,7 +213,6 @@ def _prepare(
     name: str, x: Any, scale: Any, zero_point: Any, fmt: Format, granularity: Granularity, convention: Affine,
     cast: Cast, mask: str = "rounded",
 ) -> tuple[Plan, tuple[Any, Any, Any]]:  # fmt: skip
-    checks.known_format(name, fmt)
     x = _inputs.real(name, "x", x)
     scale, zero_point = _per_tile(name, x.shape, scale, zero_point, fmt, granularity, convention.zero)
     _steps.check(name, fmt, convention)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxquant import _exact, _inputs
+from refquant import checks
 
 
 def ordered_key(x: jax.Array) -> jax.Array:
@@ -29,10 +30,14 @@ def from_key(key: jax.Array) -> jax.Array:
       key: int32, any shape.
     Returns:
       float32, shape of key.
+    Raises:
+      TypeError: key has another dtype.
 
     Spec: BIT-1 (specs/00-conventions.md).  Class: exact.
     """
-    return _from_key(jnp.asarray(key, jnp.int32))
+    key = _inputs.array(key)
+    checks.int32("from_key", "key", key.dtype)
+    return _from_key(key)
 
 
 def scalb(x: jax.Array, k: jax.Array | int) -> jax.Array:
@@ -44,17 +49,21 @@ def scalb(x: jax.Array, k: jax.Array | int) -> jax.Array:
     Returns:
       float32, the common shape; ±inf, NaN and ±0 stay.
     Raises:
-      TypeError: x has another dtype.
+      TypeError: x has another dtype, or k none of integers.
+      ValueError: the shapes have no common one.
 
     Spec: BIT-2 (specs/00-conventions.md).  Class: exact.
     """
-    return _scalb(_inputs.real("scalb", "x", x), _power(k))
+    x, k = _inputs.real("scalb", "x", x), _inputs.array(checks.clamped(k, 600))
+    checks.integers("scalb", "k", k.dtype)
+    checks.broadcast("scalb", x=x.shape, k=k.shape)
+    return _scalb(x, _power(k))
 
 
-def _power(k: jax.Array | int) -> jax.Array:
+def _power(k: jax.Array) -> jax.Array:
     """k as int32, limited first where a cast would wrap."""
     if not isinstance(k, jax.Array):
-        wide = np.asarray(k) + np.int64(0)  # NumPy 2.0 refuses limits that k's own dtype has no room for
+        wide = k + np.int64(0)  # NumPy 2.0 refuses limits that k's own dtype has no room for
         return jnp.asarray(np.asarray(np.clip(wide, -600, 600)).astype(np.int32))
     if k.dtype.itemsize >= 4 and k.dtype != jnp.int32:
         k = jnp.minimum(k, 600) if jnp.issubdtype(k.dtype, jnp.unsignedinteger) else jnp.clip(k, -600, 600)

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxquant import _codebooks, _exact, _inputs, _minifloats, rounding
-from refquant import checks
 from refquant.conventions import CAST, Cast
 from refquant.formats import CodebookFormat, Format, IntFormat
+from refquant.kinds import kinds
 
 
+@kinds
 def encode(x: jax.Array, *, fmt: Format, cast: Cast = CAST) -> jax.Array:
     """The code of each value.
 
@@ -25,10 +26,10 @@ def encode(x: jax.Array, *, fmt: Format, cast: Cast = CAST) -> jax.Array:
 
     Spec: ENC-1..ENC-8 (specs/10-formats.md).  Class: exact.
     """
-    checks.known_format("encode", fmt)
     return _encode(_inputs.real("encode", "x", x), fmt=fmt, cast=cast)
 
 
+@kinds
 def decode(codes: jax.Array, *, fmt: Format) -> jax.Array:
     """The exact value of each code.
 

@@ -5,15 +5,16 @@ from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxquant import _exact, _inputs
 from refquant import checks
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Shape
+from refquant.kinds import kinds
 
 
+@kinds
 def pack(codes: jax.Array, *, fmt: Format) -> jax.Array:
     """Codes end to end, least significant bit first.
 
@@ -30,6 +31,7 @@ def pack(codes: jax.Array, *, fmt: Format) -> jax.Array:
     return _pack(_inputs.codes("pack", codes, fmt), width=fmt.bits)
 
 
+@kinds
 def unpack(packed: jax.Array, shape: Shape, *, fmt: Format) -> jax.Array:
     """The inverse of `pack`.
 
@@ -44,10 +46,9 @@ def unpack(packed: jax.Array, shape: Shape, *, fmt: Format) -> jax.Array:
 
     Spec: PCK-3 (specs/15-packing.md).  Class: exact.
     """
-    shape = tuple(shape)
-    checks.known_format("unpack", fmt)
+    shape = checks.shape("unpack", shape)
     need = -(-math.prod(shape) * fmt.bits // 8)
-    packed = packed if hasattr(packed, "dtype") else np.asarray(packed)
+    packed = _inputs.array(packed)
     checks.packed("unpack", packed.dtype, packed.shape, need, shape, fmt)
     return _unpack(packed, shape=shape, fmt=fmt)
 

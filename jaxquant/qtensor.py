@@ -8,6 +8,7 @@ import jax
 
 from jaxquant import _exact, _inputs, affine, scales
 from refquant.conventions import Affine
+from refquant.kinds import kinds
 from refquant.spec import SCALE_BITS, QuantSpec
 
 
@@ -43,6 +44,7 @@ class QTensor:
         return total + _bytes(count * (32 if self.spec.scale.zero == "float" else fmt.bits))
 
 
+@kinds
 def quantize_tensor(x: jax.Array, spec: QuantSpec) -> QTensor:
     """Range, scale and codes of x by a spec.
 
@@ -72,6 +74,7 @@ def step(scale: jax.Array, spec: QuantSpec) -> jax.Array:
     return _reciprocal(scale) if spec_convention(spec).op == "given" else scale
 
 
+@kinds
 def dequantize_tensor(q: QTensor, *, dtype: object = "float32") -> jax.Array:
     """The real values of a QTensor.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxquant import _exact, _wide
+from jaxquant import _exact, _inputs, _wide
 from jaxquant.rounding import to_integer
 from refquant import checks
 from refquant.conventions.rescale import (
@@ -27,11 +27,13 @@ from refquant.conventions.rescale import (
     multipliers,
 )
 from refquant.formats import IntFormat
+from refquant.kinds import kinds
 
 TOP = np.uint32(2**31)
 FAR = 2**30  # beyond every code minus every zero point, so saturation there is saturation
 
 
+@kinds
 def requantize(
     acc: Array, multiplier: Any, zero_point: Any = None, *, fmt: IntFormat, rescale: Rescale = RESCALE
 ) -> Array:
@@ -56,19 +58,19 @@ def requantize(
       >>> requantize(jnp.int32([5, -5, 1000]), jnp.float32(0.5), jnp.int32(3), fmt=ALL["int8"]).tolist()
       [5, 1, 127]
     """
-    acc, zero = _operands("requantize", acc, zero_point, np.shape(multiplier), fmt)
+    acc, zero = _operands("requantize", acc, zero_point, multiplier, fmt)
     if rescale.multiplier in FRACTION_BITS:
         q, shift = _host(multiplier, rescale, partial(fixed_point, rescale=rescale), (np.int32, np.int32))
         return _fixed(acc, q, shift, zero, fmt=fmt, rescale=rescale)
     if rescale.multiplier == "f64":
         parts = _host(multiplier, rescale, _binary64, (np.uint32, np.uint32, np.int32, np.int32))
         return _float64(acc, *parts, zero, fmt=fmt, rescale=rescale)
-    multiplier = np.float32(multiplier) if type(multiplier) in (int, float) else multiplier
-    multiplier = multiplier if hasattr(multiplier, "dtype") else np.asarray(multiplier)
+    multiplier = _inputs.array(multiplier, np.float32)
     check_multiplier("requantize", multiplier.dtype)
     return _float32(acc, jnp.asarray(multiplier), zero, fmt=fmt, rescale=rescale)
 
 
+@kinds
 def requantize_fixed(
     acc: Array, q: Any, shift: Any, zero_point: Any = None, *, fmt: IntFormat, rescale: Rescale
 ) -> Array:
@@ -95,7 +97,7 @@ def requantize_fixed(
       [3, -2]
     """
     check_fixed("requantize_fixed", rescale)
-    acc, zero = _operands("requantize_fixed", acc, zero_point, np.shape(q), fmt)
+    acc, zero = _operands("requantize_fixed", acc, zero_point, q, fmt)
     check_broadcast("requantize_fixed", "shift", np.shape(shift), acc.shape)
     q, shift = (_part("requantize_fixed", name, v) for name, v in (("q", q), ("shift", shift)))
     return _fixed(acc, jnp.asarray(q), jnp.asarray(shift), zero, fmt=fmt, rescale=rescale)
@@ -110,9 +112,7 @@ def _part(function: str, argument: str, value: Any) -> Any:
 
 def _int32(value: Any) -> Any:
     """A Python int has no dtype of its own and becomes int32."""
-    if type(value) is int:
-        return np.asarray(value, np.int32)
-    return value if hasattr(value, "dtype") else np.asarray(value)
+    return _inputs.array(value, np.int32)
 
 
 @partial(jax.jit, static_argnames=("fmt", "rescale"))
@@ -233,15 +233,14 @@ def _binary64(multiplier: float) -> tuple[int, int, int, int]:
     return high, low, 53 - exponent, int(multiplier < 0)
 
 
-def _operands(
-    function: str, acc: Any, zero_point: Any, multiplier_shape: tuple[int, ...], fmt: IntFormat
-) -> tuple[Array, Array]:
-    acc = acc if hasattr(acc, "dtype") else np.asarray(acc)
+def _operands(function: str, acc: Any, zero_point: Any, multiplier: Any, fmt: IntFormat) -> tuple[Array, Array]:
+    acc = _inputs.array(acc)
+    checks.unmasked(type(multiplier))
     check_accumulator(function, acc.dtype)
     checks.int32_value(function, "zero_point", zero_point)
     zero = _int32(0 if zero_point is None else zero_point)
     check_zero_point(function, zero.dtype)
     check_integer(function, fmt.name, isinstance(fmt, IntFormat))
-    check_broadcast(function, "multiplier", multiplier_shape, acc.shape)
+    check_broadcast(function, "multiplier", np.shape(multiplier), acc.shape)
     check_broadcast(function, "zero_point", zero.shape, acc.shape)
     return jnp.asarray(acc), jnp.asarray(zero)

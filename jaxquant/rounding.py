@@ -4,7 +4,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxquant import _exact, _inputs
@@ -44,7 +43,7 @@ def round_stochastic(x: jax.Array, bits: jax.Array) -> jax.Array:
     Spec: RND-2 (specs/00-conventions.md).  Class: exact.
     """
     x = _inputs.real("round_stochastic", "x", x)
-    bits = bits if hasattr(bits, "dtype") else np.asarray(bits)
+    bits = _inputs.array(bits)
     checks.random_bits("round_stochastic", bits.dtype)
     checks.same_shape("round_stochastic", "bits", bits.shape, x.shape, "x")
     return _stochastic(x, bits)

@@ -15,6 +15,7 @@ from refquant import checks
 from refquant.conventions import CAST
 from refquant.formats import ALL, Format, IntFormat
 from refquant.granularity import Granularity, PerTensor, Shape
+from refquant.kinds import kinds
 from refquant.spec import ScaleRule, check_scale_rule, denominator, scale_limits
 
 COLUMNS = 16  # contiguous elements, from which on
@@ -25,6 +26,7 @@ Pair = tuple[jax.Array, jax.Array]
 Ends = Callable[[jax.Array], Pair]  # of each element: what may be the smallest, what may be the largest
 
 
+@kinds
 def range_of(x: jax.Array, *, granularity: Granularity = PerTensor()) -> tuple[jax.Array, jax.Array]:
     """The range of each tile, zero included.
 
@@ -43,6 +45,7 @@ def range_of(x: jax.Array, *, granularity: Granularity = PerTensor()) -> tuple[j
     return _range_of(x, tile=granularity.tile(x.shape), shape=granularity.scale_shape(x.shape))
 
 
+@kinds
 def choose_scale(
     low: jax.Array, high: jax.Array, *, fmt: Format, rule: ScaleRule = ScaleRule()
 ) -> tuple[jax.Array, jax.Array | None]:

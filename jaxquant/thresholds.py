@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxquant import _inputs
 from jaxquant.affine import quantize
 from jaxquant.codec import encode
 from jaxquant.requantize import requantize
@@ -18,13 +19,16 @@ from refquant import checks
 from refquant.conventions import Affine, Cast, Rescale
 from refquant.conventions.steps import Domain, StepFunction, distance, probe_keys, seed_keys
 from refquant.formats import Format, IntFormat
+from refquant.kinds import kinds
 
 __all__ = ["StepFunction", "apply", "distance", "probes", "tabulate", "thresholds"]
 
 BLOCK = 4096
+PLACES = 256  # that are searched for a jump
 LIMIT = 1 << 17
 
 
+@kinds
 def thresholds(
     convention: Affine | Cast | Rescale, fmt: Format, scale: float = 1.0, zero_point: float = 0
 ) -> StepFunction:
@@ -38,6 +42,9 @@ def thresholds(
       zero_point: an integer, or under zero "bias" a real number.
     Returns:
       the step function; its keys are total-order keys of binary32 patterns, or accumulators.
+    Raises:
+      TypeError: scale or zero point is no number, or the zero point no integer where it must be one.
+      ValueError: a zero point beyond int32.
 
     Spec: CNV-2, CNV-3 (specs/25-conventions.md).  Class: exact.
     Example:
@@ -46,6 +53,10 @@ def thresholds(
       >>> thresholds(DEFAULT, ALL["int2"], 0.1).codes
       (-2, -1, 0, 1, -2)
     """
+    checks.number("thresholds", "scale", scale)
+    checks.number("thresholds", "zero_point", zero_point)
+    if not (isinstance(convention, Affine) and convention.zero == "bias"):
+        checks.int32_value("thresholds", "zero_point", zero_point)
     domain = "int32" if isinstance(convention, Rescale) else "float32"
     return tabulate(_function(convention, fmt, scale, zero_point), domain=domain, storage=fmt.storage)
 
@@ -86,6 +97,7 @@ def tabulate(
     return StepFunction(tuple(starts.tolist()), tuple(values.tolist()), domain, storage)
 
 
+@kinds
 def apply(steps: StepFunction, x: Array) -> Array:
     """The codes of x, read from the table on the device.
 
@@ -99,7 +111,7 @@ def apply(steps: StepFunction, x: Array) -> Array:
 
     Spec: CNV-2 (specs/25-conventions.md).  Class: exact.
     """
-    x = x if hasattr(x, "dtype") else np.asarray(x)
+    x = _inputs.array(x)
     if str(x.dtype) != steps.domain:
         raise TypeError(f"apply: x has dtype {x.dtype}, need {steps.domain} (the domain of the steps)")
     return _look_up(np.array(steps.starts, np.int32), np.array(steps.codes, steps.storage), x)
@@ -172,18 +184,19 @@ def _bisect(code_of: Callable[[np.ndarray], np.ndarray], limit: int, domain: Dom
 def _widest(
     code_of: Callable[[np.ndarray], np.ndarray], intervals: tuple[np.ndarray, ...], domain: Domain
 ) -> tuple[object, object, object]:
-    """The first wide jump from zero on, narrowed to one key: the input after it, and the codes after and before."""
-    low, high, below, above = (part.astype(np.int64) for part in intervals)
-    jump = abs(above - below)
-    first = min(np.flatnonzero(jump * 2 >= max(jump)), key=lambda k: abs(low[k]))
-    left, right = int(low[first]), int(high[first])
-    while right - left > 1:
+    """The widest of the jumps near zero, narrowed to one key: the input after it, and the codes after and before."""
+    order = np.argsort(abs(intervals[0]), kind="stable")
+    left, right, below, above = (part[order].astype(np.int64) for part in intervals)
+    some = np.flatnonzero(abs(above - below) * 2 >= max(abs(above - below)))[:PLACES]
+    left, right, below, above = left[some], right[some], below[some], above[some]
+    while max(right - left) > 1:
         middle = left + (right - left) // 2
-        codes = code_of(np.array([left, middle, right], np.int64)).astype(np.int64)
-        left, right = (left, middle) if abs(codes[1] - codes[0]) >= abs(codes[2] - codes[1]) else (middle, right)
-    ends = np.array([left, right], np.int64)
-    before, code = code_of(ends).tolist()
-    return _host_inputs(ends, domain)[1], code, before
+        codes = code_of(middle).astype(np.int64)
+        first = abs(codes - below) >= abs(above - codes)
+        left, below = np.where(first, [left, below], [middle, codes])
+        right, above = np.where(first, [middle, codes], [right, above])
+    k = int(np.argmax(abs(above - below)))
+    return _host_inputs(right[k : k + 1], domain)[0], above[k], below[k]
 
 
 def _host_inputs(keys: np.ndarray, domain: str) -> np.ndarray:

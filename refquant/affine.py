@@ -4,7 +4,7 @@ import numpy as np
 
 from refquant import checks
 from refquant.affine_steps import integer_codes, ratio, real_codes, real_ratio, rounded_value
-from refquant.arguments import as_real, as_scale, as_zero_point, real_result
+from refquant.arguments import as_array, as_real, as_scale, as_zero_point, real_result
 from refquant.bits import flush
 from refquant.blocks import expand, from_blocks, in_chunks, to_blocks
 from refquant.codec import values_of
@@ -12,10 +12,12 @@ from refquant.conventions import CAST, DEFAULT, Affine, Cast
 from refquant.floats import rounded_position
 from refquant.formats import CodebookFormat, FloatFormat, Format, IntFormat
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 
 TENSOR = PerTensor()
 
 
+@kinds
 @np.errstate(all="ignore")
 def quantize(
     x: np.ndarray,
@@ -63,6 +65,7 @@ def quantize(
     return from_blocks(in_chunks(codes, blocks, *operands, dtype=fmt.storage), x.shape)
 
 
+@kinds
 @np.errstate(all="ignore")
 def dequantize(
     codes: np.ndarray,
@@ -94,8 +97,7 @@ def dequantize(
       >>> dequantize(np.uint8([0, 128, 255]), 0.5, 128, fmt=ALL["uint8"]).tolist()
       [-64.0, 0.0, 63.5]
     """
-    codes, result = np.asarray(codes), real_result("dequantize", dtype)
-    checks.known_format("dequantize", fmt)
+    codes, result = as_array(codes), real_result("dequantize", dtype)
     checks.codes_dtype("dequantize", codes.dtype, fmt)
     scale = as_scale("dequantize", scale, codes.shape, granularity)
     kind = _zero_kind(zero_point)
@@ -114,6 +116,7 @@ def dequantize(
     return from_blocks(in_chunks(values, blocks, *operands, dtype=result), codes.shape)  # DEQ-4
 
 
+@kinds
 def fake_quantize(
     x: np.ndarray,
     scale: np.ndarray,
@@ -153,6 +156,7 @@ def fake_quantize(
     return dequantize(codes, scale, zero_point, fmt=fmt, granularity=granularity, dtype=x.dtype)  # FQ-1
 
 
+@kinds
 @np.errstate(all="ignore")
 def fake_quantize_vjp(
     x: np.ndarray,
@@ -235,7 +239,6 @@ def _arguments(
     function: str, x: object, scale: object, zero_point: object, fmt: Format, granularity: Granularity, kind: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """x, scale and zero point as arrays, checked in this order."""
-    checks.known_format(function, fmt)
     x = as_real(function, "x", x)
     scale = as_scale(function, scale, x.shape, granularity)
     return x, scale, as_zero_point(function, zero_point, kind, fmt, x.shape, granularity)

@@ -13,7 +13,7 @@ def as_real(function: str, argument: str, x: object) -> np.ndarray:
     Raises:
       TypeError: another dtype.
     """
-    array = _array(x, np.float32)
+    array = as_array(x, np.float32)
     checks.real_dtype(function, argument, array.dtype)
     return array
 
@@ -25,7 +25,7 @@ def as_scale(function: str, scale: object, shape: Shape, granularity: Granularit
       TypeError: another dtype.
       ValueError: another shape.
     """
-    array = _array(scale, np.float32)
+    array = as_array(scale, np.float32)
     checks.scale_dtype(function, array.dtype)
     checks.scale_shape(function, "scale", array.shape, shape, granularity)
     return array
@@ -44,17 +44,21 @@ def as_zero_point(
         return None
     if kind != "bias":
         checks.int32_value(function, "zero_point", zero_point)
-    array = _array(zero_point, np.float32 if kind == "bias" else np.int32)
+    array = as_array(zero_point, np.float32 if kind == "bias" else np.int32)
     checks.zero_point(function, array.dtype, kind, fmt)
     checks.scale_shape(function, "zero_point", array.shape, shape, granularity)
     return array
 
 
 @np.errstate(all="ignore")
-def _array(value: object, dtype: type) -> np.ndarray:
-    """A Python number has no dtype of its own and takes the one that is needed; np.float64 has one."""
+def as_array(value: object, number: type | None = None) -> np.ndarray:
+    """An argument as an array; a Python number has no dtype of its own and takes that of `number`, np.float64 has one.
+
+    Raises:
+      TypeError: a masked array.
+    """
     checks.unmasked(type(value))
-    return np.asarray(value, dtype) if type(value) in (int, float) else np.asarray(value)
+    return np.asarray(value, number) if type(value) in (int, float) else np.asarray(value)
 
 
 def real_result(function: str, dtype: np.dtype | type | str) -> np.dtype:
@@ -63,7 +67,10 @@ def real_result(function: str, dtype: np.dtype | type | str) -> np.dtype:
     Raises:
       TypeError: another dtype, or bfloat16 without ml_dtypes.
     """
-    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    try:
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    except TypeError:
+        name = checks.told(dtype)
     checks.result_dtype(function, name)
     if name != "bfloat16":
         return np.dtype(name)

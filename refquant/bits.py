@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from refquant.arguments import as_real
+from refquant import checks
+from refquant.arguments import as_array, as_real
 
 MAGNITUDE = np.int32(0x7FFFFFFF)
 SMALLEST_NORMAL = np.int32(0x00800000)
@@ -35,13 +36,16 @@ def from_key(key: np.ndarray) -> np.ndarray:
       key: int32 above -2**31, any shape.
     Returns:
       float32, shape of key.
+    Raises:
+      TypeError: key has another dtype.
 
     Spec: BIT-1 (specs/00-conventions.md).  Class: exact.
     Example:
       >>> from_key(np.int32([0, 1065353216, -1065353216])).tolist()
       [0.0, 1.0, -1.0]
     """
-    key = np.asarray(key, np.int32)
+    key = as_array(key)
+    checks.int32("from_key", "key", key.dtype)
     return np.where(key < 0, ~MAGNITUDE | -key, key).view(np.float32)  # BIT-1
 
 
@@ -55,16 +59,20 @@ def scalb(x: np.ndarray | np.float32, k: np.ndarray | int) -> np.ndarray:
     Returns:
       float32, the common shape.  NaN, the infinities and the zeros stay.
     Raises:
-      TypeError: x has another dtype.
+      TypeError: x has another dtype, or k none of integers.
+      ValueError: the shapes have no common one.
 
     Spec: BIT-2 (specs/00-conventions.md).  Class: exact.
     Example:
       >>> scalb(np.float32([1.5, -3.0]), np.int32([-149, 2])).tolist()
       [2.802596928649634e-45, -12.0]
     """
-    wide = np.asarray(k) + np.int64(0)  # NumPy 2.0 refuses limits that k's own dtype has no room for
+    x, k = as_real("scalb", "x", x), as_array(checks.clamped(k, SCALB_LIMIT))
+    checks.integers("scalb", "k", k.dtype)
+    checks.broadcast("scalb", x=x.shape, k=k.shape)
+    wide = k + np.int64(0)  # NumPy 2.0 refuses limits that k's own dtype has no room for
     power = np.asarray(np.clip(wide, -SCALB_LIMIT, SCALB_LIMIT)).astype(np.int32)
-    exact = np.ldexp(as_real("scalb", "x", x).astype(np.float64), power)  # BIT-2: exact, binary64 has room
+    exact = np.ldexp(x.astype(np.float64), power)  # BIT-2: exact, binary64 has room
     return np.asarray(exact.astype(np.float32))  # BIT-2: the one rounding
 
 

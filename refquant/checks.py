@@ -4,10 +4,21 @@ Every function takes names, ints, strings, shapes and dtypes, never arrays, and 
 Form: *function: argument is X, need Y (why)*.
 """
 
+from collections.abc import Iterable
+from itertools import zip_longest
+from operator import index
+from typing import SupportsIndex
+
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Granularity, Shape
 
 REAL = ("float32", "float16", "bfloat16")
+
+
+def told(value: object) -> str:
+    """A value as a message names it: in one line, whatever it is."""
+    text = repr(value)
+    return text if len(text) <= 40 and "\n" not in text else f"of type {type(value).__name__}"
 
 
 def unmasked(kind: type) -> None:
@@ -100,9 +111,9 @@ def option(function: str, argument: str, value: object, allowed: tuple[object, .
     Raises:
       ValueError: it is not.
     """
-    if value not in allowed:
+    if not isinstance(value, tuple({type(one) for one in allowed})) or value not in allowed:
         need = ", ".join(map(repr, allowed))
-        raise ValueError(f"{function}: {argument} is {value!r}, need {need} ({why})")
+        raise ValueError(f"{function}: {argument} is {told(value)}, need {need} ({why})")
 
 
 def random_bits(function: str, dtype: object) -> None:
@@ -161,15 +172,80 @@ def axes(function: str, axis: int | tuple[int, ...], shape: Shape) -> tuple[int,
       TypeError: an axis that is no integer.
       ValueError: an axis that the shape does not have, or one given twice.
     """
-    given = axis if isinstance(axis, tuple) else (axis,)
-    if any(not hasattr(a, "__index__") for a in given):
-        raise TypeError(f"{function}: axis is {axis!r}, need an integer or a tuple of integers")
+    try:
+        given = tuple(map(index, axis if isinstance(axis, tuple) else (axis,)))
+    except TypeError:
+        raise TypeError(f"{function}: axis is {told(axis)}, need an integer or a tuple of integers") from None
     if any(not -len(shape) <= a < len(shape) for a in given):
         raise ValueError(f"{function}: axis is {axis}, need axes of an array of shape {tuple(shape)}")
     found = tuple(a % len(shape) for a in given)
     if len(set(found)) != len(found):
         raise ValueError(f"{function}: axis is {axis}, need each axis once (shape {tuple(shape)})")
     return found
+
+
+def shape(function: str, value: Iterable[SupportsIndex]) -> Shape:
+    """A shape as a tuple of ints.
+
+    Raises:
+      TypeError: a number that is no integer, or no numbers.
+      ValueError: a negative one.
+    """
+    try:
+        sizes = tuple(map(index, value))
+    except TypeError:
+        raise TypeError(f"{function}: shape is {told(value)}, need a tuple of integers") from None
+    if any(n < 0 for n in sizes):
+        raise ValueError(f"{function}: shape is {sizes}, need sizes from 0 up")
+    return sizes
+
+
+def number(function: str, argument: str, value: object) -> None:
+    """One real number, of Python's or of an array without axes.
+
+    Raises:
+      TypeError: anything else.
+    """
+    unmasked(type(value))
+    if isinstance(value, complex | type) or not hasattr(value, "__float__") or getattr(value, "shape", ()) != ():
+        raise TypeError(f"{function}: {argument} is {told(value)}, need one real number")
+
+
+def broadcast(function: str, **shapes: Shape) -> None:
+    """Operands have a common shape.
+
+    Raises:
+      ValueError: they have none.
+    """
+    for sizes in zip_longest(*(one[::-1] for one in shapes.values()), fillvalue=1):
+        if len(set(sizes) - {1}) > 1:
+            found = ", ".join(f"{name} {tuple(one)}" for name, one in shapes.items())
+            raise ValueError(f"{function}: shapes are {found}, need ones that broadcast to a common shape")
+
+
+def int32(function: str, argument: str, dtype: object) -> None:
+    """Keys are int32.
+
+    Raises:
+      TypeError: any other dtype.
+    """
+    if str(dtype) != "int32":
+        raise TypeError(f"{function}: {argument} has dtype {dtype}, need int32 (a key of a binary32 pattern, BIT-1)")
+
+
+def clamped(value: object, limit: int) -> object:
+    """A Python int, which no dtype bounds, within ±limit; anything else as it is."""
+    return max(-limit, min(limit, value)) if type(value) is int else value
+
+
+def integers(function: str, argument: str, dtype: object) -> None:
+    """Numbers that stand for themselves have an integer dtype.
+
+    Raises:
+      TypeError: any other dtype.
+    """
+    if not str(dtype).startswith(("int", "uint")):
+        raise TypeError(f"{function}: {argument} has dtype {dtype}, need an integer dtype")
 
 
 def int32_value(function: str, argument: str, value: object) -> None:
@@ -185,18 +261,6 @@ def int32_value(function: str, argument: str, value: object) -> None:
         raise ValueError(f"{function}: {argument} is {value}, need -2**31..2**31 - 1 (it becomes an int32, GEN-1)")
 
 
-def known_format(function: str, fmt: object) -> None:
-    """A format is a row of `formats.ALL`, or one like it.
-
-    Raises:
-      TypeError: a name, or anything else.
-    """
-    if not isinstance(fmt, Format):
-        raise TypeError(
-            f"{function}: fmt is {fmt!r}, need a format such as formats.ALL['int8'] (names go to formats.get)"
-        )
-
-
 def within(function: str, argument: str, value: float, low: float, high: float, why: str) -> None:
     """An option lies in low..high (an integer where both bounds are).
 
@@ -206,7 +270,7 @@ def within(function: str, argument: str, value: float, low: float, high: float, 
     whole = isinstance(low, int) and isinstance(high, int)
     if not isinstance(value, int if whole else int | float) or not low <= value <= high:
         kind = "an integer" if whole else "a number"
-        raise ValueError(f"{function}: {argument} is {value!r}, need {kind} from {low} to {high} ({why})")
+        raise ValueError(f"{function}: {argument} is {told(value)}, need {kind} from {low} to {high} ({why})")
 
 
 def few_steps(found: int, limit: int, jump: tuple[object, object, object]) -> None:

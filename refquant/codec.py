@@ -5,15 +5,17 @@ from functools import lru_cache
 import numpy as np
 
 from refquant import checks
-from refquant.arguments import as_real
+from refquant.arguments import as_array, as_real
 from refquant.bits import ordered_key
 from refquant.blocks import in_chunks
 from refquant.conventions import CAST, Cast
 from refquant.floats import float_codes, float_values
 from refquant.formats import CodebookFormat, FloatFormat, Format, IntFormat
+from refquant.kinds import kinds
 from refquant.rounding import to_integer
 
 
+@kinds
 def decode(codes: np.ndarray, *, fmt: Format) -> np.ndarray:
     """The values that codes stand for, exactly.
 
@@ -31,12 +33,12 @@ def decode(codes: np.ndarray, *, fmt: Format) -> np.ndarray:
       >>> decode(np.uint8([0x00, 0x38, 0xFE]), fmt=ALL["e4m3fn"]).tolist()
       [0.0, 1.0, -448.0]
     """
-    codes = np.asarray(codes)
-    checks.known_format("decode", fmt)
+    codes = as_array(codes)
     checks.codes_dtype("decode", codes.dtype, fmt)
     return in_chunks(lambda part: values_of(part, fmt), codes, dtype=np.float32)
 
 
+@kinds
 @np.errstate(all="ignore")
 def encode(x: np.ndarray, *, fmt: Format, cast: Cast = CAST) -> np.ndarray:
     """The codes nearest to real values.
@@ -57,7 +59,6 @@ def encode(x: np.ndarray, *, fmt: Format, cast: Cast = CAST) -> np.ndarray:
       >>> [hex(c) for c in encode(np.float32([1.0, -0.3, 1e9, np.nan]), fmt=ALL["e4m3fn"])]
       ['0x38', '0xaa', '0x7e', '0x7f']
     """
-    checks.known_format("encode", fmt)
     x = as_real("encode", "x", x)
     return in_chunks(lambda part: codes_of(part.astype(np.float32), fmt, cast), x, dtype=fmt.storage)
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from refquant.checks import told
 from refquant.granularity import Shape
 
 FREE = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -66,6 +67,7 @@ def contraction(function: str, subscripts: str, x: Shape, weight: Shape) -> Cont
       x: its shape.
       weight: its shape.
     Raises:
+      TypeError: subscripts are no text.
       ValueError: another form, a repeated letter, a letter that is summed over one operand alone, sizes that differ.
 
     Spec: LAY-10 (specs/60-layers.md).
@@ -96,6 +98,8 @@ def contraction(function: str, subscripts: str, x: Shape, weight: Shape) -> Cont
 
 def _letters(function: str, subscripts: str, x: Shape, weight: Shape) -> tuple[str, str, str]:
     """The three terms, the ellipsis written out, each letter at most once in a term."""
+    if not isinstance(subscripts, str):
+        raise TypeError(f"{function}: subscripts are {told(subscripts)}, need 'x,weight->result' (LAY-10)")
     inputs, arrow, out = subscripts.replace(" ", "").partition("->")
     terms = inputs.split(",")
     if not arrow or len(terms) != 2:

@@ -4,6 +4,7 @@ Frozen and hashable, so static under jit; no arithmetic on arrays (specs/62-esti
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -149,16 +150,20 @@ def check_float32(function: str, argument: str, dtype: object) -> None:
         raise TypeError(f"{function}: {argument} has dtype {dtype}, need float32 (it is learned in binary32, EST-1)")
 
 
-def check_count(function: str, estimator: Estimator, count: int) -> None:
+def check_count(function: str, estimator: Estimator, learned: Sequence[object]) -> None:
     """The tuple of learned arrays has one for each name.
 
     Raises:
-      ValueError: it does not.
+      TypeError: no tuple.
+      ValueError: another number.
     """
     names = learned_names(estimator)
-    if count != len(names):
-        need = f"{len(names)} ({', '.join(names)})"
-        raise ValueError(f"{function}: learned has {count} arrays, need {need} (what {estimator!r} learns)")
+    need = f"{len(names)} ({', '.join(names)})"
+    if not isinstance(learned, tuple | list):
+        kind = type(learned).__name__
+        raise TypeError(f"{function}: learned is of type {kind}, need a tuple of {need} (what {estimator!r} learns)")
+    if len(learned) != len(names):
+        raise ValueError(f"{function}: learned has {len(learned)} arrays, need {need} (what {estimator!r} learns)")
 
 
 def check_zero(function: str, zero: str) -> None:

@@ -131,6 +131,44 @@ def check_sums(function: str, products: int, spec: QuantSpec, inputs: QuantSpec,
     checks.accumulator(function, products, *largest)
 
 
+def check_matmul(a: Shaped, b: Shaped, max_a: int, max_b: int) -> None:
+    """Integer matrices (..., M, K), or a vector (K,), and (..., K, N), whose sums fit int32 (SUM-2).
+
+    Raises:
+      TypeError: no integers.
+      ValueError: shapes or bounds do not fit.
+    """
+    for name, one, bound in (("a", a, max_a), ("b", b, max_b)):
+        checks.integers("matmul", name, one.dtype)
+        checks.within("matmul", f"max_{name}", bound, 0, 2**31, "what the format allows, SUM-2")
+    left, right = tuple(a.shape), tuple(b.shape)
+    if not left or len(right) < 2 or left[-1] != right[-2] or right[:-2] not in ((), left[:-2]):
+        raise ValueError(
+            f"matmul: a has shape {left} and b {right}, need (..., M, K) or (K,), and (..., K, N) with the leading "
+            "axes of a or none"
+        )
+    checks.accumulator("matmul", left[-1], max_a, max_b)
+
+
+def check_fold(epsilon: object, kernel: Shape, **channels: Shaped | None) -> None:
+    """All that a batch norm has is one number an output channel (LAY-14).
+
+    Args:
+      epsilon: one number.
+      kernel: its shape.
+      channels: the other arrays by name, None for one that is not there.
+    Raises:
+      TypeError: epsilon is none.
+      ValueError: a shape.
+    """
+    checks.number("fold", "epsilon", epsilon)
+    if not kernel:
+        raise ValueError("fold: kernel has shape (), need output channels along its last axis (LAY-14)")
+    for name, one in channels.items():
+        if one is not None:
+            checks.same_shape("fold", name, one.shape, kernel[-1:], "the kernel's last axis")
+
+
 def check_weight(function: str, weight: Quantized) -> None:
     """A QTensor's codes, scale and zero point are those of its spec.
 

@@ -5,10 +5,13 @@ import math
 import numpy as np
 
 from refquant import checks
+from refquant.arguments import as_array
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Shape
+from refquant.kinds import kinds
 
 
+@kinds
 def pack(codes: np.ndarray, *, fmt: Format) -> np.ndarray:
     """Codes as a stream of bits, least significant bit first, in C order.
 
@@ -26,8 +29,7 @@ def pack(codes: np.ndarray, *, fmt: Format) -> np.ndarray:
       >>> [hex(byte) for byte in pack(np.int8([1, -1, 7]), fmt=ALL["int4"])]
       ['0xf1', '0x7']
     """
-    codes = np.asarray(codes)
-    checks.known_format("pack", fmt)
+    codes = as_array(codes)
     checks.codes_dtype("pack", codes.dtype, fmt)
     flat = codes.reshape(-1).view(f"u{codes.itemsize}")
     if fmt.bits == 8 * codes.itemsize:
@@ -38,6 +40,7 @@ def pack(codes: np.ndarray, *, fmt: Format) -> np.ndarray:
     return np.packbits(bits[:, : fmt.bits], bitorder="little")  # PCK-1, PCK-2
 
 
+@kinds
 def unpack(packed: np.ndarray, shape: Shape, *, fmt: Format) -> np.ndarray:
     """The codes that `pack` laid out.
 
@@ -57,8 +60,7 @@ def unpack(packed: np.ndarray, shape: Shape, *, fmt: Format) -> np.ndarray:
       >>> unpack(np.uint8([0xF1, 0x07]), (3,), fmt=ALL["int4"]).tolist()
       [1, -1, 7]
     """
-    packed, shape = np.asarray(packed), tuple(shape)
-    checks.known_format("unpack", fmt)
+    packed, shape = as_array(packed), checks.shape("unpack", shape)
     size = math.prod(shape)
     checks.packed("unpack", packed.dtype, packed.shape, -(-size * fmt.bits // 8), shape, fmt)
     packed, storage = np.ascontiguousarray(packed), np.dtype(fmt.storage)

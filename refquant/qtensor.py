@@ -8,6 +8,7 @@ from refquant.affine import dequantize, quantize
 from refquant.arguments import as_real
 from refquant.conventions import Affine
 from refquant.granularity import Shape
+from refquant.kinds import kinds
 from refquant.scales import choose_scale, range_of
 from refquant.spec import SCALE_BITS, QuantSpec
 
@@ -41,6 +42,7 @@ class QTensor:
         return sum(-(-bits * size // 8) for bits, size in (*widths, (zero_bits, self.scale.size)))
 
 
+@kinds
 @np.errstate(all="ignore")
 def quantize_tensor(x: np.ndarray, spec: QuantSpec) -> QTensor:
     """x with scales from its own range.
@@ -76,6 +78,7 @@ def coded(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None, spec:
     return QTensor(codes, scale, zero_point, spec)
 
 
+@kinds
 def dequantize_tensor(q: QTensor, *, dtype: np.dtype | type | str = "float32") -> np.ndarray:
     """The values of a quantized tensor.
 

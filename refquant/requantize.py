@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from refquant import checks
+from refquant.arguments import as_array
 from refquant.conventions.rescale import (
     FRACTION_BITS,
     RESCALE,
@@ -20,6 +21,7 @@ from refquant.conventions.rescale import (
     multipliers,
 )
 from refquant.formats import IntFormat
+from refquant.kinds import kinds
 from refquant.rounding import to_integer
 
 Array = np.ndarray[Any, Any]
@@ -27,6 +29,7 @@ Array = np.ndarray[Any, Any]
 INT32 = np.iinfo(np.int32)
 
 
+@kinds
 def requantize(
     acc: Array, multiplier: Any, zero_point: Any = None, *, fmt: IntFormat, rescale: Rescale = RESCALE
 ) -> Array:
@@ -51,7 +54,7 @@ def requantize(
       >>> requantize(np.int32([5, -5, 1000]), np.float32(0.5), np.int32(3), fmt=ALL["int8"]).tolist()
       [5, 1, 127]
     """
-    acc, zero = _operands("requantize", acc, zero_point, np.shape(multiplier), fmt)
+    acc, zero = _operands("requantize", acc, zero_point, multiplier, fmt)
     if rescale.multiplier in FRACTION_BITS:
         pairs = [fixed_point(m, rescale) for m in multipliers("requantize", multiplier, rescale)]
         q, shift = (part.reshape(np.shape(multiplier)) for part in np.array(pairs, np.int64).reshape(-1, 2).T)
@@ -60,11 +63,12 @@ def requantize(
         multipliers("requantize", multiplier, rescale)
         multiplier = np.asarray(multiplier, np.float64)
     else:
-        multiplier = np.float32(multiplier) if type(multiplier) in (int, float) else np.asarray(multiplier)
+        multiplier = as_array(multiplier, np.float32)
         check_multiplier("requantize", multiplier.dtype)
     return _float(acc, multiplier, zero, fmt, rescale)
 
 
+@kinds
 def requantize_fixed(
     acc: Array, q: Any, shift: Any, zero_point: Any = None, *, fmt: IntFormat, rescale: Rescale
 ) -> Array:
@@ -91,7 +95,7 @@ def requantize_fixed(
       [3, -2]
     """
     check_fixed("requantize_fixed", rescale)
-    acc, zero = _operands("requantize_fixed", acc, zero_point, np.shape(q), fmt)
+    acc, zero = _operands("requantize_fixed", acc, zero_point, q, fmt)
     check_broadcast("requantize_fixed", "shift", np.shape(shift), acc.shape)
     q, shift = (_part("requantize_fixed", name, v) for name, v in (("q", q), ("shift", shift)))
     return _fixed(acc, q, shift, zero, fmt, rescale)
@@ -144,18 +148,17 @@ def _saturate(value: Array, zero: Array, shape: tuple[int, ...], fmt: IntFormat)
 
 def _int32(value: Any) -> Array:
     """A Python int has no dtype of its own and becomes int32."""
-    return np.asarray(value, np.int32) if type(value) is int else np.asarray(value)
+    return as_array(value, np.int32)
 
 
-def _operands(
-    function: str, acc: Array, zero_point: Any, multiplier_shape: tuple[int, ...], fmt: IntFormat
-) -> tuple[Array, Array]:
-    acc = np.asarray(acc)
+def _operands(function: str, acc: Array, zero_point: Any, multiplier: Any, fmt: IntFormat) -> tuple[Array, Array]:
+    acc = as_array(acc)
+    checks.unmasked(type(multiplier))
     check_accumulator(function, acc.dtype)
     checks.int32_value(function, "zero_point", zero_point)
     zero = _int32(0 if zero_point is None else zero_point)
     check_zero_point(function, zero.dtype)
     check_integer(function, fmt.name, isinstance(fmt, IntFormat))
-    check_broadcast(function, "multiplier", multiplier_shape, acc.shape)
+    check_broadcast(function, "multiplier", np.shape(multiplier), acc.shape)
     check_broadcast(function, "zero_point", zero.shape, acc.shape)
     return acc, zero.astype(np.int64)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from refquant import checks
-from refquant.arguments import as_real
+from refquant.arguments import as_array, as_real
 
 TIES = ("even", "away", "up", "down", "trunc", "zero")
 
@@ -66,7 +66,7 @@ def round_stochastic(x: np.ndarray, bits: np.ndarray) -> np.ndarray:
       >>> round_stochastic(np.float32([0.25, 0.25]), np.uint32([0x3FFFFFFF, 0x40000000])).tolist()
       [1.0, 0.0]
     """
-    x, bits = as_real("round_stochastic", "x", x).astype(np.float32), np.asarray(bits)
+    x, bits = as_real("round_stochastic", "x", x).astype(np.float32), as_array(bits)
     checks.random_bits("round_stochastic", bits.dtype)
     checks.same_shape("round_stochastic", "bits", bits.shape, x.shape, "x")
     floor = np.floor(x)

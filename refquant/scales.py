@@ -9,6 +9,7 @@ from refquant.blocks import to_blocks
 from refquant.codec import decode, encode
 from refquant.formats import Format, IntFormat, minifloats
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 from refquant.rounding import to_integer
 from refquant.spec import ScaleRule, check_scale_rule, denominator, scale_limits
 
@@ -19,6 +20,7 @@ TENSOR = PerTensor()
 SYMMETRIC = ScaleRule()
 
 
+@kinds
 @np.errstate(all="ignore")
 def range_of(x: np.ndarray, *, granularity: Granularity = TENSOR) -> tuple[np.ndarray, np.ndarray]:
     """The smallest and the largest element of each tile, zero included.
@@ -50,6 +52,7 @@ def range_of(x: np.ndarray, *, granularity: Granularity = TENSOR) -> tuple[np.nd
     return _range(np.asarray(low), np.asarray(high))
 
 
+@kinds
 @np.errstate(all="ignore")
 def choose_scale(
     low: np.ndarray, high: np.ndarray, *, fmt: Format, rule: ScaleRule = SYMMETRIC

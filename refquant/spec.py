@@ -6,6 +6,7 @@ from typing import Literal
 from refquant.conventions import DEFAULT, Affine
 from refquant.formats import CodebookFormat, FloatFormat, Format, IntFormat
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import check_fields
 
 SCALE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "e4m3fn": 8, "e8m0fnu": 8, "pow2": 8}
 RULE_OPTIONS = {
@@ -62,6 +63,7 @@ class QuantSpec:
                 f"QuantSpec: fmt is {self.fmt!r}, need a format such as formats.ALL['int4'] (a scheme's text goes to "
                 "schemes.parse_tensor)"
             )
+        check_fields(self, "granularity", "scale", "convention")
         check_scale_rule("QuantSpec", self.fmt, self.scale)
 
 

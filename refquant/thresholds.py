@@ -7,10 +7,12 @@ import numpy as np
 
 from refquant import checks
 from refquant.affine import quantize
+from refquant.arguments import as_array
 from refquant.codec import encode
 from refquant.conventions import Affine, Cast, Rescale
 from refquant.conventions.steps import Domain, StepFunction, distance, probe_keys, seed_keys
 from refquant.formats import Format, IntFormat
+from refquant.kinds import kinds
 from refquant.requantize import requantize
 
 Array = np.ndarray[Any, Any]
@@ -18,8 +20,10 @@ Array = np.ndarray[Any, Any]
 __all__ = ["StepFunction", "apply", "distance", "probes", "tabulate", "thresholds"]
 
 LIMIT = 1 << 17
+PLACES = 256  # that are searched for a jump
 
 
+@kinds
 def thresholds(
     convention: Affine | Cast | Rescale, fmt: Format, scale: float = 1.0, zero_point: float = 0
 ) -> StepFunction:
@@ -33,6 +37,9 @@ def thresholds(
       zero_point: an integer, or under zero "bias" a real number.
     Returns:
       the step function; its keys are total-order keys of binary32 patterns, or accumulators.
+    Raises:
+      TypeError: scale or zero point is no number, or the zero point no integer where it must be one.
+      ValueError: a zero point beyond int32.
 
     Spec: CNV-2, CNV-3 (specs/25-conventions.md).  Class: exact.
     Example:
@@ -41,6 +48,10 @@ def thresholds(
       >>> thresholds(DEFAULT, ALL["int2"], 0.1).codes
       (-2, -1, 0, 1, -2)
     """
+    checks.number("thresholds", "scale", scale)
+    checks.number("thresholds", "zero_point", zero_point)
+    if not (isinstance(convention, Affine) and convention.zero == "bias"):
+        checks.int32_value("thresholds", "zero_point", zero_point)
     domain = "int32" if isinstance(convention, Rescale) else "float32"
     return tabulate(_function(convention, fmt, scale, zero_point), domain=domain, storage=fmt.storage)
 
@@ -81,6 +92,7 @@ def tabulate(
     return StepFunction(tuple(starts.tolist()), tuple(values.tolist()), domain, storage)
 
 
+@kinds
 def apply(steps: StepFunction, x: Array) -> Array:
     """The codes of x, read from the table.
 
@@ -94,7 +106,7 @@ def apply(steps: StepFunction, x: Array) -> Array:
 
     Spec: CNV-2 (specs/25-conventions.md).  Class: exact.
     """
-    x = np.asarray(x)
+    x = as_array(x)
     if str(x.dtype) != steps.domain:
         raise TypeError(f"apply: x has dtype {x.dtype}, need {steps.domain} (the domain of the steps)")
     place = np.searchsorted(np.array(steps.starts, np.int32), _keys(x), side="right") - 1
@@ -151,17 +163,26 @@ def _bisect(code_of: Callable[[Array], Array], limit: int, domain: Domain) -> tu
 def _jump(
     code_of: Callable[[Array], Array], low: Array, low_codes: Array, high_codes: Array, high: Array, domain: Domain
 ) -> tuple[object, object, object]:
-    """An input where the code jumps, its code and the one before: nearest to zero, of jumps half as wide as any."""
-    rise = np.abs(high_codes.astype(np.int64) - low_codes)
-    wide = np.flatnonzero(2 * rise >= rise.max())
-    place = wide[np.argmin(np.abs(low[wide]))]
-    keys = np.array([low[place], high[place]])
-    while keys[1] - keys[0] > 1:  # into the half with the wider jump
-        keys = np.array([keys[0], keys.sum() >> 1, keys[1]])
-        side = int(np.argmax(np.abs(np.diff(code_of(keys).astype(np.int64)))))
-        keys = keys[side : side + 2]
-    before, code = code_of(keys).tolist()
-    return _inputs(keys, domain)[1], code, before
+    """An input where the code jumps, its code and the one before: the widest of the jumps that the first places hide.
+
+    A place is an interval whose ends differ by half as much as any; each is halved into the half with the wider jump.
+    """
+    rise = _rise(low_codes, high_codes)
+    places = np.flatnonzero(2 * rise >= rise.max())
+    places = places[np.argsort(np.abs(low[places]), kind="stable")][:PLACES]
+    low, high, before, after = low[places], high[places], low_codes[places], high_codes[places]
+    while np.any(high - low > 1):
+        middle = (low + high) >> 1
+        code = code_of(middle)
+        left = _rise(before, code) >= _rise(code, after)
+        low, before = np.where(left, low, middle), np.where(left, before, code)
+        high, after = np.where(left, middle, high), np.where(left, code, after)
+    widest = np.argmax(_rise(before, after))
+    return _inputs(high[widest : widest + 1], domain)[0], after[widest], before[widest]
+
+
+def _rise(before: Array, after: Array) -> Array:
+    return np.abs(after.astype(np.int64) - before)
 
 
 def _inputs(keys: Array, domain: str) -> Array:

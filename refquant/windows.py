@@ -4,10 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from refquant.checks import told, within
 from refquant.granularity import Shape
 
 Numbers = int | Sequence[int]
 Padding = str | int | Sequence[int | Sequence[int]]
+MOST = 2**31 - 1  # the sizes that a compiled convolution can be given
 NAMED = ("SAME", "SAME_LOWER", "VALID")
 
 
@@ -68,7 +70,8 @@ def window(
         raise ValueError(
             f"{function}: x has shape {x} and weight {weight}, need (batch, *space, in) and (*taps, in / groups, out)"
         )
-    if groups < 1 or x[-1] != weight[-2] * groups or weight[-1] % groups:
+    within(function, "feature_group_count", groups, 1, MOST, "groups of channels")
+    if x[-1] != weight[-2] * groups or weight[-1] % groups:
         raise ValueError(
             f"{function}: x has {x[-1]} channels and weight {weight}, need in = weight's {weight[-2]} * "
             f"feature_group_count {groups}, and outputs divisible by it"
@@ -88,9 +91,11 @@ def window(
 
 
 def _each(function: str, name: str, value: Numbers, rank: int) -> tuple[int, ...]:
-    numbers = (value,) * rank if isinstance(value, int) else tuple(value)
-    if len(numbers) != rank or not all(isinstance(n, int) and n >= 1 for n in numbers):
-        raise ValueError(f"{function}: {name} is {value!r}, need a number from 1 on, or {rank} of them (axes of space)")
+    numbers = (value,) * rank if isinstance(value, int) else _tuple(value)
+    if len(numbers) != rank or not all(isinstance(n, int) and 1 <= n < MOST for n in numbers):
+        raise ValueError(
+            f"{function}: {name} is {told(value)}, need a number from 1 on, or {rank} of them (axes of space)"
+        )
     return numbers
 
 
@@ -102,11 +107,22 @@ def _pairs(
             need = ", ".join(map(repr, NAMED))
             raise ValueError(f"{function}: padding is {padding!r}, need {need} or numbers (LAY-5)")
         return tuple(_named(padding, n, r, s) for n, r, s in zip(space, reach, steps, strict=True))
-    each = (padding,) * len(space) if isinstance(padding, int) else tuple(padding)
-    pairs = [(one, one) if isinstance(one, int) else tuple(one) for one in each]
-    if len(pairs) != len(space) or not all(len(p) == 2 and all(isinstance(n, int) for n in p) for p in pairs):
-        raise ValueError(f"{function}: padding is {padding!r}, need a number or {len(space)} numbers or pairs (LAY-5)")
+    each = (padding,) * len(space) if isinstance(padding, int) else _tuple(padding)
+    pairs = [(one, one) if isinstance(one, int) else _tuple(one) for one in each]
+    if len(pairs) != len(space) or not all(len(p) == 2 and all(map(_is_width, p)) for p in pairs):
+        raise ValueError(
+            f"{function}: padding is {told(padding)}, need a number or {len(space)} numbers or pairs (LAY-5)"
+        )
     return tuple((low, high) for low, high in pairs)
+
+
+def _is_width(value: object) -> bool:
+    return isinstance(value, int) and -MOST < value < MOST
+
+
+def _tuple(value: object) -> tuple:
+    """What can be counted through; anything else is no number an axis."""
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
 
 
 def _named(padding: str, size: int, reach: int, step: int) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Every refusal: type and text, the same from both packages (GEN-5)."""
 
+import re
 import sys
 
 import numpy as np
@@ -146,6 +147,12 @@ def test_refusal_golden(backend, module, function, arguments, options, error, te
             "(SCL-1..SCL-8)",
         ),
         (
+            lambda: QuantSpec(NF4, "channel"),
+            "QuantSpec: granularity is 'channel', need a granularity such as PerTensor() or PerAxis(0) (a scheme's "
+            "text goes to schemes)",
+        ),
+        (lambda: QuantSpec(NF4, scale="int"), "QuantSpec: scale is 'int', need ScaleRule"),
+        (
             lambda: QuantSpec("int8"),
             "QuantSpec: fmt is 'int8', need a format such as formats.ALL['int4'] (a scheme's text goes to "
             "schemes.parse_tensor)",
@@ -154,8 +161,9 @@ def test_refusal_golden(backend, module, function, arguments, options, error, te
 )
 def test_data_refusal_golden(make, text):
     """GEN-5: options that have no meaning together, and names where data is needed."""
-    with pytest.raises(TypeError if "schemes.parse_tensor" in text else ValueError) as caught:
+    with pytest.raises((TypeError, ValueError)) as caught:
         make()
+    assert caught.type is (TypeError if re.search("(fmt|granularity|scale) is '", text) else ValueError)
     assert str(caught.value) == text
 
 

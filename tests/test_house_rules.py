@@ -27,6 +27,7 @@ ALLOWED = {
     "estimators",
     "granularity",
     "checks",
+    "kinds",
     "layer_checks",
     "windows",
     "contractions",

@@ -20,6 +20,7 @@ from jaxquant.calibration.minmax import MinMaxState
 from refquant import checks
 from refquant.checks import within
 from refquant.granularity import Granularity, PerTensor, Shape
+from refquant.kinds import kinds
 
 SMALLEST_STEP = 2.0**-100
 
@@ -53,6 +54,7 @@ class EmaState:
         return self.seen.count
 
 
+@kinds
 def init(
     shape: Shape = (),
     *,
@@ -82,6 +84,7 @@ def init(
     return EmaState(rows, rows, jnp.zeros((), jnp.int32), seen, float(np.float32(averaging_constant)))
 
 
+@kinds
 def update(state: EmaState, x: Array) -> EmaState:
     """The state after one more batch; a batch without data changes nothing but the counts.
 
@@ -108,6 +111,7 @@ def _update(state: EmaState, x: Array) -> EmaState:
     return replace(after, seen=minmax.merge(state.seen, batch))
 
 
+@kinds
 @jax.jit
 def merge(a: EmaState, b: EmaState) -> EmaState:
     """The state that has seen the batches of a, then those of b.
@@ -131,6 +135,7 @@ def merge(a: EmaState, b: EmaState) -> EmaState:
     return replace(rows, seen=seen)
 
 
+@kinds
 @jax.jit
 def finalize(state: EmaState) -> tuple[Array, Array]:
     """The averaged range: low and high, float32, one element a tile; 0..0 where nothing was seen.

@@ -18,10 +18,12 @@ from jaxquant.calibration.linear import LinearState, init, merge, update
 from jaxquant.calibration.minmax import add_counts, cut
 from refquant import checks
 from refquant.formats import Format, IntFormat
+from refquant.kinds import kinds
 
 BINS, START, MOST_LEVELS = linear.BINS // 2, 128, 1024
 
 
+@kinds
 @partial(jax.jit, static_argnames=("fmt",))
 def finalize(state: LinearState, *, fmt: Format) -> tuple[Array, Array]:
     """The range whose clipped and quantized histogram is nearest to the histogram.

@@ -11,6 +11,7 @@ from jax import Array, lax
 from jaxquant import _exact, _inputs
 from jaxquant.calibration import minmax
 from jaxquant.calibration.minmax import MinMaxState, add_counts
+from refquant.kinds import kinds
 
 BINS = 1 << 16
 LARGEST = 0x7F7FFFFF
@@ -46,6 +47,7 @@ def init() -> HistogramState:
     return HistogramState(jnp.zeros(BINS, jnp.int32), minmax.init())
 
 
+@kinds
 def update(state: HistogramState, x: Array) -> HistogramState:
     """The state after one more batch.
 
@@ -68,6 +70,7 @@ def _update(state: HistogramState, x: Array) -> HistogramState:
     return merge(state, HistogramState(tally(x, _index, BINS), minmax.seen(x, state.seen)))
 
 
+@kinds
 @jax.jit
 def merge(a: HistogramState, b: HistogramState) -> HistogramState:
     """The state that has seen what a and b have seen, in any order.
@@ -80,6 +83,7 @@ def merge(a: HistogramState, b: HistogramState) -> HistogramState:
     return HistogramState(add_counts(a.counts, b.counts), minmax.merge(a.seen, b.seen))
 
 
+@kinds
 def finalize(state: HistogramState) -> tuple[Array, Array]:
     """The range seen: low and high, float32 ().  For others see `percentile`.
 

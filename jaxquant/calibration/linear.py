@@ -13,6 +13,7 @@ from jaxquant.bits import key_of
 from jaxquant.calibration import minmax
 from jaxquant.calibration.histogram import tally
 from jaxquant.calibration.minmax import MinMaxState, add_counts
+from refquant.kinds import kinds
 
 BINS = 4096
 
@@ -47,6 +48,7 @@ def init() -> LinearState:
     return LinearState(jnp.zeros((2, BINS), jnp.int32), minmax.init())
 
 
+@kinds
 def update(state: LinearState, x: Array) -> LinearState:
     """The state after one more batch.
 
@@ -71,6 +73,7 @@ def _update(state: LinearState, x: Array) -> LinearState:
     return merge(state, LinearState(counts, seen))
 
 
+@kinds
 @jax.jit
 def merge(a: LinearState, b: LinearState) -> LinearState:
     """The state that has seen what a and b have seen, in any order.
@@ -85,6 +88,7 @@ def merge(a: LinearState, b: LinearState) -> LinearState:
     return LinearState(add_counts(_joined(a, exponent(seen)), _joined(b, exponent(seen))), seen)
 
 
+@kinds
 def finalize(state: LinearState) -> tuple[Array, Array]:
     """The range seen: low and high, float32 ().  For others see `mse` and `entropy`.
 

@@ -11,6 +11,7 @@ from jaxquant import _exact, _inputs, scales
 from jaxquant.bits import key_of, value_of
 from refquant import checks
 from refquant.granularity import Granularity, PerTensor, Shape
+from refquant.kinds import kinds
 
 LARGEST_COUNT = 2**31 - 1
 
@@ -41,6 +42,7 @@ class MinMaxState:
     granularity: Granularity = field(default_factory=PerTensor)
 
 
+@kinds
 def init(shape: Shape = (), *, granularity: Granularity = PerTensor()) -> MinMaxState:
     """A state that has seen nothing.
 
@@ -57,6 +59,7 @@ def init(shape: Shape = (), *, granularity: Granularity = PerTensor()) -> MinMax
     return MinMaxState(nothing, nothing, none, none, none, granularity)
 
 
+@kinds
 def update(state: MinMaxState, x: Array) -> MinMaxState:
     """The state after one more batch.
 
@@ -104,6 +107,7 @@ def _count(mask: Array) -> Array:
     return jnp.count_nonzero(mask).astype(jnp.int32)
 
 
+@kinds
 @jax.jit
 def merge(a: MinMaxState, b: MinMaxState) -> MinMaxState:
     """The state that has seen what a and b have seen, in any order.
@@ -128,6 +132,7 @@ def merge(a: MinMaxState, b: MinMaxState) -> MinMaxState:
     return MinMaxState(low, high, *counts, a.granularity)
 
 
+@kinds
 def finalize(state: MinMaxState) -> tuple[Array, Array]:
     """The range seen: low and high, float32, one element a tile; 0..0 where nothing was seen.
 

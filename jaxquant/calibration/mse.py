@@ -23,6 +23,7 @@ from refquant.checks import within
 from refquant.conventions import DEFAULT, Affine
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 from refquant.spec import QuantSpec, ScaleRule
 
 LARGEST = 0x7F7FFFFF
@@ -30,7 +31,7 @@ SMALLEST_ERROR, LARGEST_ERROR = 2.0**-31, 4.0
 RATIOS = np.arange(101, dtype=np.float32) / np.float32(100)  # CAL-5: constants, divided by NumPy
 
 
-@partial(jax.jit, static_argnames=("fmt", "rule", "convention", "power", "smallest"))
+@kinds
 def finalize(
     state: LinearState,
     *,
@@ -62,7 +63,11 @@ def finalize(
       [0.0, 3.6]
     """
     _check("finalize", power, smallest)
-    spec = QuantSpec(fmt, scale=rule, convention=convention)
+    return _search_bins(state, QuantSpec(fmt, scale=rule, convention=convention), power, smallest)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _search_bins(state: LinearState, spec: QuantSpec, power: int, smallest: int) -> tuple[Array, Array]:
     x, counts, low, high = linear.midpoints(state), state.counts, state.seen.low, state.seen.high
 
     def loss(scale: Array, zero_point: Array | None) -> Array:
@@ -72,6 +77,7 @@ def finalize(
     return _search(low, high, loss, spec, smallest)
 
 
+@kinds
 def search(
     x: Array,
     *,

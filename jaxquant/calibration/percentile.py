@@ -11,11 +11,13 @@ from jaxquant import _wide
 from jaxquant.calibration import _totals
 from jaxquant.calibration.histogram import HistogramState, init, merge, update
 from jaxquant.calibration.minmax import cut
-from refquant.checks import within
+from refquant import checks
+from refquant.kinds import kinds
 
 MILLION = 1_000_000
 
 
+@kinds
 def finalize(state: HistogramState, *, millionths: int = 999_900, two_sided: bool = False) -> tuple[Array, Array]:
     """The range that covers `millionths` of the data, no wider than what was seen.
 
@@ -35,7 +37,8 @@ def finalize(state: HistogramState, *, millionths: int = 999_900, two_sided: boo
       >>> [round(float(v), 3) for v in finalize(state, millionths=990_000)]
       [0.0, 1.008]
     """
-    within("finalize", "millionths", millionths, 1, MILLION, "a share of the data, CAL-4")
+    checks.within("finalize", "millionths", millionths, 1, MILLION, "a share of the data, CAL-4")
+    checks.option("finalize", "two_sided", two_sided, (False, True), "CAL-4")
     return _finalize(state, np.uint32(millionths), two_sided)
 
 

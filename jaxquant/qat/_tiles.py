@@ -20,11 +20,9 @@ def as_learned(function: str, argument: str, value: Any) -> Any:
     Raises:
       TypeError: another dtype.
     """
-    if type(value) in (int, float):
-        return _inputs.scale(function, value)
-    value = value if hasattr(value, "dtype") else np.asarray(value)
+    value = _inputs.array(value, np.float32)
     check_float32(function, argument, value.dtype)
-    return _inputs.scale(function, value)
+    return value
 
 
 def used(learned: jax.Array, steps: int = 1) -> jax.Array:

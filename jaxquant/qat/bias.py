@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxquant import _exact, _inputs
+from refquant import checks
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 128
 
@@ -19,12 +20,15 @@ def integer_bias(bias: jax.Array, input_scale: jax.Array, weight_scale: jax.Arra
       int32, the common shape; saturated at -2^31 and 2^31 - 128 (the largest binary32 below 2^31); NaN gives 0.
     Raises:
       TypeError: another dtype.
+      ValueError: shapes without a common one.
 
     Spec: LAY-11 (specs/60-layers.md).  Class: exact.
     """
     names = ("bias", "input_scale", "weight_scale")
     values = (bias, input_scale, weight_scale)
-    return _integer_bias(*(_inputs.real("integer_bias", name, v) for name, v in zip(names, values, strict=True)))
+    arrays = {name: _inputs.real("integer_bias", name, v) for name, v in zip(names, values, strict=True)}
+    checks.broadcast("integer_bias", **{name: v.shape for name, v in arrays.items()})
+    return _integer_bias(*arrays.values())
 
 
 @jax.jit

@@ -23,11 +23,13 @@ from jaxquant.qat.straight import run
 from jaxquant.qat.trained import Trained, checked, is_centred
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from refquant.estimators import Estimator, Ste
+from refquant.kinds import kinds
 from refquant.layer_checks import check_bias, check_layer, check_sums
 from refquant.spec import QuantSpec
 from refquant.windows import Numbers, Padding, Window, window
 
 
+@kinds
 def conv(
     x: jax.Array,
     weight: QTensor | Trained,

@@ -10,9 +10,11 @@ from jaxquant.qat.trained import Trained
 from jaxquant.qtensor import QTensor
 from refquant import contractions
 from refquant.estimators import Estimator, Ste
+from refquant.kinds import kinds
 from refquant.spec import QuantSpec
 
 
+@kinds
 def dense(
     x: jax.Array,
     weight: QTensor | Trained,

@@ -25,10 +25,12 @@ from jaxquant.qtensor import QTensor, dequantize_tensor
 from refquant.contractions import Contraction, contraction
 from refquant.estimators import Estimator, Ste
 from refquant.granularity import PerGroup
+from refquant.kinds import kinds
 from refquant.layer_checks import check_bias, check_layer, check_sums
 from refquant.spec import QuantSpec
 
 
+@kinds
 def einsum(
     subscripts: str,
     x: jax.Array,

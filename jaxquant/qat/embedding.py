@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxquant import affine
+from jaxquant import _inputs, affine
 from jaxquant.qat.einsum import DotLayer, contract
 from jaxquant.qat.layer import given, real_input, result_dtype
 from jaxquant.qat.straight import fake_values
@@ -17,10 +17,12 @@ from jaxquant.qtensor import QTensor
 from refquant import contractions
 from refquant.estimators import Estimator, Ste
 from refquant.granularity import PerTensor
+from refquant.kinds import kinds
 from refquant.layer_checks import check_embed, row_tiles
 from refquant.spec import QuantSpec
 
 
+@kinds
 def embed(ids: jax.Array, table: QTensor | Trained, *, dtype: Any = "float32") -> jax.Array:
     """The rows of a quantized table.
 
@@ -36,7 +38,7 @@ def embed(ids: jax.Array, table: QTensor | Trained, *, dtype: Any = "float32") -
 
     Spec: LAY-6 (specs/60-layers.md).  Class: exact.
     """
-    ids, result = ids if hasattr(ids, "dtype") else np.asarray(ids), result_dtype("embed", dtype)
+    ids, result = _inputs.array(ids), result_dtype("embed", dtype)
     check_embed("embed", ids.dtype, table.shape)
     table = checked("embed", table)
     return _embed(_as_int32(ids, table.shape[0]), table, dtype=result)
@@ -88,6 +90,7 @@ def _trained_rows(table: Trained, rows: jax.Array, dtype: str) -> jax.Array:
     return fake_values(Trained(table.values[rows], spec=spec, estimator=table.estimator), dtype)
 
 
+@kinds
 def attend(
     x: jax.Array,
     table: QTensor | Trained,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxquant import _exact, _inputs
+from refquant.layer_checks import check_fold
 
 
 def fold(
@@ -40,6 +41,7 @@ def fold(
       (kernel, bias): float32.
     Raises:
       TypeError: another dtype.
+      ValueError: shapes do not fit.
 
     Spec: LAY-14 (specs/60-layers.md).  Class: exact; the gradient is bounded.
     Example:
@@ -53,6 +55,7 @@ def fold(
     arrays = tuple(
         None if v is None and name in optional else jnp.asarray(_inputs.real("fold", name, v)) for name, v in given
     )
+    check_fold(epsilon, arrays[0].shape, **dict(zip(names[1:], arrays[1:], strict=True)))
     return _compiled(float(np.float32(epsilon)), *arrays)
 
 

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxquant import _inputs
 from refquant import checks
+from refquant.layer_checks import check_matmul
 from refquant.windows import Window
 
 FLOAT_EXACT = 2**24
@@ -35,14 +37,16 @@ def matmul(a: jax.Array, b: jax.Array, *, max_a: int, max_b: int) -> jax.Array:
     Returns:
       int32, the shape that np.matmul gives.
     Raises:
-      ValueError: K * max_a * max_b is above 2^31 - 1.
+      TypeError: another dtype.
+      ValueError: shapes do not fit, or K * max_a * max_b is above 2^31 - 1.
 
     Spec: SUM-2 (specs/00-conventions.md), LAY-8 (specs/60-layers.md).  Class: exact.
     Example:
       >>> matmul(jnp.int8([[100, -128]]), jnp.int8([[100], [-128]]), max_a=128, max_b=128).tolist()
       [[26384]]
     """
-    checks.accumulator("matmul", a.shape[-1], max_a, max_b)
+    a, b = _inputs.array(a), _inputs.array(b)
+    check_matmul(a, b, max_a, max_b)
     return product(a, b, batch=b.ndim - 2, max_a=max_a, max_b=max_b)
 
 

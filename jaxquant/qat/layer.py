@@ -8,7 +8,6 @@ import numpy as np
 
 from jaxquant import _exact, _inputs
 from jaxquant.qtensor import QTensor
-from refquant import checks
 from refquant.contractions import Contraction
 from refquant.estimators import Estimator, LsqPlus
 from refquant.formats import IntFormat
@@ -37,9 +36,7 @@ def real_input(function: str, x: Any) -> Any:
 
 def result_dtype(function: str, dtype: Any) -> str:
     """The name of the dtype of a layer's result."""
-    name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
-    checks.result_dtype(function, name)
-    return name
+    return _inputs.result_dtype(function, dtype)
 
 
 def given(

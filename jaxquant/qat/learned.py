@@ -25,10 +25,12 @@ from refquant.estimators import (
 )
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Granularity, PerTensor, Shape
+from refquant.kinds import kinds
 
 Learned = tuple[jax.Array, ...]
 
 
+@kinds
 def effective(estimator: Estimator, learned: Learned, fmt: Format) -> tuple[jax.Array, jax.Array | None]:
     """The scale and the zero point that an integer layer uses for what an estimator has learned.
 
@@ -48,6 +50,7 @@ def effective(estimator: Estimator, learned: Learned, fmt: Format) -> tuple[jax.
     return _effective(type(estimator), fmt, *learned_arrays("effective", estimator, learned))
 
 
+@kinds
 def learned_vjp(
     estimator: Estimator,
     x: jax.Array,
@@ -115,7 +118,7 @@ def planned(
 
 def learned_arrays(function: str, estimator: Estimator, learned: Any) -> Learned:
     """The learned arrays, strong, float32 and of one shape."""
-    check_count(function, estimator, len(learned))
+    check_count(function, estimator, learned)
     names = learned_names(estimator)
     arrays = tuple(_tiles.as_learned(function, *pair) for pair in zip(names, learned, strict=True))
     checks.same_shape(function, names[-1], arrays[-1].shape, arrays[0].shape, "scale")

@@ -18,10 +18,12 @@ from refquant import checks
 from refquant.estimators import Lsq, check_learned, reciprocal_root
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor, Shape
+from refquant.kinds import kinds
 
 LSQ = Lsq()
 
 
+@kinds
 def lsq(
     x: jax.Array,
     scale: jax.Array,
@@ -52,6 +54,7 @@ def lsq(
     return _lsq(*planned(estimator, x.shape, fmt, granularity), x, scale)
 
 
+@kinds
 def lsq_vjp(
     x: jax.Array,
     scale: jax.Array,
@@ -83,6 +86,7 @@ def lsq_vjp(
     return dx, dscale
 
 
+@kinds
 def lsq_init(x: jax.Array, *, fmt: Format, granularity: Granularity = PerTensor()) -> jax.Array:
     """Where LSQ starts: twice the mean magnitude over the root of qmax.
 

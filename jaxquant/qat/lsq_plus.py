@@ -20,11 +20,13 @@ from refquant import checks
 from refquant.estimators import LsqPlus, check_learned
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Granularity, PerTensor, Shape
+from refquant.kinds import kinds
 from refquant.spec import ScaleRule
 
 PLUS = LsqPlus()
 
 
+@kinds
 def lsq_plus(
     x: jax.Array,
     scale: jax.Array,
@@ -56,6 +58,7 @@ def lsq_plus(
     return _lsq_plus(*planned(estimator, operands[0].shape, fmt, granularity), *operands)
 
 
+@kinds
 def lsq_plus_vjp(
     x: jax.Array,
     scale: jax.Array,
@@ -92,6 +95,7 @@ def lsq_plus_vjp(
     return _vjp(*planned(estimator, shape, fmt, granularity), operands, cotangent)
 
 
+@kinds
 def lsq_plus_init(x: jax.Array, *, fmt: Format, granularity: Granularity = PerTensor()) -> tuple[jax.Array, jax.Array]:
     """Where LSQ+ starts for weights: three standard deviations around the mean.
 
@@ -111,6 +115,7 @@ def lsq_plus_init(x: jax.Array, *, fmt: Format, granularity: Granularity = PerTe
     return _init(granularity.tile(x.shape), granularity.scale_shape(x.shape), fmt.bits, x)
 
 
+@kinds
 def lsq_plus_from_range(low: jax.Array, high: jax.Array, *, fmt: Format) -> tuple[jax.Array, jax.Array]:
     """Where LSQ+ starts for inputs: the range as calibration saw it.
 

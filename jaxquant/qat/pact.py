@@ -18,8 +18,10 @@ from refquant import checks
 from refquant.estimators import Pact, check_learned
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 
 
+@kinds
 def pact(x: jax.Array, alpha: jax.Array, *, fmt: Format, granularity: Granularity = PerTensor()) -> jax.Array:
     """x clipped to 0..alpha and rounded to qmax steps.
 
@@ -42,6 +44,7 @@ def pact(x: jax.Array, alpha: jax.Array, *, fmt: Format, granularity: Granularit
     return _pact(*planned(Pact(), x.shape, fmt, granularity), x, alpha)
 
 
+@kinds
 def pact_vjp(
     x: jax.Array, alpha: jax.Array, cotangent: jax.Array, *, fmt: Format, granularity: Granularity = PerTensor()
 ) -> tuple[jax.Array, jax.Array]:

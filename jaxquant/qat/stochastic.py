@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxquant import _exact, _inputs, _steps, blocks
 from jaxquant._first_order import first_order
@@ -20,10 +19,12 @@ from refquant.conventions import CAST, DEFAULT
 from refquant.estimators import check_integer
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 
 FAR = 1 << 24
 
 
+@kinds
 def stochastic_quantize(
     x: jax.Array,
     scale: jax.Array,
@@ -54,6 +55,7 @@ def stochastic_quantize(
     return _quantize(plan, *operands)
 
 
+@kinds
 def stochastic_fake_quantize(
     x: jax.Array,
     scale: jax.Array,
@@ -84,6 +86,7 @@ def stochastic_fake_quantize(
     return _fake_quantize(plan, *operands)
 
 
+@kinds
 def stochastic_fake_quantize_vjp(
     x: jax.Array,
     scale: jax.Array,
@@ -128,7 +131,7 @@ def _prepare(
     zero_point = _inputs.zero_point(name, zero_point, "int", fmt)
     if zero_point is not None:
         checks.scale_shape(name, "zero_point", zero_point.shape, x.shape, granularity)
-    bits = bits if hasattr(bits, "dtype") else np.asarray(bits)
+    bits = _inputs.array(bits)
     checks.random_bits(name, bits.dtype)
     checks.same_shape(name, "bits", bits.shape, x.shape, "x")
     return Plan(fmt, granularity.tile(x.shape), DEFAULT, CAST, "ratio"), (x, scale, zero_point, bits)

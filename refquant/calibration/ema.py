@@ -15,6 +15,7 @@ from refquant.calibration import minmax
 from refquant.calibration.minmax import MinMaxState
 from refquant.checks import within
 from refquant.granularity import Granularity, PerTensor, Shape
+from refquant.kinds import kinds
 
 SMALLEST_STEP = np.float32(2.0**-100)
 
@@ -43,6 +44,7 @@ class EmaState:
         return self.seen.count
 
 
+@kinds
 def init(
     shape: Shape = (),
     *,
@@ -72,6 +74,7 @@ def init(
     return EmaState(rows, rows, np.array(0, np.int32), seen, float(np.float32(averaging_constant)))
 
 
+@kinds
 def update(state: EmaState, x: np.ndarray) -> EmaState:
     """The state after one more batch; a batch without data changes nothing but the counts.
 
@@ -93,6 +96,7 @@ def update(state: EmaState, x: np.ndarray) -> EmaState:
     return replace(after, seen=minmax.merge(state.seen, batch))
 
 
+@kinds
 def merge(a: EmaState, b: EmaState) -> EmaState:
     """The state that has seen the batches of a, then those of b.
 
@@ -116,6 +120,7 @@ def merge(a: EmaState, b: EmaState) -> EmaState:
     return replace(result, seen=minmax.merge(a.seen, b.seen))
 
 
+@kinds
 def finalize(state: EmaState) -> tuple[np.ndarray, np.ndarray]:
     """The averaged range: low and high, float32, one element a tile; 0..0 where nothing was seen.
 

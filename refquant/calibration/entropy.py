@@ -14,10 +14,12 @@ from refquant.calibration import linear
 from refquant.calibration.linear import LinearState, init, merge, update
 from refquant.calibration.minmax import add_counts, cut
 from refquant.formats import Format, IntFormat
+from refquant.kinds import kinds
 
 BINS, START, MOST_LEVELS = linear.BINS // 2, 128, 1024
 
 
+@kinds
 def finalize(state: LinearState, *, fmt: Format) -> tuple[np.ndarray, np.ndarray]:
     """The range whose clipped and quantized histogram is nearest to the histogram.
 

@@ -8,6 +8,7 @@ import numpy as np
 from refquant.arguments import as_real
 from refquant.calibration import minmax
 from refquant.calibration.minmax import MinMaxState, add_counts
+from refquant.kinds import kinds
 
 BINS = 1 << 16
 LARGEST = np.finfo(np.float32).max
@@ -42,6 +43,7 @@ def init() -> HistogramState:
     return HistogramState(np.zeros(BINS, np.int32), minmax.init())
 
 
+@kinds
 def update(state: HistogramState, x: np.ndarray) -> HistogramState:
     """The state after one more batch.
 
@@ -61,6 +63,7 @@ def update(state: HistogramState, x: np.ndarray) -> HistogramState:
     return merge(state, batch)
 
 
+@kinds
 def merge(a: HistogramState, b: HistogramState) -> HistogramState:
     """The state that has seen what a and b have seen, in any order.
 
@@ -72,6 +75,7 @@ def merge(a: HistogramState, b: HistogramState) -> HistogramState:
     return HistogramState(add_counts(a.counts, b.counts), minmax.merge(a.seen, b.seen))
 
 
+@kinds
 def finalize(state: HistogramState) -> tuple[np.ndarray, np.ndarray]:
     """The range seen: low and high, float32 ().  For others see `percentile`.
 

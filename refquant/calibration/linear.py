@@ -10,6 +10,7 @@ from refquant.bits import ordered_key, scalb
 from refquant.calibration import minmax
 from refquant.calibration.histogram import tally
 from refquant.calibration.minmax import MinMaxState, add_counts
+from refquant.kinds import kinds
 
 BINS = 4096
 
@@ -43,6 +44,7 @@ def init() -> LinearState:
     return LinearState(np.zeros((2, BINS), np.int32), minmax.init())
 
 
+@kinds
 def update(state: LinearState, x: np.ndarray) -> LinearState:
     """The state after one more batch.
 
@@ -63,6 +65,7 @@ def update(state: LinearState, x: np.ndarray) -> LinearState:
     return merge(state, LinearState(counts, seen))
 
 
+@kinds
 def merge(a: LinearState, b: LinearState) -> LinearState:
     """The state that has seen what a and b have seen, in any order.
 
@@ -75,6 +78,7 @@ def merge(a: LinearState, b: LinearState) -> LinearState:
     return LinearState(add_counts(_joined(a, exponent(seen)), _joined(b, exponent(seen))), seen)
 
 
+@kinds
 def finalize(state: LinearState) -> tuple[np.ndarray, np.ndarray]:
     """The range seen: low and high, float32 ().  For others see `mse` and `entropy`.
 

@@ -8,6 +8,7 @@ from refquant import checks, scales
 from refquant.arguments import as_real
 from refquant.bits import from_key, ordered_key
 from refquant.granularity import Granularity, PerTensor, Shape
+from refquant.kinds import kinds
 
 LARGEST_COUNT = np.int32(2**31 - 1)
 
@@ -33,6 +34,7 @@ class MinMaxState:
     granularity: Granularity = field(default_factory=PerTensor)
 
 
+@kinds
 def init(shape: Shape = (), *, granularity: Granularity = PerTensor()) -> MinMaxState:
     """A state that has seen nothing.
 
@@ -49,6 +51,7 @@ def init(shape: Shape = (), *, granularity: Granularity = PerTensor()) -> MinMax
     return MinMaxState(nothing, nothing, none, none, none, granularity)
 
 
+@kinds
 def update(state: MinMaxState, x: np.ndarray) -> MinMaxState:
     """The state after one more batch.
 
@@ -79,6 +82,7 @@ def seen(x: np.ndarray, like: MinMaxState) -> MinMaxState:
     return MinMaxState(low, high, count, nan, inf, like.granularity)
 
 
+@kinds
 def merge(a: MinMaxState, b: MinMaxState) -> MinMaxState:
     """The state that has seen what a and b have seen, in any order.
 
@@ -102,6 +106,7 @@ def merge(a: MinMaxState, b: MinMaxState) -> MinMaxState:
     return MinMaxState(low, high, count, nan, inf, a.granularity)
 
 
+@kinds
 def finalize(state: MinMaxState) -> tuple[np.ndarray, np.ndarray]:
     """The range seen: low and high, float32, one element a tile; 0..0 where nothing was seen.
 

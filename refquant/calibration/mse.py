@@ -15,6 +15,7 @@ from refquant.checks import within
 from refquant.conventions import DEFAULT, Affine
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 from refquant.qtensor import coded, dequantize_tensor
 from refquant.spec import QuantSpec, ScaleRule
 
@@ -22,6 +23,7 @@ LARGEST = np.finfo(np.float32).max
 SMALLEST_ERROR, LARGEST_ERROR = np.float32(2.0**-31), np.float32(4)
 
 
+@kinds
 @np.errstate(all="ignore")
 def finalize(
     state: LinearState,
@@ -64,6 +66,7 @@ def finalize(
     return _search(low, high, loss, spec, smallest)
 
 
+@kinds
 @np.errstate(all="ignore")
 def search(
     x: np.ndarray,

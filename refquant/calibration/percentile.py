@@ -2,13 +2,15 @@
 
 import numpy as np
 
+from refquant import checks
 from refquant.calibration.histogram import HistogramState, init, merge, update
 from refquant.calibration.minmax import cut
-from refquant.checks import within
+from refquant.kinds import kinds
 
 MILLION = 1_000_000
 
 
+@kinds
 def finalize(
     state: HistogramState, *, millionths: int = 999_900, two_sided: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +32,8 @@ def finalize(
       >>> [round(float(v), 3) for v in finalize(state, millionths=990_000)]
       [0.0, 1.008]
     """
-    within("finalize", "millionths", millionths, 1, MILLION, "a share of the data, CAL-4")
+    checks.within("finalize", "millionths", millionths, 1, MILLION, "a share of the data, CAL-4")
+    checks.option("finalize", "two_sided", two_sided, (False, True), "CAL-4")
     positive, negative = np.cumsum(state.counts.reshape(2, -1), axis=1, dtype=np.int64)
     total = int(positive[-1] + negative[-1])
     need = -(-millionths * total // MILLION)  # CAL-4

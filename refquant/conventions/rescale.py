@@ -120,10 +120,15 @@ def multipliers(function: str, multiplier: Any, rescale: Rescale) -> tuple[float
       multiplier: a number, or what `tolist()` or iteration turns into numbers.
       rescale: for the message.
     Raises:
+      TypeError: no numbers.
       ValueError: not finite.
     """
     flat = multiplier.ravel().tolist() if hasattr(multiplier, "ravel") else [multiplier]
-    numbers = tuple(float(number) for number in flat)
+    try:
+        numbers = tuple(float(number) for number in flat)
+    except (TypeError, ValueError):
+        kind = type(multiplier).__name__
+        raise TypeError(f"{function}: multiplier is of type {kind}, need real numbers (RSC-3)") from None
     bad = next((number for number in numbers if not math.isfinite(number)), None)
     if bad is not None:
         raise ValueError(

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from refquant.arguments import as_array
 from refquant.bits import flush
 from refquant.blocks import expand, from_blocks, to_blocks
 from refquant.estimators import FLOOR, check_float32
@@ -19,7 +20,7 @@ def as_learned(function: str, argument: str, value: object) -> np.ndarray:
     Raises:
       TypeError: another dtype.
     """
-    array = np.asarray(value, np.float32) if type(value) in (int, float) else np.asarray(value)
+    array = as_array(value, np.float32)
     check_float32(function, argument, array.dtype)
     return array
 

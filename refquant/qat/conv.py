@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from refquant.arguments import as_array
 from refquant.estimators import Estimator, Ste
+from refquant.kinds import kinds
 from refquant.layer_checks import check_bias, check_layer, check_sums, check_weight
 from refquant.qat.integer import convolve, correlate
 from refquant.qat.layer import (
@@ -21,6 +23,7 @@ from refquant.spec import QuantSpec
 from refquant.windows import Numbers, Padding, window
 
 
+@kinds
 def conv(
     x: np.ndarray,
     weight: QTensor | Trained,
@@ -79,7 +82,7 @@ def conv(
     check_layer("conv", weight.spec, inputs, len(shape), tuple(range(len(shape) - 1)), x.ndim, summed)
     static = given("conv", x, inputs, input_scale, input_zero_point, input_estimator)
     if bias is not None:
-        bias = np.asarray(bias)
+        bias = as_array(bias)
         check_bias("conv", bias.shape, bias.dtype, shape[-1:], weight.spec, static is not None)
     if inputs is None:
         y = correlate(x.astype(np.float32), dequantize_tensor(weight), at)  # LAY-7

@@ -4,6 +4,7 @@ import numpy as np
 
 from refquant import contractions
 from refquant.estimators import Estimator, Ste
+from refquant.kinds import kinds
 from refquant.qat.einsum import contract
 from refquant.qat.layer import given, real_input
 from refquant.qat.trained import Trained, frozen
@@ -11,6 +12,7 @@ from refquant.qtensor import QTensor
 from refquant.spec import QuantSpec
 
 
+@kinds
 def dense(
     x: np.ndarray,
     weight: QTensor | Trained,

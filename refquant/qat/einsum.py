@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 
+from refquant.arguments import as_array
 from refquant.contractions import Contraction, contraction
 from refquant.estimators import Estimator, Ste
 from refquant.granularity import PerGroup, Shape
+from refquant.kinds import kinds
 from refquant.layer_checks import check_bias, check_layer, check_sums, check_weight
 from refquant.qat.integer import matmul
 from refquant.qat.layer import (
@@ -27,6 +29,7 @@ from refquant.sums import tree_sum
 AT_ONCE = 1 << 20  # sums of all groups that are held at a time
 
 
+@kinds
 def einsum(
     subscripts: str,
     x: np.ndarray,
@@ -90,7 +93,7 @@ def contract(
     check_weight(function, weight)
     check_layer(function, weight.spec, inputs, weight.codes.ndim, plan.weight_summed, x.ndim, plan.x_summed)
     if bias is not None:
-        bias = np.asarray(bias)
+        bias = as_array(bias)
         need = shape if broadcast else shape[-1:]
         check_bias(function, bias.shape, bias.dtype, need, weight.spec, static is not None, broadcast=broadcast)
     if inputs is None:

@@ -4,8 +4,10 @@ import numpy as np
 
 from refquant import contractions
 from refquant.affine import dequantize
+from refquant.arguments import as_array
 from refquant.estimators import Estimator, Ste
 from refquant.granularity import PerTensor
+from refquant.kinds import kinds
 from refquant.layer_checks import check_embed, check_weight, row_tiles
 from refquant.qat.einsum import contract
 from refquant.qat.layer import given, real_input, result_dtype
@@ -14,6 +16,7 @@ from refquant.qtensor import QTensor
 from refquant.spec import QuantSpec
 
 
+@kinds
 def embed(ids: np.ndarray, table: QTensor | Trained, *, dtype: np.dtype | type | str = "float32") -> np.ndarray:
     """The rows of a quantized table.
 
@@ -35,7 +38,7 @@ def embed(ids: np.ndarray, table: QTensor | Trained, *, dtype: np.dtype | type |
       >>> embed(np.array([1, 0]), table).tolist()
       [[2.0, 0.0], [1.0, -127.0]]
     """
-    ids, table, result = np.asarray(ids), frozen(table), result_dtype("embed", dtype)
+    ids, table, result = as_array(ids), frozen(table), result_dtype("embed", dtype)
     check_embed("embed", ids.dtype, table.codes.shape)
     check_weight("embed", table)
     flat, rows = ids.reshape(-1), table.codes.shape[0]
@@ -64,6 +67,7 @@ def _rows(table: QTensor, rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
     )
 
 
+@kinds
 def attend(
     x: np.ndarray,
     table: QTensor | Trained,

@@ -8,6 +8,7 @@ import numpy as np
 
 from refquant.arguments import as_real
 from refquant.bits import flush
+from refquant.layer_checks import check_fold
 
 
 @np.errstate(all="ignore")
@@ -38,6 +39,7 @@ def fold(
       (kernel, bias): float32.
     Raises:
       TypeError: another dtype.
+      ValueError: shapes do not fit.
 
     Spec: LAY-14 (specs/60-layers.md).  Class: exact.
     Example:
@@ -46,12 +48,16 @@ def fold(
       ([[1.0]], [-0.5])
     """
     kernel, mean, var = _wide("kernel", kernel), _wide("mean", mean), _wide("var", var)
+    bias, scale, offset = (
+        None if v is None else _wide(name, v) for name, v in (("bias", bias), ("scale", scale), ("offset", offset))
+    )
+    check_fold(epsilon, kernel.shape, bias=bias, mean=mean, var=var, scale=scale, offset=offset)
     deviation = np.sqrt(flush(var + flush(np.asarray(float(np.float32(epsilon)), np.float32))))
-    top = np.float32(1) if scale is None else _wide("scale", scale)
+    top = np.float32(1) if scale is None else scale
     factor = flush(top / deviation)  # LAY-14
-    centre = flush(-mean) if bias is None else flush(_wide("bias", bias) - mean)
+    centre = flush(-mean) if bias is None else flush(bias - mean)
     shifted = flush(centre * factor)
-    shifted = shifted if offset is None else flush(shifted + _wide("offset", offset))
+    shifted = shifted if offset is None else flush(shifted + offset)
     return flush(kernel * factor), shifted
 
 

@@ -9,6 +9,8 @@ import itertools
 import numpy as np
 
 from refquant import checks
+from refquant.arguments import as_array
+from refquant.layer_checks import check_matmul
 from refquant.windows import Window
 
 
@@ -17,20 +19,22 @@ def matmul(a: np.ndarray, b: np.ndarray, *, max_a: int, max_b: int) -> np.ndarra
 
     Args:
       a: any integer dtype, shape (..., M, K) or (K,), |a| at most max_a.
-      b: any integer dtype, shape (..., K, N), |b| at most max_b.
+      b: any integer dtype, shape (..., K, N), |b| at most max_b; leading axes as those of a, or none.
       max_a: the bound that the formats give.
       max_b: likewise.
     Returns:
       int32, the shape that np.matmul gives.
     Raises:
-      ValueError: K * max_a * max_b is above 2^31 - 1.
+      TypeError: another dtype.
+      ValueError: shapes do not fit, or K * max_a * max_b is above 2^31 - 1.
 
     Spec: SUM-2 (specs/00-conventions.md), LAY-8 (specs/60-layers.md).  Class: exact.
     Example:
       >>> matmul(np.int8([[100, -128]]), np.int8([[100], [-128]]), max_a=128, max_b=128).tolist()
       [[26384]]
     """
-    checks.accumulator("matmul", a.shape[-1], max_a, max_b)
+    a, b = as_array(a), as_array(b)
+    check_matmul(a, b, max_a, max_b)
     dtype = exact_dtype(a.shape[-1], max_a, max_b)
     return np.matmul(a.astype(dtype), b.astype(dtype)).astype(np.int32)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refquant import checks
-from refquant.arguments import as_real, real_result
+from refquant.arguments import as_array, as_real, real_result
 from refquant.bits import flush
 from refquant.contractions import Contraction
 from refquant.estimators import Estimator, LsqPlus, Ste
@@ -57,13 +57,12 @@ def given(
       TypeError: a dtype does not fit.
       ValueError: a shape does not fit, or one without the other.
     """
-    scale = np.float32(scale) if type(scale) in (int, float) else scale
     shape, zero_shape = (None if v is None else np.shape(v) for v in (scale, zero_point))
     check_learned(function, estimator, inputs, scale is not None, zero_point is not None)
     check_static(function, inputs, x.shape, shape, zero_shape)
     if scale is None or inputs is None:
         return None
-    scale = np.asarray(scale)
+    scale = as_array(scale, np.float32)
     checks.scale_dtype(function, scale.dtype)
     zero_point = _zero_point(function, zero_point, inputs.fmt, isinstance(estimator, LsqPlus))
     if isinstance(estimator, Ste):
@@ -77,7 +76,7 @@ def _zero_point(function: str, value: Number | None, fmt: Format, real: bool) ->
         return None
     if not real:
         checks.int32_value(function, "zero_point", value)
-    value = np.asarray(value, np.float32 if real else np.int32) if type(value) in (int, float) else np.asarray(value)
+    value = as_array(value, np.float32 if real else np.int32)
     checks.zero_point(function, value.dtype, "bias" if real else "int", fmt)
     return value
 

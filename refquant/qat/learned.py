@@ -23,12 +23,14 @@ from refquant.estimators import (
 )
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 from refquant.qat import _tiles
 
 TENSOR = PerTensor()
 Learned = tuple[np.ndarray, ...]
 
 
+@kinds
 @np.errstate(all="ignore")
 def effective(estimator: Estimator, learned: Learned, fmt: Format) -> tuple[np.ndarray, np.ndarray | None]:
     """The scale and the zero point that an integer layer uses for what an estimator has learned.
@@ -60,6 +62,7 @@ def effective(estimator: Estimator, learned: Learned, fmt: Format) -> tuple[np.n
     return found.scale, found.zero_point
 
 
+@kinds
 def learned_vjp(
     estimator: Estimator,
     x: np.ndarray,
@@ -121,7 +124,7 @@ def gradients(
 
 def _learned(function: str, estimator: Estimator, learned: Learned) -> list[np.ndarray]:
     """The learned arrays, float32 and of one shape."""
-    check_count(function, estimator, len(learned))
+    check_count(function, estimator, learned)
     names = learned_names(estimator)
     arrays = [_tiles.as_learned(function, *pair) for pair in zip(names, learned, strict=True)]
     checks.same_shape(function, names[-1], arrays[-1].shape, arrays[0].shape, "scale")

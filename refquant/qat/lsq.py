@@ -12,6 +12,7 @@ from refquant.bits import flush
 from refquant.estimators import Lsq, check_learned, reciprocal_root
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 from refquant.qat import _tiles
 from refquant.qat.learned import gradients
 
@@ -19,6 +20,7 @@ TENSOR = PerTensor()
 LSQ = Lsq()
 
 
+@kinds
 def lsq(
     x: np.ndarray,
     scale: np.ndarray,
@@ -54,6 +56,7 @@ def lsq(
     return fake_quantize(x, _tiles.used(scale), fmt=fmt, granularity=granularity)  # LSQ-1
 
 
+@kinds
 def lsq_vjp(
     x: np.ndarray,
     scale: np.ndarray,
@@ -91,6 +94,7 @@ def lsq_vjp(
     return dx, dscale
 
 
+@kinds
 @np.errstate(all="ignore")
 def lsq_init(x: np.ndarray, *, fmt: Format, granularity: Granularity = TENSOR) -> np.ndarray:
     """Where LSQ starts: twice the mean magnitude over the root of qmax.

@@ -11,6 +11,7 @@ from refquant.bits import flush
 from refquant.estimators import LsqPlus, check_learned, gradient_scale
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 from refquant.qat import _tiles
 from refquant.scales import choose_scale
 from refquant.spec import ScaleRule
@@ -19,6 +20,7 @@ TENSOR = PerTensor()
 PLUS = LsqPlus()
 
 
+@kinds
 @np.errstate(all="ignore")
 def lsq_plus(
     x: np.ndarray,
@@ -57,6 +59,7 @@ def lsq_plus(
     return flush((steps + np.float32(0)) * step + base).astype(x.dtype)  # LSP-1: the integer 0 has no sign
 
 
+@kinds
 @np.errstate(all="ignore")
 def lsq_plus_vjp(
     x: np.ndarray,
@@ -105,6 +108,7 @@ def lsq_plus_vjp(
     return _tiles.passed(inside, cotangent), dscale, doffset
 
 
+@kinds
 @np.errstate(all="ignore")
 def lsq_plus_init(x: np.ndarray, *, fmt: Format, granularity: Granularity = TENSOR) -> tuple[np.ndarray, np.ndarray]:
     """Where LSQ+ starts for weights: three standard deviations around the mean.
@@ -134,6 +138,7 @@ def lsq_plus_init(x: np.ndarray, *, fmt: Format, granularity: Granularity = TENS
     return scale, np.zeros(scale.shape, np.float32)
 
 
+@kinds
 @np.errstate(all="ignore")
 def lsq_plus_from_range(low: np.ndarray, high: np.ndarray, *, fmt: Format) -> tuple[np.ndarray, np.ndarray]:
     """Where LSQ+ starts for inputs: the range as calibration saw it.

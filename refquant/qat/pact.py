@@ -11,6 +11,7 @@ from refquant.arguments import as_real
 from refquant.estimators import Pact, check_learned
 from refquant.formats import Format
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 from refquant.qat import _tiles
 from refquant.qat.learned import effective, gradients
 
@@ -18,6 +19,7 @@ TENSOR = PerTensor()
 PACT = Pact()
 
 
+@kinds
 def pact(x: np.ndarray, alpha: np.ndarray, *, fmt: Format, granularity: Granularity = TENSOR) -> np.ndarray:
     """x clipped to 0..alpha and rounded to qmax steps.
 
@@ -46,6 +48,7 @@ def pact(x: np.ndarray, alpha: np.ndarray, *, fmt: Format, granularity: Granular
     return fake_quantize(x, scale, fmt=fmt, granularity=granularity)  # PCT-1
 
 
+@kinds
 def pact_vjp(
     x: np.ndarray, alpha: np.ndarray, cotangent: np.ndarray, *, fmt: Format, granularity: Granularity = TENSOR
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,11 @@ import numpy as np
 
 from refquant import checks
 from refquant.affine import dequantize, fake_quantize_vjp
-from refquant.arguments import as_real, as_scale, as_zero_point
+from refquant.arguments import as_array, as_real, as_scale, as_zero_point
 from refquant.estimators import check_integer
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Granularity, PerTensor
+from refquant.kinds import kinds
 from refquant.qat import _tiles
 from refquant.rounding import round_stochastic
 
@@ -18,6 +19,7 @@ TENSOR = PerTensor()
 FAR = np.float32(1 << 24)
 
 
+@kinds
 @np.errstate(all="ignore")
 def stochastic_quantize(
     x: np.ndarray,
@@ -61,6 +63,7 @@ def stochastic_quantize(
     return codes.astype(fmt.storage)
 
 
+@kinds
 def stochastic_fake_quantize(
     x: np.ndarray,
     scale: np.ndarray,
@@ -95,6 +98,7 @@ def stochastic_fake_quantize(
     return dequantize(codes, scale, zero, fmt=fmt, granularity=granularity, dtype=x.dtype)  # SRD-2
 
 
+@kinds
 def stochastic_fake_quantize_vjp(
     x: np.ndarray,
     scale: np.ndarray,
@@ -126,6 +130,8 @@ def stochastic_fake_quantize_vjp(
     name = "stochastic_fake_quantize_vjp"
     fmt = check_integer(name, fmt)
     x, scale, zero_point = _arguments(name, x, scale, zero_point, bits, fmt, granularity)
+    cotangent = as_real(name, "cotangent", cotangent)
+    checks.same_shape(name, "cotangent", cotangent.shape, x.shape, "x")
     zero = None if zero_point is None else np.clip(zero_point, fmt.qmin, fmt.qmax)  # SRD-1
     return fake_quantize_vjp(x, scale, zero, cotangent, fmt=fmt, granularity=granularity, mask="ratio")  # SRD-2
 
@@ -136,6 +142,7 @@ def _arguments(
     x = as_real(name, "x", x)
     scale = as_scale(name, scale, x.shape, granularity)
     zero_point = as_zero_point(name, zero_point, "int", fmt, x.shape, granularity)
-    checks.random_bits(name, np.asarray(bits).dtype)
-    checks.same_shape(name, "bits", np.shape(bits), x.shape, "x")
+    bits = as_array(bits)
+    checks.random_bits(name, bits.dtype)
+    checks.same_shape(name, "bits", bits.shape, x.shape, "x")
     return x, scale, zero_point
