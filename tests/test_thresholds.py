@@ -192,11 +192,11 @@ def test_thresholds_exhaustive_one_octave_and_its_negative():
 
 
 def test_seed_keys_property_hold_what_the_rule_names():
-    """CNV-3: quarters of every octave, both zeros, the infinities, the first and last NaN."""
-    up = [*range(0, 2**31, 2**21), 0x7F800000, 0x7F800001, 0x7FFFFFFF]
+    """CNV-3: quarters of every octave, a key in each, both zeros, the infinities, the first and last NaN."""
+    up = [*range(0, 2**31, 2**21), *range(0x13C6EF, 2**31, 2**21), 0x7F800000, 0x7F800001, 0x7FFFFFFF]
     seeds = seed_keys()
     assert {total_key(bits | sign) for bits in up for sign in (0, 2**31)} <= set(seeds)
-    assert list(seeds) == sorted(set(seeds)) and len(seeds) < 2100
+    assert list(seeds) == sorted(set(seeds)) and len(seeds) < 4200
 
 
 def test_probe_keys_golden_ends_of_the_domain():
@@ -221,8 +221,24 @@ def test_tabulate_golden_stops_where_a_function_wraps(backend):
         "tabulate: function has more than 131,072 steps, need a function of at most limit = 131,072 steps: at "
         "x = 1.56825 the code goes from 127 to -128; does it saturate? (CNV-3)"
     )
-    with pytest.raises(ValueError, match="at x = 32640 the code goes from 127 to -128"):
+    with pytest.raises(ValueError, match="at x = 1332096 the code goes from 127 to -128"):
         backend.thresholds.tabulate(lambda acc: (np.asarray(acc) // 3).astype(np.int8), domain="int32")
+
+
+@pytest.mark.parametrize("scale", [2.0**-10, 0.1, 0.125, 1.0, 4.0])
+@pytest.mark.parametrize("wide", [np.int32, np.int64])
+def test_tabulate_golden_sees_wrapping_at_powers_of_two(backend, scale, wide):
+    """CNV-3: quarters of octaves are multiples of 256 steps there, where the wrapped code is that of zero."""
+
+    def wraps(x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            steps = np.rint(np.nan_to_num(np.asarray(x) / np.float32(scale), posinf=0, neginf=0))
+            return np.clip(steps, np.iinfo(wide).min, np.iinfo(wide).max // 2).astype(wide).astype(np.int8)
+
+    with pytest.raises(ValueError, match="the code goes from 127 to -128; does it saturate"):
+        backend.thresholds.tabulate(wraps)
+    with pytest.raises(ValueError, match="does it saturate"):
+        backend.thresholds.tabulate(lambda acc: (np.asarray(acc) >> 3).astype(np.int8), domain="int32")
 
 
 def test_tabulate_golden_limit_is_the_number_of_steps(backend):

@@ -7,6 +7,7 @@ from typing import Literal
 Domain = Literal["float32", "int32"]
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
+INSIDE = 0x13C6EF  # the golden section of a quarter of an octave: an odd number far from both ends
 INF_KEY = 0x7F800000
 
 
@@ -59,8 +60,11 @@ def key_bits(key: int) -> int:
 
 
 def seed_keys() -> tuple[int, ...]:
-    """Keys between which every convention is monotone or changes once: quarters of every octave, both signs (CNV-3)."""
-    up = [*range(0, 1 << 31, 1 << 21), 1, INF_KEY + 1, HIGHEST]
+    """Keys between which every convention is monotone or changes once: quarters of every octave, both signs (CNV-3).
+
+    One key inside each quarter shows a function that wraps: at multiples of a power of two it has the codes of zero.
+    """
+    up = [*range(0, 1 << 31, 1 << 21), *range(INSIDE, 1 << 31, 1 << 21), 1, INF_KEY + 1, HIGHEST]
     return tuple(sorted({*up, *(-1 - key for key in up)}))
 
 
