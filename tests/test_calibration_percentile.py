@@ -1,5 +1,6 @@
 """Percentiles (specs/40-calibration.md, CAL-4): both packages and the third opinion."""
 
+import importlib
 from dataclasses import replace
 
 import exact_calibration as exact
@@ -35,3 +36,15 @@ def test_percentile_differential_counts_beyond_int64_products(backend, two_sided
             state, millionths=millionths, two_sided=two_sided
         )
         assert bits([low, high]) == [want | 0x80000000 if want else 0, want]
+
+
+@pytest.mark.parametrize("kind", ["minmax", "ema", "histogram", "linear", "percentile"])
+def test_constants_of_a_program_property_are_not_folded(kind):
+    """Data that a jitted function closes over: XLA would count them while it compiles, for minutes, and say so."""
+    jax = pytest.importorskip("jax")
+    module = getattr(importlib.import_module("jaxquant.calibration"), kind)
+    x = np.linspace(-1, 1, 64, dtype=np.float32)
+    program = jax.jit(lambda: module.finalize(module.update(module.init(), x))).lower().compile().as_text()
+    assert " fusion(" in program
+    nothing = jax.jit(lambda: module.finalize(module.init())).lower().compile().as_text()
+    assert kind != "percentile" or " fusion(" in nothing

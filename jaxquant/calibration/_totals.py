@@ -18,7 +18,7 @@ def total(values: Pair) -> Pair:
 
 def running_counts(counts: Array) -> Pair:
     """The running sum of non-negative int32, without the pieces that are zero: XLA would fold their sums, slowly."""
-    low = counts.astype(jnp.uint32)
+    low = lax.optimization_barrier(counts).astype(jnp.uint32)  # counts of a state that has seen nothing are constants
     sums = [lax.cumsum(piece, axis=piece.ndim - 1) for piece in (low & 0xFFFF, low >> 16)]
     upper = sums[1] + (sums[0] >> 16)
     return (upper >> 16).astype(jnp.int32), (upper << 16) | (sums[0] & 0xFFFF)

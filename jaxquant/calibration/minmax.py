@@ -87,6 +87,7 @@ def _update(state: MinMaxState, x: Array) -> MinMaxState:
 def seen(x: Array, like: MinMaxState) -> MinMaxState:
     """The state that has seen one batch, laid out as `like` (CAL-1, CAL-9)."""
     checks.same_shape("update", "scale of x", like.granularity.scale_shape(x.shape), like.low.shape, "state.low")
+    x = lax.optimization_barrier(x)  # of data that are constants of the caller's program XLA would fold the range
     low, high = scales.range_of(x, granularity=like.granularity)  # SCL-1
     nan, inf = _specials(x)
     return MinMaxState(low, high, x.size - nan, nan, inf, like.granularity)
