@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxquant import _exact, _inside, _minifloats, bits, codec, rounding
+from jaxquant import _double, _exact, _inside, _minifloats, bits, codec, rounding
 from jaxquant._plan import Plan
 from refquant.conventions import CAST, Affine
-from refquant.formats import CodebookFormat, Format, IntFormat
+from refquant.formats import CodebookFormat, IntFormat
 from refquant.spec import ScaleRule, scale_limits
 
 FLT_MAX = float.fromhex("0x1.fffffep+127")
@@ -20,26 +20,13 @@ NO_PARTS = np.float32(0), np.int32(0)  # NumPy's numbers are literals of the pro
 Mask = Callable[[], jax.Array]
 
 
-def check(function: str, fmt: Format, convention: Affine) -> None:
-    """Refuse what 32-bit arithmetic cannot do exactly.
-
-    Raises:
-      ValueError: prec "f64", or zero "fma" beside op "div" (a quotient and a sum in one rounding).
-    """
-    fused_quotient = isinstance(fmt, IntFormat) and convention.zero == "fma" and convention.op == "div"
-    if convention.prec == "f64" or fused_quotient:
-        raise ValueError(
-            f"{function}: convention '{convention}' needs 64-bit arithmetic, need one with prec f32 or f16, and op inv "
-            "or given where zero is fma (use thresholds: jaxquant.thresholds.apply)"
-        )
-
-
 def quantized(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, Mask]:
     """(int32 codes, STE mask) of widened x."""
     scale = scale if plan.convention.op == "div" else _sealed(scale)  # a quotient is taken of the scale's bits
     zero_point = _sealed(zero_point)
     if isinstance(plan.fmt, IntFormat):
-        return _integers(plan, x, scale, zero_point)
+        integers = _wide_integers if plan.convention.prec == "f64" else _integers
+        return integers(plan, x, scale, zero_point)
     ratio = _exact.flush(_ratio(_exact.flush(x), scale, plan.convention))
     return codec.codes_of(ratio, plan.fmt, plan.cast), lambda: _real_inside(plan, ratio)
 
@@ -119,7 +106,9 @@ def _operands(x: jax.Array, scale: jax.Array, convention: Affine) -> tuple[jax.A
 
 
 def _ratio(x: jax.Array, scale: jax.Array, convention: Affine) -> jax.Array:
-    """AFF-2."""
+    """AFF-2, as binary32 (AFF-6)."""
+    if convention.prec == "f64":
+        return _double.to_float32(_double.rounded(_double.ratio(x, scale, convention.op)))
     if convention.op == "div" and convention.prec == "f32":
         return _exact.div(x, scale)  # rounds x, and no rewrite reaches a quotient from outside
     x, factor = _operands(x, scale, convention)
@@ -174,12 +163,52 @@ def _shifted(ratio: jax.Array, x: jax.Array, scale: jax.Array, zero: jax.Array, 
     if convention.zero == "add":
         return half(ratio + zero)
     x, factor = _operands(x, scale, convention)
+    if convention.op == "div":
+        return _quotient_and(ratio, x, factor, zero, convention)
     if convention.prec == "f32":
         return _exact.fma(x, factor, zero)
     product = _exact.rounded(x * factor)  # exact: 22 bits
     total = _exact.rounded(product + zero)
     exact = _exact.to_odd(*_exact.two_sum(product, zero))
     return half(jnp.where((_exact.bits(total) & _exact.MAGNITUDE) >= _exact.INF, total, exact))
+
+
+def _quotient_and(ratio: jax.Array, x: jax.Array, divisor: jax.Array, zero: jax.Array, convention: Affine) -> jax.Array:
+    """AFF-3 "fma" of a quotient: x / divisor, exact, plus an integer below 2**31 in size, rounded once."""
+    infinite = (_exact.bits(zero) & _exact.MAGNITUDE) == _exact.INF  # beyond binary16
+    size = jnp.where(infinite, 0, jnp.abs(zero)).astype(jnp.uint32)
+    total = _double.plus(_double.ratio(x, divisor, "div"), size, zero < 0)
+    half = convention.prec == "f16"
+    return jnp.where(infinite, ratio + zero, _half(convention)(_double.to_float32(total, odd=half)))
+
+
+def _wide_integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, Mask]:
+    """AFF-3..AFF-5 in binary64."""
+    fmt, convention = plan.fmt, plan.convention
+    flush = _exact.flush if plan.mask == "ratio" else lambda v: v  # STE-2 compares with 0
+    x = flush(x)
+    if convention.zero == "bias":
+        x = x if zero_point is None else flush(_exact.rounded(x) - zero_point)
+        zero_point = np.int32(fmt.qmin)
+    exact = _double.ratio(_exact.rounded(x), scale, convention.op)
+    ratio, zero = _double.rounded(exact), jnp.asarray(NO_PARTS[1] if zero_point is None else zero_point)
+    before = convention.zero in ("add", "fma")
+    value = ratio
+    if before:
+        size = jnp.where(zero < 0, -zero, zero).astype(jnp.uint32)
+        value = _double.rounded(_double.plus(ratio if convention.zero == "add" else exact, size, zero < 0))
+    added = jnp.zeros_like(zero) if before else zero
+    if convention.overflow == "magic":
+        number = _magic(_double.to_float32(value), added)
+    else:
+        number = _double.placed(value, added, convention.ties, convention.overflow)
+    judged = jnp.where(value.nan, np.float32(np.nan), number)
+    low, high = np.float32(fmt.qmin), np.float32(fmt.qmax)
+    placed = number if convention.overflow == "wrap32" else judged
+    codes = _exact.small_integer(_clip(placed, low, high, convention, zero.astype(jnp.float32)))
+    if plan.mask == "rounded":
+        return codes, lambda: _between(judged, low, high)
+    return codes, lambda: _double.within(ratio, zero, fmt.qmin, fmt.qmax)
 
 
 def _whole(real: jax.Array, convention: Affine) -> jax.Array:

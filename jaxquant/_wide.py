@@ -80,6 +80,48 @@ def shift_limbs_right(a: Limbs, by: Array) -> Limbs:
     return tuple((picked[i] >> n) | jnp.where(n > 0, picked[i + 1] << ((32 - n) & 31), jnp.uint32(0)) for i in range(3))
 
 
+def shift_limbs_left(a: Limbs, by: Array) -> Limbs:
+    """a << by mod 2**96, by int32 in 0..95."""
+    zero = jnp.zeros_like(a[0])
+    words = (zero, zero, zero, *a)
+    n, skip = (by & 31).astype(jnp.uint32), by >> 5
+    picked = [jnp.where(skip == 0, words[i + 2], jnp.where(skip == 1, words[i + 1], words[i])) for i in range(4)]
+    return tuple((picked[i + 1] << n) | jnp.where(n > 0, picked[i] >> ((32 - n) & 31), jnp.uint32(0)) for i in range(3))
+
+
+def shift_limbs_to_odd(a: Limbs, by: Array) -> Limbs:
+    """a >> by, by int32 in 0..95, rounded to odd: the lowest bit is set where a bit was lost."""
+    shifted = shift_limbs_right(a, by)
+    back = shift_limbs_left(shifted, by)
+    lost = (back[0] != a[0]) | (back[1] != a[1]) | (back[2] != a[2])
+    return shifted[0] | lost.astype(jnp.uint32), shifted[1], shifted[2]
+
+
+def subtract_limbs(a: Limbs, b: Limbs) -> tuple[Limbs, Array]:
+    """(|a - b|, whether a < b)."""
+    one, none = jnp.ones_like(a[0]), jnp.zeros_like(a[0])
+    minus_b = add_limbs((~b[0], ~b[1], ~b[2]), (one, none, none))
+    minus_a = add_limbs((~a[0], ~a[1], ~a[2]), (one, none, none))
+    less = (a[2] < b[2]) | ((a[2] == b[2]) & ((a[1] < b[1]) | ((a[1] == b[1]) & (a[0] < b[0]))))
+    down, up = add_limbs(a, minus_b), add_limbs(b, minus_a)
+    return tuple(jnp.where(less, v, w) for v, w in zip(up, down, strict=True)), less
+
+
+def round_limbs(a: Limbs, by: Array, ties: str, minus: Array) -> Limbs:
+    """a / 2**by rounded to an integer (RND-1); a is a magnitude, `minus` its sign; by = 0 keeps a."""
+    half = power_limbs(jnp.maximum(by - 1, 0))
+    odd = shift_limbs_right(a, by)[0] & 1
+    none, one = jnp.zeros_like(odd), jnp.ones_like(odd)
+    less = {"even": 1 - odd, "away": none, "up": minus.astype(jnp.uint32), "down": one - minus.astype(jnp.uint32)}
+    if ties == "trunc":
+        total = a
+    else:
+        ones = jnp.where(less[ties] > 0, jnp.uint32(0xFFFFFFFF), jnp.uint32(0))
+        total = add_limbs(add_limbs(a, half), (ones, ones, ones))  # half, or just under half
+    rounded = shift_limbs_right(total, by)
+    return tuple(jnp.where(by > 0, r, word) for r, word in zip(rounded, a, strict=True))
+
+
 def power_limbs(exponent: Array) -> Limbs:
     """2**exponent, exponent int32 in 0..95."""
     bit = jnp.uint32(1) << (exponent & 31).astype(jnp.uint32)

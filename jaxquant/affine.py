@@ -45,7 +45,7 @@ def quantize(
     Returns:
       Codes of dtype `fmt.storage`, shape of x.  NaN gives qmin under the default; ±inf gives qmax / qmin.
     Raises:
-      TypeError: a dtype does not fit.  ValueError: a shape does not, or the convention needs 64-bit arithmetic.
+      TypeError: a dtype does not fit.  ValueError: a shape does not.
 
     Spec: AFF-1..AFF-8 (specs/20-affine.md).  Class: exact.
 
@@ -215,7 +215,6 @@ def _prepare(
 ) -> tuple[Plan, tuple[Any, Any, Any]]:  # fmt: skip
     x = _inputs.real(name, "x", x)
     scale, zero_point = _per_tile(name, x.shape, scale, zero_point, fmt, granularity, convention.zero)
-    _steps.check(name, fmt, convention)
     if not isinstance(fmt, IntFormat):
         convention = Affine(op=convention.op, prec=convention.prec)  # AFF-6: the rest does not apply
     return Plan(fmt, granularity.tile(x.shape), convention, cast, mask), (x, scale, zero_point)

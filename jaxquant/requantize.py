@@ -156,9 +156,9 @@ def _float64(
     size = jnp.where(acc < 0, -acc, acc).astype(jnp.uint32)
     product = _wide.multiply_limbs(size, high, low)
     extra = jnp.maximum(_wide.bit_length(product) - 53, 0)
-    product = _round_limbs(product, extra, "even", minus)  # RSC-2 to 53 bits
+    product = _wide.round_limbs(product, extra, "even", minus)  # RSC-2 to 53 bits
     point = fraction - extra
-    whole = _round_limbs(product, jnp.clip(point, 0, 95), rescale.ties, minus)  # RND-1
+    whole = _wide.round_limbs(product, jnp.clip(point, 0, 95), rescale.ties, minus)  # RND-1
     nonzero = (product[0] | product[1] | product[2]) > 0
     beyond = ((whole[1] | whole[2]) > 0) | (whole[0] > TOP) | ((point < 0) & nonzero)
     if rescale.overflow == "i32":
@@ -171,17 +171,6 @@ def _first_beyond(whole: Array, beyond: Array, minus: Array) -> tuple[Array, Arr
     """RSC-9: past int32 on either side is its smallest integer; 2**31 itself is inside only with a minus sign."""
     beyond = beyond | ((whole == TOP) & ~minus)
     return beyond, minus | beyond
-
-
-def _round_limbs(a: _wide.Limbs, by: Array, ties: str, minus: Array) -> _wide.Limbs:
-    """a / 2**by rounded to nearest; a is a magnitude, `minus` its sign; by = 0 keeps a."""
-    half = _wide.power_limbs(jnp.maximum(by - 1, 0))
-    odd = _wide.shift_limbs_right(a, by)[0] & 1
-    less = {"even": 1 - odd, "away": jnp.zeros_like(odd), "up": minus.astype(jnp.uint32)}[ties]
-    ones = jnp.where(less > 0, jnp.uint32(0xFFFFFFFF), jnp.uint32(0))
-    total = _wide.add_limbs(_wide.add_limbs(a, half), (ones, ones, ones))  # half, or just under half
-    rounded = _wide.shift_limbs_right(total, by)
-    return tuple(jnp.where(by > 0, r, word) for r, word in zip(rounded, a, strict=True))
 
 
 def _high_product(a: Array, b: Array) -> Array:

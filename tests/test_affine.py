@@ -39,16 +39,6 @@ def pattern(zero_point: object) -> int | None:
     return int(bits_of(zero_point)) if zero_point.dtype == np.float32 else int(zero_point)
 
 
-def skip_if_refused(package: object, convention: Affine) -> None:
-    """jaxquant has no 64-bit arithmetic and says so (AFF-2)."""
-    if "jaxquant" in repr(package) and (convention.prec == "f64" or wide_fma(convention)):
-        pytest.skip("needs 64-bit arithmetic")
-
-
-def wide_fma(convention: Affine) -> bool:
-    return convention.zero == "fma" and convention.op == "div"
-
-
 @np.errstate(all="ignore")
 def points(scale: float, fmt: Format, count: int, zero_point: object = None) -> np.ndarray:
     """Near-boundary inputs; a real offset moves the boundaries, so it moves half of the points."""
@@ -126,7 +116,6 @@ def test_quantize_differential_every_scale(backend, scale):
 @pytest.mark.parametrize("convention", [*ONE_FIELD_EACH, *some.CONVENTIONS], ids=str)
 def test_quantize_differential_conventions(backend, convention):
     """CNV-1, AFF-2..AFF-5, AFF-7: each field alone and every pair of fields."""
-    skip_if_refused(backend, convention)
     fmt = ALL["uint8"]
     for zero_point in zero_points(fmt, convention):
         check_quantize(backend.affine, fmt, 1 / 3, zero_point, convention, count=250)
@@ -168,7 +157,6 @@ def test_vjp_differential(backend, name, mask):
 @pytest.mark.parametrize("convention", some.CONVENTIONS, ids=str)
 def test_vjp_differential_conventions(backend, convention):
     """STE-2 under every pair of fields."""
-    skip_if_refused(backend, convention)
     for mask in ("rounded", "ratio"):
         check_mask(backend.affine, ALL["uint8"], 1 / 3, zero_points(ALL["uint8"], convention)[2], convention, mask)
 
@@ -314,7 +302,6 @@ def test_quantize_differential_wrap32(backend, kind, zero_point):
     x = np.concatenate([some.SPECIAL, some.neighbours(edges, 3), -some.neighbours(edges, 3)])
     for fmt, point in itertools.product((ALL["int8"], ALL["uint4"]), ("div", "inv")):
         convention = Affine(point, zero=kind, overflow="wrap32", nan="qmax")
-        skip_if_refused(backend, convention)
         check_points(backend.affine, x, fmt, np.float32(1), np.int32(zero_point), convention)
         zero, scale = np.int32(zero_point), np.float32(1)
         inside = [exact_affine.inside(int(b), 0x3F800000, zero_point, fmt=fmt, convention=convention)
@@ -340,7 +327,6 @@ def test_quantize_golden_wrap32(backend):
 def test_quantize_golden_zero_points_beyond_binary16(backend, zero, op):
     """AFF-3: a zero point is rounded to the precision, and infinite where that has no room for it."""
     convention = Affine(op, "f16", zero)
-    skip_if_refused(backend, convention)
     for zero_point, code in ((65520, 127), (-65520, -128)):
         x = np.float32([-60000, 0, 60000])
         codes = backend.affine.quantize(x, np.float32(1), np.int32(zero_point), fmt=ALL["int8"], convention=convention)

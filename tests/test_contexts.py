@@ -20,6 +20,8 @@ ROWS, COLUMNS = 8, 256
 OPTIONS = [
     pytest.param({"fmt": ALL["int8"]}, id="int8"),
     pytest.param({"fmt": ALL["uint4"], "convention": Affine(op="inv", zero="add")}, id="inv-add"),
+    pytest.param({"fmt": ALL["uint4"], "convention": Affine(prec="f64", zero="add", ties="away")}, id="binary64"),
+    pytest.param({"fmt": ALL["int8"], "convention": Affine(zero="fma")}, id="fused-quotient"),
     pytest.param({"fmt": ALL["e4m3fn"]}, id="e4m3fn"),
     pytest.param({"fmt": ALL["nf4"]}, id="nf4"),
 ]

@@ -491,7 +491,9 @@ def test_sharded_differential() -> None:
 def x64() -> None:
     """The library where JAX makes Python ints and floats 64 bits wide."""
     import jaxquant
+    import refquant
     from jaxquant import PerGroup, QuantSpec
+    from refquant.conventions import Affine
     from refquant.formats import ALL
 
     int8, scale = ALL["int8"], np.full((8, 4), SCALE)
@@ -512,6 +514,10 @@ def x64() -> None:
         assert wrong(jaxquant.encode(low, fmt=ALL["e4m3fn"]), low.astype(ml_dtypes.float8_e4m3fn).view(np.uint8)) == 0
     assert wrong(_exact.scalb(ANY, POWERS), _scaled(ANY, POWERS)) == 0
     assert wrong(_exact.tree_sum(jnp.asarray(ROWS), 1), _tree(ROWS)) == 0
+    for convention in (Affine(prec="f64", overflow="wrap32"), Affine("inv", "f64", "add"), Affine(zero="fma")):
+        options = {"fmt": int8, "convention": convention}
+        codes = refquant.quantize(x, SCALE, np.int32(5), **options)
+        assert wrong(jaxquant.quantize(x, SCALE, np.int32(5), **options), codes) == 0
 
 
 def test_x64_differential() -> None:

@@ -265,11 +265,12 @@ def jax_plants() -> dict[str, tuple[str, str, object, Check]]:
     import jax
     import jax.numpy as jnp
     import test_contexts
+    import test_double
 
-    from jaxquant import _exact, affine, codec, packing, rounding, scales, sums
+    from jaxquant import _double, _exact, affine, codec, packing, rounding, scales, sums
     from jaxquant import bits as jax_bits
 
-    gather, narrow = packing._gather, _exact.narrow
+    gather, narrow, division = packing._gather, _exact.narrow, _double._long_division
     int8 = {"fmt": ALL["int8"]}
     return {
         "XLA's division": (
@@ -290,6 +291,12 @@ def jax_plants() -> dict[str, tuple[str, str, object, Check]]:
         "XLA's sum": (
             "jaxquant._exact", "tree_sum", lambda x, axis: jnp.sum(x, axis),
             functools.partial(test_sums.check_tree_sum, sums)),
+        "binary64 not rounded": (
+            "jaxquant._double", "rounded", lambda number: number, test_double.check_hard_ties),
+        "quotient of 48 bits": (
+            "jaxquant._double", "_long_division",
+            lambda a, b: (lambda d, rest: ([d[0], d[1], d[2] & -512, 0 * d[3], 0 * d[4]], rest))(*division(a, b)),
+            test_double.check_hard_ties),
         "scalb by a product": (
             "jaxquant._exact", "scalb", lambda x, k: x * 2.0 ** k.astype(jnp.float32),
             functools.partial(test_rounding.check_scalb, jax_bits)),

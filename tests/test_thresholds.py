@@ -115,7 +115,7 @@ def test_thresholds_differential_encode_steps_equal_the_exact_opinion():
 
 @pytest.mark.skipif(not HAVE_JAX, reason="JAX is not installed: the NumPy-only lane")
 @pytest.mark.parametrize(
-    "row", [*AFFINE[:2], AFFINE[3], AFFINE[5], AFFINE[6], AFFINE[7], AFFINE[10], AFFINE[18]], ids=id_of
+    "row", [*AFFINE[:2], AFFINE[3], AFFINE[5], AFFINE[6], AFFINE[7], AFFINE[10], AFFINE[12], AFFINE[18]], ids=id_of
 )
 def test_thresholds_differential_jax_finds_the_same_table(row):
     from jaxquant import thresholds as jaxed
@@ -136,7 +136,7 @@ def test_thresholds_differential_jax_finds_the_same_tables_of_casts_and_rescales
 
 
 def test_apply_differential_of_conventions_that_need_wide_arithmetic(backend):
-    """jaxquant refuses to compute "fma" and "f64", but applies their tables."""
+    """CNV-2, CNV-5: "fma" and "f64" from their tables."""
     for name, point, scale, zero in (AFFINE[2], AFFINE[12]):
         steps = ref.thresholds(point, ALL[name], scale, zero)
         x = ref.probes(steps)
