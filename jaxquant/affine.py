@@ -188,11 +188,9 @@ def judge(
 
     Args:
       x: float32, float16 or bfloat16, any shape.
-      scale: as for `quantize`.
-      zero_point: as for `quantize`.
+      scale, zero_point: as for `quantize`.
       fmt: any format.
-      granularity: which elements share a scale.
-      convention: how the code is computed.
+      granularity, convention: likewise.
       mask: see `fake_quantize_vjp`.
       own: the rule by which `scales.scale_of` made the scale from x itself, if it did: the same answer, for less.
     Returns:
