@@ -188,9 +188,11 @@ def judge(
 
     Args:
       x: float32, float16 or bfloat16, any shape.
-      scale, zero_point: as for `quantize`.
+      scale: as for `quantize`.
+      zero_point: likewise.
       fmt: any format.
-      granularity, convention: likewise.
+      granularity: which elements share a scale.
+      convention: how the code is computed.
       mask: see `fake_quantize_vjp`.
       own: the rule by which `scales.scale_of` made the scale from x itself, if it did: the same answer, for less.
     Returns:
@@ -263,15 +265,12 @@ def _forward(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> tup
 
 def _judged(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> tuple[jax.Array, jax.Array]:
     """(int32 codes, STE mask: int8, -1 inside and 0 outside); each reads x, or XLA would write the quotient down."""
-    limits = _spread(plan, x.shape, *_limits(plan, x.size, scale, zero_point))
+    limits = _steps.bounds(plan, scale, zero_point) if _steps.has_bounds(plan, x.size, scale.size) else ()
+    limits = _spread(plan, x.shape, *limits)
     wide = _exact.widen(x)
     codes, judge = _steps.quantized(plan, wide, *_spread(plan, x.shape, scale, zero_point))
     inside = (wide >= limits[0]) & (wide <= limits[1]) if limits else judge()
     return codes, -inside.astype(jnp.int8)
-
-
-def _limits(plan: Plan, size: int, scale: jax.Array, zero_point: Any) -> tuple[jax.Array, ...]:
-    return _steps.bounds(plan, scale, zero_point) if _steps.has_bounds(plan, size, scale.size) else ()
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -1,6 +1,6 @@
 """Flax's layers as the operations of `jaxquant.qat`: what Linen and NNX share.  No arithmetic of its own.
 
-`kernel` is the master parameter or, converted, a QTensor; `state` holds the layer's other leaves by their names.
+`kernel` is the master parameter, converted a QTensor, or a Trained; `state` holds the layer's other leaves by name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from refquant.estimators import LsqPlus, Ste
 from refquant.spec import ScaleRule
 
 State = Mapping[str, jax.Array]
-Kernel = jax.Array | QTensor
+Kernel = jax.Array | QTensor | Trained
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Dtypes:
 
 def weight(site: LayerSpec, kernel: Kernel, state: State) -> Trained | QTensor:
     """What stands as the weight of a layer operation."""
-    if isinstance(kernel, QTensor):
+    if isinstance(kernel, QTensor | Trained):
         return kernel
     scales = tuple(_trainable(site, state, name) for name in site.weight_names)
     return Trained(kernel, scales, spec=site.weights, estimator=site.weight_estimator)

@@ -114,7 +114,7 @@ class Quantized:
           *args: of the model.
           **options: of nn.tabulate and of the model.
         """
-        interceptor = Interceptor(self.recipe, _token(self.recipe, prepared), prepared, everywhere=True)
+        interceptor = Interceptor(_token(self.recipe, prepared), self.recipe, prepared, everywhere=True)
         with nn.intercept_methods(interceptor):
             text = nn.tabulate(self.model, rngs, **options)(*args)
         shapes = jax.eval_shape(lambda: self.model.init(rngs, *args))["params"]
@@ -125,7 +125,7 @@ class Quantized:
         freeze = None if self.recipe.schedule is None else self.recipe.schedule.freeze_batch_norm
         handoffs = Handoffs(act is quantized, freeze)
         token, branched = _token(self.recipe, act), BRANCHED.get(act)
-        return Interceptor(self.recipe, token, act, handoffs=handoffs, branched=branched, **options)
+        return Interceptor(token, self.recipe, act, handoffs=handoffs, branched=branched, **options)
 
     def remember(self, call: Call, *, replace: bool = True) -> None:
         """Keep the shapes of a call, so that later functions need not be told them."""
@@ -144,13 +144,15 @@ class Quantized:
             raise
 
 
-def _token(recipe: Recipe, act: Act) -> str:
-    """What marks a run: of equal recipes the same, so that compiled parts stay; new where leaves are put by each run.
+def fresh_token(name: str) -> str:
+    """What marks a run of its own.  The number is never given twice, where an address or a repr might be."""
+    return f"{name} {next(_RUNS)}"
 
-    The number is never given twice, where an address or a repr might be.
-    """
+
+def _token(recipe: Recipe, act: Act) -> str:
+    """What marks a run by a recipe: equal recipes the same, so that compiled parts stay; new where leaves are put."""
     if act is not quantized:
-        return f"{act.__name__} {next(_RUNS)}"
+        return fresh_token(act.__name__)
     return f"{act.__name__} by recipe {_RECIPES.setdefault(recipe, next(_RUNS))}"
 
 

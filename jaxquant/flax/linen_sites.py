@@ -160,7 +160,7 @@ def layer_at(recipe: Recipe, module: nn.Module, method: str, args: tuple, kwargs
             f"layer {path!r}: fold with transpose_kernel, need a rule without fold (channels are not last)"
         )
     call = Layer(module, kind, None, method, args, kwargs, note, rule.fold)
-    site = resolve(rule, kind.name, shape, summed=_summed(call), path=path, schedule=recipe.schedule)
+    site = resolve(rule, kind.name, shape, summed=summed_of(call), path=path, schedule=recipe.schedule)
     return replace(call, site=site)
 
 
@@ -226,9 +226,14 @@ def check_leaves(layer: Layer) -> None:
         )
 
 
+def multiplies(layer: Layer) -> bool:
+    """Whether the call multiplies its input: a look-up has ids."""
+    return layer.kind.name != "embed" or layer.method == "attend"
+
+
 def takes_codes(layer: Layer) -> bool:
-    """Whether the call quantizes its input: a look-up has ids."""
-    return layer.site.inputs is not None and (layer.kind.name != "embed" or layer.method == "attend")
+    """Whether the call quantizes its input."""
+    return layer.site.inputs is not None and multiplies(layer)
 
 
 def input_leaves(layer: Layer) -> tuple[str, ...]:
@@ -246,7 +251,7 @@ def row_of(layer: Layer, why: str) -> Row:
     return Row(layer.path, type(layer.module).__name__, layer.site.weights_text, inputs, why)
 
 
-def _summed(layer: Layer) -> tuple[int, ...] | None:
+def summed_of(layer: Layer) -> tuple[int, ...] | None:
     """The summed axes of the kernel where the kind alone does not tell them."""
     if getattr(layer.module, "transpose_kernel", False):
         return mirrored_axes(len(meta.unbox(layer.boxed_kernel).shape))

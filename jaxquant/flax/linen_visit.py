@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from flax import linen as nn
@@ -24,16 +24,13 @@ Act = Callable[[Layer, Callable[[], Any]], Any]
 
 
 @dataclass
-class Interceptor:
-    """Hands the layers of one model to `act`; whatever else runs meanwhile is left alone.
+class Visitor:
+    """Sees every call of a method in one model's run; whatever else runs meanwhile is left alone.
 
     Attributes:
-      recipe: what to do with which layers.
       token: marks the scopes of this model's run.
-      act: what becomes of a layer.
       coverage: what it came across.
       cells: recurrent cells that are running.
-      in_float: whether the model runs in float meanwhile.
       everywhere: whether to take the modules whose scopes have no mark too.
       handoffs: layers that wait for the batch norms folded into them.
       branched: what becomes of a layer inside nn.cond and nn.switch, before the branches part; None: `act`, inside.
@@ -41,12 +38,10 @@ class Interceptor:
       capture: whose results are sown as intermediates: (module, method) -> bool; None: nothing.
     """
 
-    recipe: Recipe
     token: str
-    act: Act
+    _: KW_ONLY
     coverage: Coverage = field(default_factory=Coverage)
     cells: int = 0
-    in_float: bool = False
     everywhere: bool = False
     capture: Callable[[nn.Module, str], bool] | None = None
     handoffs: Handoffs = field(default_factory=Handoffs)
@@ -62,8 +57,8 @@ class Interceptor:
         self.coverage.modules["/".join(module.path)] = module
         if module.is_initializing() and type(module) in KINDS:
             y = call(*args, **kwargs)  # the kernel comes into being here
-            return self._intercept(lambda *args, **kwargs: y, args, kwargs, context)
-        y = self._intercept(call, args, kwargs, context)
+            return self.intercept(lambda *args, **kwargs: y, args, kwargs, context)
+        y = self.intercept(call, args, kwargs, context)
         self.settle(module.scope)
         if self.capture is not None and self.capture(module, context.method_name):
             module.sow("intermediates", context.method_name, y)
@@ -81,11 +76,44 @@ class Interceptor:
             yield
         handoffs.check()
 
-    def _intercept(self, call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+    def settle(self, scope: Scope) -> None:
+        """Act on the layers that branches below a scope have left."""
+        if self.branched is not None:
+            self.branches.settle(scope, self.branched)
+
+    def intercept(self, call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        """One of these calls."""
+        if not isinstance(context.module, nn.RNNCellBase):
+            return self.visit(call, args, kwargs, context)
+        self.cells += 1
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self.cells -= 1
+
+    def visit(self, call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        """One that is not a recurrent cell's own."""
+        return call(*args, **kwargs)
+
+
+@dataclass
+class Interceptor(Visitor):
+    """Hands the layers of one model to `act`.
+
+    Attributes:
+      recipe: what to do with which layers.
+      act: what becomes of a layer.
+      in_float: whether the model runs in float meanwhile.
+    """
+
+    recipe: Recipe
+    act: Act
+    _: KW_ONLY
+    in_float: bool = False
+
+    def visit(self, call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        """A layer, an attention, a batch norm that may be folded, or anything else."""
         module = context.module
-        if isinstance(module, nn.RNNCellBase):
-            with self._cell():
-                return call(*args, **kwargs)
         if type(module) in ATTENTIONS and context.method_name == "__call__" and not self.cells:
             return self._attention(module, lambda: call(*args, **kwargs))
         if type(module) is nn.BatchNorm and context.method_name == "__call__":
@@ -107,11 +135,6 @@ class Interceptor:
             return self.act(layer, plain)
         self.branches.leave(layer)
         return plain()
-
-    def settle(self, scope: Scope) -> None:
-        """Act on the layers that branches below a scope have left."""
-        if self.branched is not None:
-            self.branches.settle(scope, self.branched)
 
     def _folded(self, norm: nn.Module, given: Handoff) -> None:
         path = "/".join(norm.path)
@@ -140,14 +163,6 @@ class Interceptor:
         elif path not in self.coverage.rows or method == "attend":
             self.coverage.rows[path] = row_of(layer, why)
         return layer
-
-    @contextmanager
-    def _cell(self) -> Any:
-        self.cells += 1
-        try:
-            yield
-        finally:
-            self.cells -= 1
 
 
 def mark(scope: Scope, token: str) -> None:

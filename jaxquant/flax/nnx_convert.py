@@ -1,5 +1,6 @@
 """From a prepared NNX model to one that holds codes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,11 +15,13 @@ from jaxquant.flax.nnx_walk import KINDS, expected_shape
 from jaxquant.flax.site import LayerSpec
 
 
-def convert(model: nnx.Module) -> nnx.Module:
+def convert(model: nnx.Module, codes: Mapping[str, Any] | None = None) -> nnx.Module:
     """A clone of a prepared model with a QTensor where each kernel was: the same output, bit for bit.
 
     Args:
       model: from `prepare`, trained or calibrated; unchanged afterwards.
+      codes: path of a layer → its QTensor, where that is decided elsewhere, or a Trained, for a gradient; of the spec
+        that the recipe gives.  The others are quantized here.
     Returns:
       A model without learned scales and steps; codes and scales are Variables that are no Params.
     Raises:
@@ -36,7 +39,8 @@ def convert(model: nnx.Module) -> nnx.Module:
     made: dict[int, nnx.Variable] = {}
     norms = nnx_folding.norms_of(clone)
     for layer in layers_of(clone):
-        _convert(layer, made, None if layer.handoff is None else norms[id(layer.handoff)])
+        norm = None if layer.handoff is None else norms[id(layer.handoff)]
+        _convert(layer, made, norm, (codes or {}).get(layer.path))
     return clone
 
 
@@ -72,13 +76,16 @@ def _unknown(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 
-def _convert(layer: Any, made: dict[int, nnx.Variable], norm: nnx_folding.QuantBatchNorm | None) -> None:
+def _convert(
+    layer: Any, made: dict[int, nnx.Variable], norm: nnx_folding.QuantBatchNorm | None, codes: Any = None
+) -> None:
     site, state, stacked = layer.site, leaves_of(layer), stacked_axes(layer)
     kernel = getattr(layer, layer.kernel_name)
     layer.param_dtype = jnp.dtype(layer.dtypes.param)
     master = value_of(kernel) if norm is None else _absorb(layer, norm, stacked)
     if id(kernel) not in made:
-        made[id(kernel)] = beside(kernel, Codes, _codes(site, master, state, stacked), stacked=stacked)
+        codes = _codes(site, master, state, stacked) if codes is None else codes
+        made[id(kernel)] = beside(kernel, Codes, codes, stacked=stacked)
     constants = _inputs(site, state, stacked)
     still = layers.frozen_site(site)
     for name in site.state_names:

@@ -18,6 +18,7 @@ from jaxquant.flax.labels import FROZEN, SCALES
 from jaxquant.flax.layers import Dtypes
 from jaxquant.flax.nnx_variables import Codes, companions, leaves_of, value_of
 from jaxquant.flax.site import LayerSpec
+from jaxquant.qat.trained import Trained
 from jaxquant.qtensor import QTensor
 
 Thunk = Callable[[], jax.Array]
@@ -93,7 +94,7 @@ def check_leaves(layer: Quantized) -> None:
         of its spec, or floats.
     """
     weight, site = layer.weight, layer.site
-    codes, name = isinstance(weight, QTensor), layer.kernel_name
+    codes, name = isinstance(weight, QTensor | Trained), layer.kernel_name
     if codes != layer.converted or (codes and weight.spec != site.weights):
         there = f"codes of {weight.spec}" if codes else "floats"
         need = f"codes of {site.weights}" if layer.converted else "floats"
@@ -159,11 +160,11 @@ class QuantEinsum(Quantized, nnx.Einsum):
     def __call__(self, inputs: jax.Array, einsum_str: str | None = None, out_sharding: Any = None) -> jax.Array:
         """As nnx.Einsum; the subscripts are the layer's own, by which its scales were laid out."""
         no_sharding(out_sharding)
-        if einsum_str is not None:
-            raise ValueError(f"layer {self.path!r}: einsum_str at the call, need the layer's own {self.einsum_str!r}")
         subscripts = self.einsum_str.replace(" ", "")
 
         def quantized() -> jax.Array:
+            if einsum_str is not None:
+                raise ValueError(f"einsum: einsum_str at the call, need the layer's own {self.einsum_str!r}")
             bias = value_of(self.bias)
             if bias is not None:
                 like = jax.ShapeDtypeStruct(self.kernel_shape, inputs.dtype)
@@ -172,7 +173,7 @@ class QuantEinsum(Quantized, nnx.Einsum):
                 self.site, self.weight, bias, leaves_of(self), inputs, subscripts=subscripts, dtypes=self.dtypes
             )
 
-        return run(self, inputs, quantized, lambda: nnx.Einsum.__call__(self, inputs))
+        return run(self, inputs, quantized, lambda: nnx.Einsum.__call__(self, inputs, einsum_str))
 
 
 class QuantConv(Quantized, nnx.Conv):

@@ -32,6 +32,10 @@ class Explained(nnx.Variable):
     """What `explain` has added up in one layer."""
 
 
+class Seen(nnx.Variable):
+    """The largest |input| of each channel of one layer."""
+
+
 def value_of(variable: nnx.Variable | None) -> Any:
     """The value, an array or a QTensor; `.value` is deprecated in later versions of Flax and all there is in 0.12.0."""
     if variable is None:

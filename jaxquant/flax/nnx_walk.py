@@ -34,6 +34,10 @@ NORMS = tuple(
     for name in ("BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm", "WeightNorm", "SpectralNorm")
     if hasattr(nnx, name)
 )
+#: What keeps the layers in it in float: it has an arithmetic of its own with their parameters.
+KEEPERS = {nnx.RNNCellBase: "a recurrent cell"} | {
+    getattr(nnx, name): f"a {name}" for name in ("WeightNorm", "SpectralNorm") if hasattr(nnx, name)
+}
 
 
 @dataclass
@@ -86,7 +90,7 @@ def _walk(node: Any, path: str, inside: str, above: tuple[int, ...]) -> Iterator
         return
     if isinstance(node, nnx.Module):
         yield path, node, inside
-    inside = inside or ("a recurrent cell" if isinstance(node, nnx.RNNCellBase) else "")
+    inside = inside or next((what for cls, what in KEEPERS.items() if isinstance(node, cls)), "")
     for key, child in children(node):
         yield from _walk(child, f"{path}/{key}" if path else str(key), inside, (*above, id(node)))
 

@@ -117,7 +117,7 @@ def resolve(
     axes = summed_axes(kind, len(shape)) if summed is None else tuple(axis % len(shape) for axis in summed)
     weights = _spec(name, rule.weights, _weight_grain(name, path or kind, rule.weights, shape, axes))
     inputs = None if rule.inputs is None else _spec(name, rule.inputs, _input_grain(rule.inputs))
-    _check(name, weights, inputs, shape, axes)
+    _check(name, path or kind, weights, inputs, shape, axes)
     start, freeze = (schedule.start, schedule.freeze_scales) if schedule is not None else (None, None)
     static = rule.input_scale == "static"
     return LayerSpec(
@@ -178,16 +178,23 @@ def _weight_grain(name: str, path: str, quantizer: Quantizer, shape: Shape, summ
     kept = tuple(axis for axis in range(len(shape)) if axis not in summed)
     if quantizer.grain == "channel":
         return PerAxis(kept[0] if len(kept) == 1 else kept) if kept else PerTensor()
-    if quantizer.grain[0] == "g" and len(summed) != 1:
-        raise ValueError(
-            f"{name}: weights in groups, but the kernel of shape {shape} has {len(summed)} summed axes {summed}, need "
-            f"one (a group is a run along the one summed axis, LAY-3): put Rule({path!r}, weights="
-            f"'{quantizer.fmt.name}:channel', ...) before"
-        )
+    if quantizer.grain[0] == "g":
+        _check_groups(name, path, quantizer.fmt.name, shape, summed)
     return grain_granularity(quantizer.grain, 0, summed[0] if summed else 0)
 
 
-def _check(name: str, weights: QuantSpec, inputs: QuantSpec | None, shape: Shape, summed: tuple[int, ...]) -> None:
+def _check_groups(name: str, path: str, fmt: str, shape: Shape, summed: tuple[int, ...]) -> None:
+    if len(summed) != 1:
+        raise ValueError(
+            f"{name}: weights in groups, but the kernel of shape {shape} has {len(summed)} summed axes {summed}, need "
+            f"one (a group is a run along the one summed axis, LAY-3): put Rule({path!r}, weights='{fmt}:channel', "
+            "...) before"
+        )
+
+
+def _check(
+    name: str, path: str, weights: QuantSpec, inputs: QuantSpec | None, shape: Shape, summed: tuple[int, ...]
+) -> None:
     weights.granularity.scale_shape(shape)
     if isinstance(weights.granularity, PerGroup) and weights.granularity.axis % len(shape) not in summed:
         raise ValueError(
@@ -195,6 +202,8 @@ def _check(name: str, weights: QuantSpec, inputs: QuantSpec | None, shape: Shape
         )
     if inputs is None:
         return
+    if isinstance(weights.granularity, PerGroup):
+        _check_groups(name, path, weights.fmt.name, shape, summed)
     check_layer(name, weights, replace(inputs, granularity=PerTensor()), len(shape), summed, 1, (0,))
     centred = inputs.scale.zero == "int", weights.scale.zero == "int"
     check_sums(name, math.prod(shape[axis] for axis in summed), weights, inputs, centred=centred)

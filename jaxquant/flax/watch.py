@@ -1,4 +1,4 @@
-"""What a quantized NNX layer does besides running: note that it was reached, observe its inputs, measure its error."""
+"""What a quantized NNX layer does besides running: note that it was reached, watch its inputs, measure its error."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxquant.flax import measures, observers
+from jaxquant.flax.channels import channel_axes, largest
 from jaxquant.flax.nnx_variables import leaves_of, set_value, value_of
+from jaxquant.flax.trial import refusal
 
 Thunk = Callable[[], jax.Array]
 
@@ -19,9 +21,13 @@ class Reached:
 
     Attributes:
       paths: filled while the model runs.
+      fed: of those that were given inputs to multiply; a look-up in a table is given ids.
+      refused: path → why a layer that was given some cannot do what its site says.
     """
 
     paths: set[str] = field(default_factory=set)
+    fed: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def observe(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.Array:
@@ -40,4 +46,16 @@ def explain(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk, *, kernel:
     return y
 
 
-MODES = {"observe": observe, "explain": explain}
+def magnitudes(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.Array:
+    """The float layer; it notes the largest |input| of each of its channels."""
+    if layer.kernel_name == "kernel" or jnp.issubdtype(x.dtype, jnp.floating):
+        if why := refusal(quantized):
+            layer.reached.refused[layer.path] = why
+            return plain()
+        layer.reached.fed.add(layer.path)
+        axes = channel_axes(x.ndim, getattr(layer, "axis", None), getattr(layer, "einsum_str", None))
+        set_value(layer.seen, jnp.maximum(value_of(layer.seen), largest(x, axes)))
+    return plain()
+
+
+MODES = {"observe": observe, "explain": explain, "magnitudes": magnitudes}

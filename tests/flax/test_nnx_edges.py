@@ -1,5 +1,7 @@
 """What is rare in NNX models: shared layers with norms, parameters of other dtypes, states of another recipe."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,9 @@ from bits import assert_same
 from flax import nnx
 
 from jaxquant.flax import Lsq, LsqPlus, Recipe, Rule, Schedule, nnx_api
+from jaxquant.flax.nnx_variables import value_of
+from jaxquant.qtensor import QTensor, quantize_tensor
+from refquant.granularity import PerTensor
 from tests.flax.nnx_models import inputs
 
 X = inputs(6, 8)
@@ -285,3 +290,25 @@ def test_names_of_paddings_beside_dilated_inputs_are_refused_where_flax_does(pad
             nnx_api.prepare(model, Recipe(rule), x)
     else:
         assert nnx_api.prepare(model, Recipe(rule), x)[0](x).shape == model(x).shape
+
+
+def test_codes_that_are_decided_elsewhere_are_taken_as_they_are():
+    """`convert` quantizes no layer that it is given codes of; of another spec they are refused when the layer runs."""
+    model = nnx.Linear(8, 3, use_bias=False, rngs=nnx.Rngs(0))
+    qmodel, _ = nnx_api.prepare(model, Recipe(Rule("**", **INT8)))
+    own = nnx_api.convert(qmodel)
+    q = value_of(own.kernel)
+    given = nnx_api.convert(qmodel, {"": QTensor(-q.codes, q.scale, None, q.spec)})
+    assert_same(given(X), -own(X))
+    wrong = nnx_api.convert(qmodel, {"": quantize_tensor(model.kernel[...], replace(q.spec, granularity=PerTensor()))})
+    with pytest.raises(ValueError, match="layer '': the kernel has codes of .* need codes of"):
+        wrong(X)
+
+
+def test_layers_whose_kernel_a_wrapper_computes_are_left_alone():
+    """nnx.WeightNorm writes into the kernel at each call: there is nothing to store codes beside."""
+    rngs = nnx.Rngs(0)
+    model = nnx.Dict(normed=nnx.WeightNorm(nnx.Linear(8, 8, rngs=rngs), rngs=rngs), head=nnx.Linear(8, 3, rngs=rngs))
+    _, report = nnx_api.prepare(model, Recipe(Rule("**", weights="int8")))
+    assert [row.path for row in report if row.quantized] == ["head"]
+    assert report["normed/layer_instance"].why == "inside a WeightNorm: left alone"
