@@ -103,8 +103,9 @@ def test_what_is_trained_is_what_the_row_runs_differential(kind, scheme):
     weights = {
         p.info.name: qat.Trained(jnp.asarray(target.tensor(p.info.name)), spec=p.spec) for p in plans if p.scheme
     }
-    trained = jax.jit(lambda s, w, *a: target.training_pass(s, w, a, parsed.inputs))(target.state, weights, *batch)
-    stored = forward(target, Quantizer(target)(plans), plans, parsed)(*batch)
+    on = ladder.on_codes(plans, parsed) if parsed.inputs else None
+    trained = jax.jit(lambda s, w, *a: target.training_pass(s, w, a, on))(target.state, weights, *batch)
+    stored = forward(target, Quantizer(target)(plans), on)(*batch)
     assert np.array_equal(np.asarray(trained).view(np.uint32), np.asarray(stored).view(np.uint32))
 
 

@@ -18,6 +18,7 @@ import refquant  # noqa: E402
 from jaxquant.decide import opening  # noqa: E402
 from jaxquant.decide.bits import check  # noqa: E402
 from jaxquant.decide.run import Ladder  # noqa: E402
+from jaxquant.decide.workloads.examples import open_examples  # noqa: E402
 from jaxquant.store import load  # noqa: E402
 from refquant.files import read_header, sha256_file  # noqa: E402
 
@@ -144,7 +145,7 @@ def test_source_file_is_untouched(tmp_path):
 
     before = sha256_file(folder / "model.safetensors")
     target = open_bert(folder)
-    ladder = Ladder(target, None, command_bar())
+    ladder = Ladder(target, open_examples([(np.zeros(4, np.int32), np.ones(4, np.int32))]), command_bar())
     plans = ladder.plans(make_rungs("w=int4:g32:sf16,e=int8:channel")[0].parsed)
     checked = ladder.quantizer(plans)
     assert sum(c.differing for c in checked.values()) == 0
@@ -200,7 +201,7 @@ def test_a_bfloat16_file_is_quantized_from_its_values(tmp_path):
         writer.append("inner.weight", raw(weight))
     names = {"inner.weight": (("inner", "kernel"), True)}
     target = NnxTarget(model, Source("net", path), names=names, infos=read_header(path).tensors)
-    ladder = Ladder(target, None, command_bar())
+    ladder = Ladder(target, opening._examples("small_models:ids", None), command_bar())
     plans = ladder.plans(make_rungs("int4:channel")[0].parsed)
     checked = ladder.quantizer(plans)["inner.weight"]
     want = refquant.quantize_tensor(weight.astype(np.float32), plans[0].spec)
@@ -213,20 +214,21 @@ def conv_models():
     linen = small_models.LinenConvNet()
     variables = linen.init(small_models.jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32))
     return [
-        (small_models.ConvNet(rngs, True), 1, ["int8:channel", "w8a8:token"]),
-        (small_models.ConvNet(rngs, False), 0, ["int8:channel"]),
-        ((linen, variables), 1, ["int8:channel", "w8a8:token"]),
+        small_models.ConvNet(rngs, True),
+        small_models.ConvNet(rngs, False),
+        (linen, variables),
     ]
 
 
 @pytest.mark.parametrize("case", [0, 1, 2], ids=["mixed", "convolutions alone", "linen"])
-def test_a_row_says_which_layers_keep_float_inputs(case):
-    """Integer inputs are promised of dense layers alone; a net without any has no such row."""
-    model, kept, schemes = conv_models()[case]
-    ladder = Ladder(opening.target_of(model, "net"), opening._examples("small_models:images", None), command_bar())
-    rungs = ladder.distinct(make_rungs("int8:channel", "w8a8:token"))
-    assert [rung.scheme for rung in rungs] == schemes
+def test_convolutions_take_integer_inputs(case):
+    """A net of convolutions alone has a row with inputs too; what cannot, weights in groups over taps, is told."""
+    target = opening.target_of(conv_models()[case], "net")
+    ladder = Ladder(target, opening._examples("small_models:images", None), command_bar())
+    rungs = ladder.distinct(make_rungs("int8:channel", "w8a8:token", "w=int4:g4,a=int8:token"))
+    assert len(rungs) == 3
     rows = list(ladder.climb(rungs))
-    assert [row.float_inputs for row in rows] == [0, 0, kept][: len(rows)]
-    assert ["keep float inputs" in row.about for row in rows] == [False, False, True][: len(rows)]
+    count = 2 if case == 1 else 1
+    assert [row.float_inputs for row in rows] == [0, 0, 0, count]
+    assert ["x weights in groups, but the kernel of shape" in row.about for row in rows] == [False, False, False, True]
     assert all(row.differing == 0 for row in rows)

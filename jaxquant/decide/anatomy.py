@@ -42,7 +42,7 @@ def _error(name: str, x: np.ndarray, entry: Checked, plan: Plan) -> dict[str, An
 
 
 def outliers(target: Target, batches: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
-    """Largest |input| of each channel of each dense layer over some batches.
+    """Largest |input| of each channel of each layer over some batches.
 
     Returns:
       dicts with name, channels (sorted largest first, at most 64), largest, median, ratio (largest / median), worst

@@ -18,11 +18,11 @@ import numpy as np
 from jaxquant import qat
 from jaxquant.decide.draws import Draws
 from jaxquant.decide.interrupts import interruptible
+from jaxquant.decide.on_codes import OnCodes
 from jaxquant.decide.targets import Target
 from jaxquant.decide.training import Course, Training, Watcher
 from jaxquant.decide.workloads import Material
 from refquant.files.quantized import QUANTIZABLE, Plan
-from refquant.schemes import TensorScheme
 
 Weights = dict[str, jax.Array]
 RECENT = 20  # steps whose median time foretells the rest
@@ -37,9 +37,7 @@ class Distillation:
       training: what it was.
     """
 
-    def __init__(
-        self, target: Target, plans: Sequence[Plan], inputs: TensorScheme | None, material: Material, course: Course
-    ):
+    def __init__(self, target: Target, plans: Sequence[Plan], on: OnCodes | None, material: Material, course: Course):
         """Nothing runs before `run`.
 
         Raises:
@@ -47,7 +45,7 @@ class Distillation:
         """
         if not material.pools:
             raise ValueError("decide: no examples are left to train on, need at least one that is not judged")
-        self.target, self.inputs, self.course = target, inputs, course
+        self.target, self.on, self.course = target, on, course
         self.specs = {p.info.name: p.spec for p in plans if p.scheme and p.info.name in target.names}
         if not self.specs:
             raise ValueError("decide: QAT finds no weight to train, need a scheme that quantizes one the model reads")
@@ -140,7 +138,7 @@ class Distillation:
     def _loss(self, masters: Weights, state: Any, batch: tuple[Any, ...], wanted: jax.Array) -> jax.Array:
         """The quantized model's squared distance from the float one, as a share of the latter's outputs."""
         weights = {n: qat.Trained(v, spec=self.specs[n]) if n in self.specs else v for n, v in masters.items()}
-        got = self.target.training_pass(state, weights, batch, self.inputs)
+        got = self.target.training_pass(state, weights, batch, self.on)
         got, wanted = (jnp.asarray(v, jnp.float32) for v in (got, wanted))
         size = jnp.maximum(jnp.vdot(wanted, wanted), jnp.finfo(jnp.float32).tiny)
         return jnp.vdot(got - wanted, got - wanted) / size

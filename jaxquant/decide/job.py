@@ -111,7 +111,7 @@ class Job:
             scheme = parse(text)
             plans = ladder.plans(scheme)
             quantized = {name: entry.q for name, entry in ladder.quantizer(plans).items()}
-            run = target.forward_quantized(quantized, plans, scheme.inputs)
+            run = target.forward_quantized(quantized, ladder.on_codes(plans, scheme))
             ways[label] = (run, sum(p.bits for p in plans) // 8)
         return ways
 

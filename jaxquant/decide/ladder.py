@@ -87,9 +87,22 @@ def _rung(text: str) -> Rung:
     known = {rung.scheme: rung for rung in LADDER}
     rung = Rung(scheme, known[scheme].about if scheme in known else "as asked for", bool(trained))
     parsed = rung.parsed
+    if parsed.inputs:
+        _check_inputs(scheme, parsed)
     if rung.qat:
         _check_trainable(scheme, parsed)
     return rung
+
+
+def _check_inputs(text: str, scheme: Scheme) -> None:
+    """Both sides of a product have integer codes (LAY-3); which layers can is not asked here."""
+    for name, one in (("weights", scheme.weights), ("inputs", scheme.inputs)):
+        if one is None or not isinstance(one.fmt, IntFormat) or one.scale.zero == "float":
+            have = f"as {one}" if one else "in float"
+            raise ValueError(
+                f"decide: scheme {text!r} names inputs and has {name} {have}, need integer codes and zero points on "
+                "both sides of a product as in 'w8a8:token', or no inputs"
+            )
 
 
 def _check_trainable(text: str, scheme: Scheme) -> None:

@@ -1,4 +1,4 @@
-"""What a module tree says about a weight: whether it is a kernel, of which kind, and which of its axes are summed.
+"""What a module tree says about a weight: whether it is a kernel, of which kind, which axes are summed, what it can do.
 
 Names and shapes alone would take an attention's bias [heads, dim] for a matrix, and its kernel for a convolution's.
 """
@@ -9,9 +9,10 @@ from typing import Literal
 
 from refquant.files import TensorInfo
 from refquant.files.quantized import QUANTIZABLE, Channels, Kind, Plan, plan
+from refquant.granularity import Shape
 from refquant.schemes import Scheme
 
-Layer = Literal["linear", "general", "einsum", "conv", "conv_transpose", "embed", "none"]
+Layer = Literal["linear", "general", "einsum", "conv", "conv_transpose", "embed", "none", "other"]
 PLAN_KINDS: Mapping[Layer, Kind] = {"conv": "conv", "conv_transpose": "conv", "embed": "embedding"}  # else "linear"
 NEVER = ("bias", "scale")  # last part of a name that is no kernel, whatever its shape
 
@@ -21,12 +22,17 @@ class Layout:
     """One weight as its module uses it.
 
     Attributes:
-      layer: the kind of module; "none": no kernel, stays in float.
+      layer: the kind of module; "none": no kernel, stays in float; "other": no layer of Flax's own, so that name and
+        shape decide.
       summed: the kernel's summed axes.
+      stacked: how many axes in front count layers.
+      floats: why the layer's inputs stay in float under any scheme; "" where they need not.
     """
 
     layer: Layer
     summed: tuple[int, ...] = ()
+    stacked: int = 0
+    floats: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -40,22 +46,29 @@ class Layout:
 
 
 NO_KERNEL = Layout("none")
+NO_INPUTS = "a table that is only looked up in"
+NOT_CALLED = "a kernel whose layer is not called"
 
 
-def stacked(layer: Layer, summed: Iterable[int], shape: tuple[int, ...], rank: int) -> Layout | None:
-    """The layout of a kernel with more axes in front than its layer has (layers stacked for a scan).
+def kernel_layout(layer: Layer, summed: Iterable[int], shape: Shape, one: Shape, floats: str = "") -> Layout:
+    """The layout of a kernel, which may have more axes in front than its layer has (layers stacked for a scan).
 
     Args:
       layer: its kind.
       summed: the summed axes of one layer's kernel.
       shape: as it is.
-      rank: of one layer's kernel.
+      one: of one layer's kernel.
+      floats: why its inputs stay in float.
     Returns:
-      None where a kernel without kept or summed axes leaves nothing to tell; names and shapes decide then.
+      "other" where a kernel without kept or summed axes leaves nothing to tell.
     """
-    extra = len(shape) - rank
-    axes = tuple(axis % rank + extra for axis in summed)
-    return Layout(layer, axes) if extra >= 0 and 0 < len(axes) < len(shape) else None
+    extra = len(shape) - len(one)
+    axes = tuple(axis % len(one) + extra for axis in summed)
+    if extra < 0 or not 0 < len(axes) < len(shape):
+        return Layout("other", floats=floats or "a kernel without axes that are summed, or that are kept")
+    if tuple(shape[extra:]) != tuple(one):
+        floats = floats or "layers stacked along another axis than the first"
+    return Layout(layer, axes, extra, floats)
 
 
 def planned(infos: Iterable[TensorInfo], scheme: Scheme, layouts: Mapping[str, Layout]) -> tuple[Plan, ...]:
@@ -64,7 +77,7 @@ def planned(infos: Iterable[TensorInfo], scheme: Scheme, layouts: Mapping[str, L
 
 
 def _one(info: TensorInfo, scheme: Scheme, layout: Layout | None) -> Plan:
-    if layout is None:
+    if layout is None or layout.layer == "other":
         return plan([info], scheme)[0]
     chosen = scheme.embeddings if layout.kind == "embedding" else scheme.weights
     if layout.layer == "none":

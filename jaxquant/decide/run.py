@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxquant.decide.bars import Bar
@@ -21,6 +20,7 @@ from jaxquant.decide.finite import in_points, noted, refuse_outputs, refuse_scor
 from jaxquant.decide.intervals import count_pairs, is_binary, share_interval
 from jaxquant.decide.ladder import Rung, timely
 from jaxquant.decide.layouts import Layout, planned
+from jaxquant.decide.on_codes import OnCodes, on_codes
 from jaxquant.decide.rows import Row
 from jaxquant.decide.targets import Target
 from jaxquant.decide.training import Course, Silent, Training, Watcher
@@ -94,32 +94,22 @@ class Ladder:
         """The rungs that differ on this model: a scheme for embeddings or inputs that it lacks changes nothing."""
         first: dict[object, Rung] = {}
         for rung in rungs:
-            schemes = tuple(str(one.scheme) for one in self.plans(rung.parsed))
-            first.setdefault((schemes, str(rung.parsed.inputs) if self.dense else None, rung.qat), rung)
+            schemes, on = tuple(str(one.scheme) for one in self.plans(rung.parsed)), self._integers(rung.parsed)
+            first.setdefault((schemes, str(on.inputs) if on and on.layers else None, rung.qat), rung)
         return list(first.values())
-
-    @cached_property
-    def dense(self) -> frozenset[str]:
-        """The weights of the layers that can take integer inputs."""
-        return frozenset(jax.eval_shape(self.target.input_magnitudes(), *self.workload.batches(1)[0]))
 
     @cached_property
     def layouts(self) -> Mapping[str, Layout]:
         """What the model's modules know of its tensors."""
         return self.target.layouts(lambda: self.workload.batches(1)[0])
 
-    def float_inputs(self, plans: Sequence[Plan], scheme: Scheme) -> Counter[str]:
-        """What keeps float inputs although the scheme names inputs, by kind: their kernels are no dense layer's."""
-        if scheme.inputs is None:
-            return Counter()
-        layers = [p for p in plans if p.scheme and p.kind in ("linear", "conv") and p.info.name in self.target.names]
-        return Counter(self._layer_text(p) for p in layers if p.info.name not in self.dense)
+    def on_codes(self, plans: Sequence[Plan], scheme: Scheme) -> OnCodes:
+        """Which layers run on codes, and why the others do not."""
+        return on_codes(plans, self.layouts, self.target.names, scheme.inputs)
 
-    def _layer_text(self, one: Plan) -> str:
-        if one.kind == "conv":
-            return "convolution"
-        layout = self.layouts.get(one.info.name)
-        return "attention projection or the like" if layout and layout.layer in ("general", "einsum") else "other"
+    def _integers(self, scheme: Scheme) -> OnCodes | None:
+        """The same where the scheme names inputs; None: float passes."""
+        return self.on_codes(self.plans(scheme), scheme) if scheme.inputs else None
 
     def plans(self, scheme: Scheme) -> tuple[Plan, ...]:
         """What the scheme makes of each tensor."""
@@ -141,7 +131,7 @@ class Ladder:
 
     def _distillation(self, rung: Rung) -> Distillation:
         scheme = rung.parsed
-        return Distillation(self.target, self.plans(scheme), scheme.inputs, self.material, self.course)
+        return Distillation(self.target, self.plans(scheme), self._integers(scheme), self.material, self.course)
 
     def _make(self, plans: tuple[Plan, ...], distillation: Distillation | None) -> tuple[Made, Training | None]:
         """The codes of a row; those of a trained model are of its trained weights, by both packages."""
@@ -154,17 +144,17 @@ class Ladder:
     def _row(self, rung: Rung, distillation: Distillation | None) -> Row:
         started = time.perf_counter()
         scheme = rung.parsed
-        plans = self.plans(scheme)
+        plans, on = self.plans(scheme), self._integers(scheme)
         made, training = self._make(plans, distillation)
         checked = made.checked
-        given = self.workload.evaluate(forward(made.target, checked, plans, scheme))
+        given = self.workload.evaluate(forward(made.target, checked, on))
         answers = in_points(given, self.bar)
         self.answers[rung.label], self.made[rung.label] = answers, made
         base = self.answers["float"]
         same = answers.same_as(base)
         verdict = judge(self.bar, float_scores=base.score, quantized_scores=answers.score, same=same, level=LEVEL)
         pairs = count_pairs(base.score, answers.score) if is_binary(base.score, answers.score) else None
-        kept = self.float_inputs(plans, scheme)
+        kept = Counter(on.kept.values() if on else ())
         told = _kept(kept)
         return Row(
             rung.label,
@@ -188,7 +178,8 @@ class Ladder:
 
 def _kept(layers: Counter[str]) -> str:
     each = ", ".join(f"{count} x {what}" for what, count in layers.items())
-    return f"{layers.total()} layers keep float inputs: {each}" if layers else ""
+    count = layers.total()
+    return f"{count} layer{'s keep' if count > 1 else ' keeps'} float inputs: {each}" if layers else ""
 
 
 def refuse_hopeless(answers: Answers) -> None:
@@ -204,13 +195,11 @@ def refuse_hopeless(answers: Answers) -> None:
         )
 
 
-def forward(
-    target: Target, checked: Mapping[str, Checked], plans: tuple[Plan, ...], scheme: Scheme
-) -> Callable[..., Any]:
-    """The model under a scheme: dequantized weights in the float pass, or integer layers where inputs are quantized."""
+def forward(target: Target, checked: Mapping[str, Checked], on: OnCodes | None) -> Callable[..., Any]:
+    """The model under a scheme: dequantized weights in the float pass, or codes in its layers (`on`)."""
     quantized = {name: entry.q for name, entry in checked.items()}
-    if scheme.inputs is not None:
-        return target.forward_quantized(quantized, plans, scheme.inputs)
+    if on is not None:
+        return target.forward_quantized(quantized, on)
     return target.forward({name: dequantize_tensor(q) for name, q in quantized.items()})
 
 

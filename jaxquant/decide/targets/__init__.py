@@ -3,7 +3,7 @@
 Three kinds open here: a folder of type bert, an NNX module, a Linen module with its variables.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxquant.decide.layouts import Layout
+from jaxquant.decide.on_codes import OnCodes
 from jaxquant.store import DTYPES
 from refquant.files import TensorInfo
-from refquant.files.quantized import Plan
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,12 @@ class Target(Protocol):
         """The float forward pass with some weights replaced by other float arrays; compiled once for all."""
         ...
 
-    def forward_quantized(
-        self, quantized: Mapping[str, Any], plans: tuple[Plan, ...], inputs: Any
-    ) -> Callable[..., Any]:
-        """The forward pass with codes in its dense layers: on integer inputs, or dequantized (inputs None)."""
+    def forward_quantized(self, quantized: Mapping[str, Any], on: OnCodes) -> Callable[..., Any]:
+        """The forward pass with codes in the layers that can have them, other weights dequantized."""
         ...
 
     def input_magnitudes(self) -> Callable[..., dict[str, Any]]:
-        """A compiled function from the model's inputs to each dense layer's largest |input| by channel."""
+        """A compiled function from the model's inputs to each layer's largest |input| by channel."""
         ...
 
     @property
@@ -69,14 +67,16 @@ class Target(Protocol):
         """Every array that the forward pass reads, a pytree: the argument of `training_pass`."""
         ...
 
-    def training_pass(self, state: Any, weights: Mapping[str, Any], args: tuple[Any, ...], inputs: Any = None) -> Any:
+    def training_pass(
+        self, state: Any, weights: Mapping[str, Any], args: tuple[Any, ...], on: OnCodes | None = None
+    ) -> Any:
         """The forward pass as a function of arrays alone, for jax.grad.
 
         Args:
           state: as the property gives it.
           weights: name → float array or Trained (file layout), instead of what the state has.
           args: the model's inputs.
-          inputs: the scheme of the inputs of dense layers; None: they stay in float.
+          on: which layers run on codes; None: every weight counts as the floats that it stands for.
         """
         ...
 
@@ -88,6 +88,11 @@ class Target(Protocol):
 def saveable(value: Any) -> bool:
     """Whether a leaf of a model's state can lie in a file: an array that is no random key."""
     return hasattr(value, "shape") and str(getattr(value, "dtype", "")) in DTYPES
+
+
+def in_order(found: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The same in the model's order: a compiled function sorts names."""
+    return {name: found[name] for name in names if name in found}
 
 
 def infos_of(tensors: Mapping[str, Any]) -> tuple[TensorInfo, ...]:

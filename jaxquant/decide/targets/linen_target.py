@@ -1,10 +1,8 @@
-"""A Linen module with its variables as a target: weights are leaves of the tree, dense layers are intercepted.
-
-The interceptor is entered inside the traced function, so that another model's trace is never returned.
-"""
+"""A Linen module with its variables as a target: weights are leaves of the tree, codes stand where kernels were."""
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,15 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, traverse_util
 
-from jaxquant import qat
 from jaxquant.decide.layouts import NO_KERNEL, Layout
-from jaxquant.decide.targets import Source, infos_of, saveable
-from jaxquant.decide.targets.kernels import linen_layouts
-from jaxquant.qat.straight import fake_values
+from jaxquant.decide.on_codes import OnCodes, laid_out, real_values, recipe_of
+from jaxquant.decide.targets import Source, in_order, infos_of, saveable
+from jaxquant.decide.targets.linen_kernels import linen_layouts, replaceable
+from jaxquant.flax import Recipe
+from jaxquant.flax.layers import Dtypes
+from jaxquant.flax.linen_layers import quantized
+from jaxquant.flax.linen_magnitudes import magnitudes
+from jaxquant.flax.linen_quantized import Quantized
+from jaxquant.flax.linen_refusals import NoPlace
+from jaxquant.flax.linen_sites import Layer
+from jaxquant.flax.linen_visit import Call, run
+from jaxquant.flax.trial import smallest
 from jaxquant.qtensor import QTensor, dequantize_tensor
-from refquant.files.quantized import Plan
-from refquant.schemes import TensorScheme
-from refquant.spec import QuantSpec
 
 PASSING = ("cache", "intermediates", "perturbations")  # collections of one run, no part of what a file keeps
 
@@ -59,11 +62,8 @@ class LinenTarget:
     def layouts(self, sample: Callable[[], tuple[Any, ...]]) -> dict[str, Layout]:
         """What the modules that a run calls know of tensors."""
         shapes = {name: tuple(leaf.shape) for name, leaf in self._flat.items()}
-
-        def run() -> None:
-            jax.eval_shape(lambda *args: self._apply(self._flat, self._rest, args), *sample())
-
-        return linen_layouts(shapes, run) | dict.fromkeys(self._kept, NO_KERNEL)
+        found = linen_layouts(self.module, {**self._rest, "params": _tree(self._flat)}, shapes, sample())
+        return found | dict.fromkeys(self._kept, NO_KERNEL)
 
     def tensor(self, name: str) -> np.ndarray:
         """One weight."""
@@ -73,38 +73,35 @@ class LinenTarget:
 
     def forward(self, replaced: Mapping[str, Any]) -> Callable[..., Any]:
         """The float forward pass with some weights replaced; compiled once for all of them."""
-        flat = {**self._flat, **{n: jnp.asarray(v, self._flat[n].dtype) for n, v in replaced.items()}}
+        flat = self._with(replaced, self._flat, None)
         return lambda *inputs: self._run(flat, self._rest, *inputs)
 
-    def forward_quantized(
-        self, quantized: Mapping[str, QTensor], plans: tuple[Plan, ...], inputs: TensorScheme | None
-    ) -> Callable[..., Any]:
-        """The forward pass with codes in every nn.Dense, other weights dequantized."""
-        spec = inputs.spec() if inputs else None
-        run = jax.jit(lambda flat, codes, rest, *args: self._on_codes(flat, codes, rest, args, spec))
-        floats = {n: dequantize_tensor(q).astype(self._flat[n].dtype) for n, q in quantized.items()}
-        flat = {**self._flat, **floats}
-        return lambda *args: run(flat, dict(quantized), self._rest, *args)
+    def forward_quantized(self, quantized: Mapping[str, QTensor], on: OnCodes) -> Callable[..., Any]:
+        """The forward pass with codes in the layers that can have them, other weights dequantized."""
+        weights = {n: q if n in on.layers else dequantize_tensor(q) for n, q in quantized.items()}
+        run = jax.jit(lambda flat, rest, *args: self._on_codes(flat, rest, args, on))
+        flat = self._with(weights, self._flat, on)
+        return lambda *args: run(flat, self._rest, *args)
 
     def input_magnitudes(self) -> Callable[..., dict[str, Any]]:
-        """A compiled function: the model's inputs → {weight name: float32 [in], largest |input| of each channel}."""
+        """A compiled function: the model's inputs → {weight name: float32 [channels], largest |input| of each}.
+
+        Nothing is seen of a model in which a layer stands in a loop that shares its parameters.
+        """
+        qmodel = Quantized(self.module, Recipe(smallest(replaceable)))
 
         @jax.jit
         def run(flat: Any, rest: Any, *args: Any) -> dict[str, Any]:
-            seen: dict[str, Any] = {}
+            found = magnitudes(qmodel, {**rest, "params": _tree(flat)}, args)
+            return {".".join(path): value for path, value in found.items()}
 
-            def record(call: Any, path: str, call_args: tuple, call_kwargs: dict) -> Any:
-                x = jnp.asarray(call_args[0], jnp.float32)
-                largest = jnp.max(jnp.abs(x), axis=tuple(range(x.ndim - 1)))
-                name = f"{path}.kernel" if path else "kernel"
-                seen[name] = jnp.maximum(seen[name], largest) if name in seen else largest
-                return call(*call_args, **call_kwargs)
+        def seen(*args: Any) -> dict[str, Any]:
+            try:
+                return in_order(run(self._flat, self._rest, *args), self._flat)
+            except NoPlace:
+                return {}
 
-            with linen.intercept_methods(_at_dense(record)):
-                self._apply(flat, rest, args)
-            return seen
-
-        return lambda *args: run(self._flat, self._rest, *args)
+        return seen
 
     @property
     def state(self) -> Any:
@@ -112,47 +109,48 @@ class LinenTarget:
         return self._flat, self._rest
 
     def training_pass(
-        self, state: Any, weights: Mapping[str, Any], args: tuple[Any, ...], inputs: TensorScheme | None = None
+        self, state: Any, weights: Mapping[str, Any], args: tuple[Any, ...], on: OnCodes | None = None
     ) -> Any:
         """The forward pass as a function of arrays; a Trained weight counts as its codes do."""
         flat, rest = state
-        trained = {n: w for n, w in weights.items() if isinstance(w, qat.Trained)}
-        floats = {n: fake_values(w, "float32") if n in trained else w for n, w in weights.items()}
-        flat = {**flat, **{n: v.astype(flat[n].dtype) for n, v in floats.items() if n in flat}}
-        if inputs is None:
-            return self._apply(flat, rest, args)
-        return self._on_codes(flat, trained, rest, args, inputs.spec())
+        layers = on.layers if on else ()
+        values = {n: w if n in layers else real_values(w) for n, w in weights.items()}
+        flat = self._with(values, flat, on)
+        return self._on_codes(flat, rest, args, on) if on else self._apply(flat, rest, args)
 
     def replaced(self, tensors: Mapping[str, np.ndarray]) -> "LinenTarget":
         """The same model with other weights; this one stays as it is."""
         other = copy.copy(self)
         other._own = {**self._own, **tensors}
-        other._flat = {**self._flat, **{n: jnp.asarray(v, self._flat[n].dtype) for n, v in tensors.items()}}
+        other._flat = self._with(tensors, self._flat, None)
         return other
 
-    def _on_codes(
-        self, flat: Mapping[str, Any], codes: Mapping[str, Any], rest: Any, args: tuple, spec: QuantSpec | None
-    ) -> Any:
-        def dense(call: Any, path: str, call_args: tuple, call_kwargs: dict) -> Any:
-            name = f"{path}.kernel" if path else "kernel"
-            if name not in codes:
-                return call(*call_args, **call_kwargs)
-            return qat.dense(call_args[0], codes[name], flat.get(name.removesuffix("kernel") + "bias"), inputs=spec)
+    def _with(self, weights: Mapping[str, Any], flat: Mapping[str, Any], on: OnCodes | None) -> dict[str, Any]:
+        """The parameters with weights in place: floats, each in its parameter's dtype, and what stands for codes."""
+        layers = on.layers if on else {}
+        floats = {n: jnp.asarray(v).astype(flat[n].dtype) for n, v in weights.items() if n in flat and n not in layers}
+        return {**flat, **floats, **{n: laid_out(weights[n], spec) for n, spec in layers.items()}}
 
-        with linen.intercept_methods(_at_dense(dense)):
+    def _on_codes(self, flat: Mapping[str, Any], rest: Any, args: tuple, on: OnCodes) -> Any:
+        """The pass of a model whose parameters have codes, or weights in training, where kernels were."""
+        if not on.layers:
             return self._apply(flat, rest, args)
+        recipe = recipe_of({name: ("/".join(name.split(".")[:-1]),) for name in on.layers}, on)
+        call = Call(None, args)
+
+        def act(layer: Layer, plain: Callable[[], Any]) -> Any:
+            return quantized(replace(layer, dtypes=Dtypes(layer.module.dtype, self._dtype(layer.module.path))))
+
+        return run(self.module, Quantized(self.module, recipe).interceptor(act), {**rest, "params": _tree(flat)}, call)
+
+    def _dtype(self, path: tuple[str, ...]) -> Any:
+        """What a layer's own parameters promote to, as Flax reads them: their dtypes, not the module's param_dtype."""
+        names = (".".join((*path, name)) for name in ("kernel", "embedding", "bias"))
+        return jnp.result_type(*(self._flat[name].dtype for name in names if name in self._flat))
 
     def _apply(self, flat: Mapping[str, Any], rest: Any, inputs: tuple[Any, ...]) -> Any:
-        params = traverse_util.unflatten_dict({tuple(name.split(".")): leaf for name, leaf in flat.items()})
-        return self.module.apply({**rest, "params": params}, *inputs)
+        return self.module.apply({**rest, "params": _tree(flat)}, *inputs)
 
 
-def _at_dense(handle: Callable[[Any, str, tuple, dict], Any]) -> Callable[..., Any]:
-    """An interceptor that hands calls of nn.Dense to `handle` and leaves all others alone."""
-
-    def interceptor(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
-        if type(context.module) is linen.Dense and context.method_name == "__call__":
-            return handle(call, ".".join(context.module.path), args, kwargs)
-        return call(*args, **kwargs)
-
-    return interceptor
+def _tree(flat: Mapping[str, Any]) -> dict[str, Any]:
+    return traverse_util.unflatten_dict({tuple(name.split(".")): leaf for name, leaf in flat.items()})

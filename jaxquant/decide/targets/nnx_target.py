@@ -12,20 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxquant import qat
 from jaxquant.decide.layouts import NO_KERNEL, Layout
-from jaxquant.decide.targets import Source, infos_of, saveable
-from jaxquant.decide.targets.kernels import nnx_layouts
-from jaxquant.flax.linear import QuantizedLinear, RecordingLinear, Seen
-from jaxquant.flax.replace import replaced
-from jaxquant.qat.straight import fake_values
+from jaxquant.decide.on_codes import OnCodes, laid_out, real_values, recipe_of
+from jaxquant.decide.targets import Source, in_order, infos_of, saveable
+from jaxquant.decide.targets.nnx_kernels import Held, held, layout_of, module_paths, on_trial, tried
+from jaxquant.flax import nnx_api
+from jaxquant.flax.nnx_magnitudes import magnitudes
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from jaxquant.store import array
 from refquant.files import TensorInfo, read_header
-from refquant.files.quantized import Plan
-from refquant.granularity import PerAxis, PerGroup
-from refquant.schemes import TensorScheme
-from refquant.spec import QuantSpec
 
 Keys = tuple[str | int, ...]
 PASSING = (nnx.RngState, nnx.Cache, nnx.Intermediate)  # of one run or one training, no part of what a file keeps
@@ -69,11 +64,21 @@ class NnxTarget:
         """The weights that the forward pass reads; a file may hold more."""
         return frozenset(self._names)
 
+    @cached_property
+    def _places(self) -> dict[str, list[Held]]:
+        return held(self.model, {"/".join(map(str, path)): name for name, (path, _) in self._names.items()})
+
+    @cached_property
+    def _layouts(self) -> dict[str, Layout]:
+        return {name: layout_of(places) for name, places in self._places.items()}
+
     def layouts(self, sample: Callable[[], tuple[Any, ...]]) -> dict[str, Layout]:
-        """What the module tree knows of tensors; nothing where a file has its own names."""
-        if self.source.path is not None:
-            return {}
-        return nnx_layouts(self.model, self._names) | dict.fromkeys(self._kept, NO_KERNEL)
+        """What the module tree knows of tensors, in the file's axes."""
+        trial = on_trial(self.model, self._layouts, self._places)
+        found = tried(trial, self._layouts, self._places, sample())
+        turned = {n: found[n] for n in found if self._turned(n)}
+        turned = {n: replace(one, summed=tuple(1 - axis for axis in one.summed)) for n, one in turned.items()}
+        return found | turned | dict.fromkeys(self._kept, NO_KERNEL)
 
     @cached_property
     def _header(self) -> Any:
@@ -99,48 +104,30 @@ class NnxTarget:
         params = self._with(replaced)
         return lambda *inputs: self._run(params, self._rest, *inputs)
 
-    def forward_quantized(
-        self, quantized: Mapping[str, QTensor], plans: tuple[Plan, ...], inputs: TensorScheme | None
-    ) -> Callable[..., Any]:
-        """The forward pass with codes in every dense layer: on integer inputs, or dequantized at each call (None)."""
-        kernels = {path[:-1]: name for name, (path, _) in self._names.items() if path[-1] == "kernel"}
-        spec = inputs.spec() if inputs else None
-        used: set[str] = set()
-
-        def make(path: Keys, linear: Any) -> nnx.Module | None:
-            name = kernels.get(tuple(path))
-            if name not in quantized:
-                return None
-            used.add(name)
-            bias = None if linear.bias is None else linear.bias[...]
-            return QuantizedLinear(self._as_kernel(name, quantized[name]), bias, spec)
-
-        model = replaced(self.model, make)
-        floats = {
-            name: dequantize_tensor(q) for name, q in quantized.items() if name in self._names and name not in used
-        }
-        graph, state = nnx.split(model)
-        nnx.update(state, nnx.from_flat_state({self._names[n][0]: self._param(n, v) for n, v in floats.items()}))
+    def forward_quantized(self, quantized: Mapping[str, QTensor], on: OnCodes) -> Callable[..., Any]:
+        """The forward pass with codes in the layers that can have them, other weights dequantized."""
+        floats = {name: dequantize_tensor(q) for name, q in quantized.items() if name not in on.layers}
+        graph, state = nnx.split(self._on_codes(self._merged(floats, self._params, self._rest), quantized, on))
         run = jax.jit(lambda state, *args: nnx.merge(graph, state)(*args))
         return lambda *args: run(state, *args)
 
     def input_magnitudes(self) -> Callable[..., dict[str, Any]]:
-        """A compiled function: the model's inputs → {weight name: float32 [in], largest |input| of each channel}."""
-        names = {path[:-1]: name for name, (path, _) in self._names.items() if path[-1] == "kernel"}
-        model = replaced(self.model, lambda _, linear: RecordingLinear(linear))
-        graph, state = nnx.split(model)
+        """A compiled function: the model's inputs → {weight name: float32 [channels], largest |input| of each}."""
+        trial = on_trial(self.model, self._layouts, self._places)
+        if trial is None:
+            return lambda *inputs: {}
+        graph, state = nnx.split(trial)
+        names = {one.entry.path: name for name, places in self._places.items() for one in places if one.is_kernel}
 
         @jax.jit
-        def run(state: Any, *inputs: Any) -> Any:
-            merged = nnx.merge(graph, state)
-            merged(*inputs)
-            return nnx.state(merged, Seen)
+        def run(state: nnx.State, *inputs: Any) -> dict[str, Any]:
+            found: dict[str, Any] = {}
+            for path, seen in magnitudes(nnx.merge(graph, state), inputs)[0].items():
+                found[names[path]] = jnp.maximum(found.get(names[path], 0), seen)  # two layers may share a kernel
+            return found
 
-        def magnitudes(*inputs: Any) -> dict[str, Any]:
-            seen = nnx.to_flat_state(run(state, *inputs))
-            return {names[tuple(p[:-1])]: v[...] for p, v in seen if tuple(p[:-1]) in names}
-
-        return magnitudes
+        order = [name for path in self._flat for name, (own, _) in self._names.items() if own == tuple(path)]
+        return lambda *inputs: in_order(run(state, *inputs), order)
 
     @property
     def state(self) -> Any:
@@ -148,24 +135,12 @@ class NnxTarget:
         return self._params, self._rest
 
     def training_pass(
-        self, state: Any, weights: Mapping[str, Any], args: tuple[Any, ...], inputs: TensorScheme | None = None
+        self, state: Any, weights: Mapping[str, Any], args: tuple[Any, ...], on: OnCodes | None = None
     ) -> Any:
         """The forward pass as a function of arrays; a Trained weight counts as its codes do."""
-        params, rest = state
-        floats = {n: fake_values(w, "float32") if isinstance(w, qat.Trained) else w for n, w in weights.items()}
-        model = nnx.merge(self._graph, self._with(floats, params), rest)
-        if inputs is None:
-            return model(*args)
-        trained = {self._names[n][0][:-1]: (n, w) for n, w in weights.items() if isinstance(w, qat.Trained)}
-
-        def make(path: Keys, linear: Any) -> nnx.Module | None:
-            if tuple(path) not in trained:
-                return None
-            name, weight = trained[tuple(path)]
-            bias = None if linear.bias is None else linear.bias[...]
-            return _Traced(lambda x: qat.dense(x, self._turned(name, weight), bias, inputs=inputs.spec()))
-
-        return replaced(model, make)(*args)
+        layers = on.layers if on else ()
+        model = self._merged({n: real_values(w) for n, w in weights.items() if n not in layers}, *state)
+        return (self._on_codes(model, weights, on) if on else model)(*args)
 
     def replaced(self, tensors: Mapping[str, np.ndarray]) -> "NnxTarget":
         """The same model with other weights; this one stays as it is."""
@@ -182,44 +157,31 @@ class NnxTarget:
         return nnx.from_flat_state({**flat, **changed})
 
     def _param(self, name: str, value: Any) -> nnx.Param:
-        array = jnp.asarray(value)
-        return nnx.Param(array.T if self._names[name][1] else array)
+        array, own = jnp.asarray(value), self._flat[self._names[name][0]][...]
+        return nnx.Param((array.T if self._turned(name) else array).astype(own.dtype))
 
-    def _as_kernel(self, name: str, q: QTensor) -> QTensor:
-        """Codes as [in, out], as a dense layer reads them; the same codes and scales, only laid out anew."""
-        if not self._names[name][1]:
-            return q
-        zero = None if q.zero_point is None else q.zero_point.T
-        return QTensor(q.codes.T, q.scale.T, zero, _turned_spec(q.spec))
+    def _merged(self, floats: Mapping[str, Any], params: nnx.State, rest: nnx.State) -> nnx.Module:
+        return nnx.merge(self._graph, self._with(floats, params), rest)
 
-    def _turned(self, name: str, weight: qat.Trained) -> qat.Trained:
-        """The same of a weight in training."""
-        if not self._names[name][1]:
-            return weight
-        return qat.Trained(weight.values.T, spec=_turned_spec(weight.spec), estimator=weight.estimator)
+    def _on_codes(self, model: nnx.Module, weights: Mapping[str, Any], on: OnCodes) -> nnx.Module:
+        """The model with codes, or weights in training, where kernels were."""
+        if not on.layers:
+            return model
+        places = {name: module_paths(self._places[name]) for name in on.layers}
+        turned = {name for name in on.layers if self._turned(name)}
+        prepared, _ = nnx_api.prepare(model, recipe_of(places, on, turned=turned))
+        codes = {n: laid_out(weights[n], spec, turned=n in turned) for n, spec in on.layers.items()}
+        return nnx_api.convert(prepared, {path: codes[name] for name in codes for path in places[name]})
 
-
-class _Traced(nnx.Module):
-    """Stands for a dense layer within one trace."""
-
-    def __init__(self, run: Callable[[Any], Any]):
-        self.run = run
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.run(x)
+    def _turned(self, name: str) -> bool:
+        """Whether the file holds the transpose of a parameter."""
+        return self._names[name][1]
 
 
 def _kept(rest: nnx.State) -> dict[str, Any]:
     """The state beside the parameters that a file needs too, such as batch statistics, by dotted path."""
     found = {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(rest) if not isinstance(v, PASSING)}
     return {name: value for name, value in found.items() if saveable(value)}
-
-
-def _turned_spec(spec: QuantSpec) -> QuantSpec:
-    """The spec of the transpose."""
-    turned = {PerAxis: lambda g: PerAxis(1 - g.axis % 2), PerGroup: lambda g: PerGroup(1 - g.axis % 2, g.size)}
-    grain = turned.get(type(spec.granularity), lambda g: g)(spec.granularity)
-    return replace(spec, granularity=grain)
 
 
 def open_bert(folder: Path) -> NnxTarget:
