@@ -58,6 +58,8 @@ $(VENV)/.lint: $(VENV)/.test
 
 $(VENV)/.peers: $(VENV)/.test
 	$(PIP) install -e '.[peers]'
+	$(PIP) install --no-deps hqq termcolor
+	-$(PIP) install --no-deps --only-binary :all: auto-gptq
 	@touch $@
 
 .venv-numpy/.done: pyproject.toml

@@ -35,8 +35,8 @@ ROWS = (
     Convention("ggml_q8_0",          Affine("inv", "f32", "int", "away", "sat", "qmin"), RUN, "gguf 0.19.0",
                "the scale amax / 127 in binary32, before it is stored as float16; NaN is undefined"),
     Convention("gptq",               Affine("div", "f32", "int", "even", "sat", "qmin"),
-               READ + "GPTQ quant.py, find_params", "2023",
-               "packing rounds (w + scale * zero) / scale with the stored float16 scale"),
+               RUN, "auto-gptq 0.7.1", "quantize of GPTQ's quant.py; packing rounds (w + scale * zero) / scale with "
+               "the stored float16 scale; NaN is undefined"),
     Convention("compressed_tensors", Affine("div", "f32", "add", "even", "sat", "qmin"), RUN, "0.20.0", INT8_NAN),
     Convention("qwix_symmetric",     Affine("div", "f32", "int", "even", "sat", "zero"), READ + "qwix source", "0.1.8",
                "as written; what XLA:CPU runs is qwix_symmetric_xla"),
@@ -59,8 +59,9 @@ ROWS = (
                READ + "TensorRT documentation", "10", "zero point 0; NaN is open"),
     Convention("mlx",                Affine("div", "f32", "bias", "even", "sat", "qmin"), RUN, "0.32.4",
                "mx.quantize mode affine, unsigned codes; the scale may be negative"),
-    Convention("hqq",                Affine("given", "f32", "add", "even", "sat", "qmin"), READ + "HQQ source", "0.2",
-               "the argument is the inverse scale; the zero point is real except at 4 bits"),
+    Convention("hqq",                Affine("given", "f32", "add", "even", "sat", "qmin"), RUN, "0.2.8.post1",
+               "Quantizer.quantize on CPU, not optimized; the argument is the inverse scale; the zero point is a real "
+               "number except with round_zero (at 4 bits)"),
 )  # fmt: skip
 
 PRESETS: dict[str, Convention] = {row.name: row for row in ROWS}

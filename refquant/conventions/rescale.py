@@ -55,7 +55,8 @@ RESCALES = table(
     Preset("xnnpack",             Rescale("f32", "single", "even"),          RUN, "LiteRT 2.3.0",
            "FULLY_CONNECTED int8 with the default delegate; the same multiplier as onnxruntime"),
     Preset("litert_reference",    Rescale("f64", "single", "away", "i32"),   RUN, "LiteRT 2.3.0",
-           "FULLY_CONNECTED int8; the multiplier is s_in * s_weight / s_out in binary64"),
+           "FULLY_CONNECTED int8, and int16 by int8 in all kernels; the multiplier is s_in * s_weight / s_out in "
+           "binary64"),
     Preset("litert_builtin",      DOUBLE_UP,                                 RUN, "LiteRT 2.3.0",
            "FULLY_CONNECTED int8 without delegates (ruy) and REQUANTIZE int8; " + LEFT),
     Preset("gemmlowp",            DOUBLE_AWAY,                               RUN, "LiteRT 2.3.0",
@@ -66,7 +67,8 @@ RESCALES = table(
            "7.0", "also LiteRT built with TFLITE_SINGLE_ROUNDING"),
     Preset("litert_16x8",         Rescale("q15", "single", "up"),            "read, not run: LiteRT source, common.cc",
            "2.3.0",
-           "the multiplier reduced to 16 bits; there the accumulator may be 48 bits wide, here it is int32"),
+           "the multiplier reduced to 16 bits; there the accumulator may be 48 bits wide, here it is int32; what 2.3.0 "
+           "runs for FULLY_CONNECTED int16 by int8 is litert_reference"),
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 TYPES = {
     "float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, "uint8": schema.TensorType.UINT8,
-    "int16": schema.TensorType.INT16, "int32": schema.TensorType.INT32,
+    "int16": schema.TensorType.INT16, "int32": schema.TensorType.INT32, "int64": schema.TensorType.INT64,
 }  # fmt: skip
 RESOLVERS = {
     "xnnpack": litert.OpResolverType.BUILTIN,
@@ -93,13 +93,13 @@ def fully_connected(
     zeros: tuple[int, int],
     way: str,
 ) -> np.ndarray:
-    """FULLY_CONNECTED of int8 codes; scales and zeros of (input, weights, output) and (input, output)."""
+    """FULLY_CONNECTED of int8 or int16 codes; scales of (input, weights, output), zeros of (input, output)."""
     rows, columns = codes.shape[0], weights.shape[0]
     tensors = [
-        tensor("x", codes.shape, "int8", (scales[0], zeros[0])),
+        tensor("x", codes.shape, str(codes.dtype), (scales[0], zeros[0])),
         tensor("w", weights.shape, "int8", (scales[1], 0), 1),
-        tensor("b", bias.shape, "int32", (float(np.float32(scales[0]) * np.float32(scales[1])), 0), 2),
-        tensor("y", (rows, columns), "int8", (scales[2], zeros[1])),
+        tensor("b", bias.shape, str(bias.dtype), (float(np.float32(scales[0]) * np.float32(scales[1])), 0), 2),
+        tensor("y", (rows, columns), str(codes.dtype), (scales[2], zeros[1])),
     ]
     options = schema.FullyConnectedOptionsT()
     made = model(

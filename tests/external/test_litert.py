@@ -126,3 +126,20 @@ def test_fully_connected_external_follows_the_rescale(way, numbers):
     multiplier = np.float32(scales[0] * scales[1]) / scales[2] if way == "xnnpack" else real
     want = requantize(acc, multiplier, np.int32(z_out), fmt=INT8, rescale=RESCALES[CONNECTED[way]].point)
     assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("way", CONNECTED)
+@pytest.mark.parametrize("numbers", LAYERS)
+def test_fully_connected_external_of_int16_codes(way, numbers):
+    """16x8: binary64 in all kernels, not the 16-bit multiplier of the source's function for 64-bit accumulators."""
+    scales = [np.float32(s) for s in numbers[:3]]
+    real = float(scales[0]) * float(scales[1]) / float(scales[2])
+    acc = probes(*(thresholds(row.point, INT8, real, 0) for row in RESCALES.values()))
+    acc = np.concatenate([np.unique(acc), np.random.default_rng(0).integers(-(2**28), 2**28, 20_000, np.int32)])
+    x, weights = np.zeros((1, 8), np.int16), np.zeros((len(acc), 8), np.int8)
+    got = models.fully_connected(x, weights, acc.astype(np.int64), tuple(map(float, scales)), (0, 0), way)[0]
+    want, read = (
+        requantize(acc, real, 0, fmt=ALL["int16"], rescale=RESCALES[name].point)
+        for name in ("litert_reference", "litert_16x8")
+    )
+    assert np.array_equal(got, want) and not np.array_equal(got, read)
