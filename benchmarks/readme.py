@@ -31,10 +31,10 @@ COMMAND = "python benchmarks/readme.py write"
 
 def ladder() -> str:
     """The first screen: what `make demo` printed, from its recorded result."""
-    from jaxquant.decide.console import HEAD, row_text
+    from jaxquant.decide.console import head_text, row_text
 
     found = json.loads((RESULTS / "decide.json").read_text())
-    lines = ["$ make demo", HEAD]
+    lines = ["$ make demo", head_text()]
     lines += [f"{row_text(_namespace(row))}  {_verdict(row)}".rstrip() for row in found["rows"]]
     bits = found["bits"]
     lines += ["", *_folded("DECISION  " + found["decision"]["sentence"]), ""]

@@ -4,6 +4,7 @@ Names are imported when they are first used, so that commands start before JAX i
 """
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,13 +35,26 @@ __all__ = [
 ]  # fmt: skip
 
 
+#: Parts that are modules; `decide` is a package that is callable.
+_PARTS = ("bits", "calibration", "decide", "flax", "qat", "requantize", "scales", "store", "sums", "thresholds")
+
+
 def __getattr__(name: str) -> Any:
-    if name == "decide":  # the package itself, which is callable
-        return importlib.import_module("jaxquant.decide")
-    if name not in _HOME:
+    if name not in (*_HOME, *_PARTS):
         raise AttributeError(f"module 'jaxquant' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    try:
+        return _part(name) if name in _PARTS else getattr(importlib.import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("jax", "flax"):
+            raise
+        extra = "jax" if error.name == "jax" else "decide"
+        text = f"jaxquant.{name}: no module named {error.name!r}, need it installed: pip install 'refquant[{extra}]'"
+        raise ModuleNotFoundError(text, name=error.name) from None
+
+
+def _part(name: str) -> ModuleType:
+    return importlib.import_module(f"jaxquant.{name}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*__all__, *_PARTS})

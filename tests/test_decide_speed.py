@@ -9,6 +9,7 @@ pytest.importorskip("flax")
 
 import jax.numpy as jnp
 
+from jaxquant.decide import speed
 from jaxquant.decide.speed import measure, summary, timed
 
 WAYS = {"float": (lambda x: x, 400), "int8": (lambda x: x, 100), "int4": (lambda x: x, 50)}
@@ -33,8 +34,9 @@ def test_a_speed_up_must_be_seen_in_nearly_every_round():
     assert slower.startswith("No speed-up on this device: 1.60 x (int8, batch 7) to 2.00 x") and "calls" not in slower
 
 
-def test_every_way_is_called_in_turns_and_once_before_it_is_timed():
+def test_every_way_is_called_in_turns_and_once_before_it_is_timed(monkeypatch):
     calls = []
+    monkeypatch.setattr(speed, "SECONDS", 0.0)
 
     def way(name):
         return lambda x: calls.append(name) or x, 1
@@ -43,3 +45,10 @@ def test_every_way_is_called_in_turns_and_once_before_it_is_timed():
     assert calls == ["float", "int8"] * 4
     assert [(t.what, t.batch, t.rounds) for t in found] == [("float", 5, 3), ("int8", 5, 3)]
     assert found[0].ratio == 1 and found[0].faster == 0 and found[1].milliseconds > 0
+
+
+def test_short_calls_are_timed_more_often_than_asked_for(monkeypatch):
+    """A moment in which the machine is busy would decide between five calls of a fraction of a millisecond."""
+    monkeypatch.setattr(speed, "MOST", 40)
+    found = measure({"float": (lambda x: x, 1)}, (jnp.ones((5, 2)),), rounds=3)
+    assert found[0].rounds == 40

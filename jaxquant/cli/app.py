@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from jaxquant.cli import EXIT_CODES, decide, diff, doctor, look, quantize
+from jaxquant.cli import EXIT_CODES, INTERRUPTED, decide, diff, doctor, look, quantize
 from refquant.files.errors import UnreadableFile
 from refquant.files.printable import printable
 
@@ -26,7 +26,7 @@ def _code(command: Callable[..., int], *args: object, **kwargs: object) -> int:
     try:
         return command(*args, **kwargs)
     except KeyboardInterrupt:
-        return _told("interrupted; originals are untouched and no output was left half written", 130)
+        return _told("interrupted; originals are untouched and no output was left half written", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

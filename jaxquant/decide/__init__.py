@@ -53,6 +53,18 @@ def decide(
     return tell(target, workload, parsed, chosen, folder, Printer())[1]
 
 
+def winner(model: Any, folder: Path | str) -> Callable[..., Any]:
+    """The model with the weights that a decision recommended, as a function of its inputs: see `jaxquant.decide.saved`.
+
+    Args:
+      model: as it was given to `decide`.
+      folder: where that wrote its files.
+    """
+    from jaxquant.decide import saved
+
+    return saved.winner(model, folder)
+
+
 class _Decide(ModuleType):
     """The package is what `jaxquant.decide(model, examples)` calls, whichever of its modules was imported first."""
 

@@ -120,7 +120,7 @@ def _introduce(printer: Any, target: Any, workload: Any, material: Any, bar: Any
     if material:
         printer.line(f"training  {material.about}")
     printer.line()
-    printer.head()
+    printer.head(bar)
 
 
 def _climb(job: Any, rows: Any, printer: Any) -> None:

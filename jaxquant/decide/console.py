@@ -1,5 +1,7 @@
 """What `jaxquant decide` prints: lines as they become known, in a terminal or a pipe alike."""
 
+import os
+import sys
 import textwrap
 import time
 from contextlib import AbstractContextManager
@@ -14,10 +16,16 @@ from jaxquant.decide.speed import Timing
 
 SELDOM = 2.0  # seconds between two lines of progress
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "UNSURE": "bold yellow", "": "default"}
-HEAD = (
-    f"{'scheme':<34} {'size':>8} {'bits/w':>6} {'score':>6}  {'change, 95 % interval':<22} {'lost':>4} {'won':>4} "
-    f"{'same':>6}  verdict"
-)
+COLUMNS = {"points": "change", "same": "same", "score": "score"}  # what a bar of that kind judges
+
+
+class _Console(Console):
+    """One whose reader may leave: the work goes on, for the files that it writes."""
+
+    def on_broken_pipe(self) -> None:
+        """Instead of ending the program, as `| head` would."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Printer:
@@ -25,10 +33,11 @@ class Printer:
 
     def __init__(self, *, json: bool = False):
         """Args: json: keep stdout clean."""
-        self.console = Console(stderr=json, highlight=False, soft_wrap=True)
+        self.console = _Console(stderr=json, highlight=False, soft_wrap=True)
         self._status: Any = None
         self._told = 0.0
         self._begun = False
+        self._kind = "points"
 
     def headline(self, name: str, bar: Any) -> None:
         """The first line, once."""
@@ -62,13 +71,14 @@ class Printer:
             self._told = time.monotonic()
             self.line(text)
 
-    def head(self) -> None:
+    def head(self, bar: Any) -> None:
         """The ladder's header."""
-        self.line(HEAD, "bold")
+        self._kind = bar.kind
+        self.line(head_text(bar.kind), "bold")
 
     def row(self, row: Row) -> None:
         """One rung."""
-        text = Text(row_text(row))
+        text = Text(row_text(row, self._kind))
         text.append(f"  {row.result}", COLOURS[row.result])
         if row.verdict and row.verdict.note:
             text.append(f" ({row.verdict.note})", "dim")
@@ -108,13 +118,21 @@ class Printer:
         self.line()
 
 
-def row_text(row: Row) -> str:
+def head_text(kind: str = "points") -> str:
+    """The names of the columns, for a bar of that kind."""
+    before = f"{'scheme':<34} {'size':>8} {'bits/w':>6} {'score':>6}"
+    return f"{before}  {COLUMNS[kind] + ', 95 % interval':<22} {'lost':>4} {'won':>4} {'same':>6}  verdict"
+
+
+def row_text(row: Row, kind: str = "points") -> str:
     """The columns of a row but the verdict."""
-    size = f"{row.scheme:<34} {size_text(row.bytes):>8} {row.bits_per_weight:>6.2f} {100 * row.score:>6.1f}"
+    score = f"{100 * row.score:.1f}" if kind != "score" and 0 <= row.score <= 1 else f"{row.score:.4g}"
+    size = f"{row.scheme:<34} {size_text(row.bytes):>8} {row.bits_per_weight:>6.2f} {score:>6}"
     if row.verdict is None or row.same is None:
         return f"{size}  {'n = ' + str(row.n):<22} {'':>4} {'':>4} {'':>6}"
     lost, won = ("" if v is None else str(v) for v in (row.lost, row.won))
-    return f"{size}  {interval_text(row.verdict.interval):<22} {lost:>4} {won:>4} {100 * row.same.estimate:>5.1f}%"
+    interval = interval_text(row.verdict.interval, kind)
+    return f"{size}  {interval:<22} {lost:>4} {won:>4} {100 * row.same.estimate:>5.1f}%"
 
 
 def duration(seconds: float) -> str:
@@ -132,9 +150,11 @@ def size_text(count: int) -> str:
     return f"{count} B"
 
 
-def interval_text(interval: Interval) -> str:
-    """`-4.8 [-7.2, -2.6]` in points."""
-    return f"{100 * interval.estimate:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+def interval_text(interval: Interval, kind: str = "points") -> str:
+    """`-4.8 [-7.2, -2.6]` in points, `95.2 [93.1, 96.8]` in percent, or a score in its own unit."""
+    times, form = {"points": (100, "+.1f"), "same": (100, ".1f"), "score": (1, ".4g")}[kind]
+    middle, low, high = (format(times * value, form) for value in (interval.estimate, interval.low, interval.high))
+    return f"{middle} [{low}, {high}]"
 
 
 def _worth(right: bool | None, score: float) -> str:

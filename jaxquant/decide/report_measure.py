@@ -28,7 +28,7 @@ class Measure:
         self.threshold = self.unit * (bar.get("threshold") or 0.0)
         inside = all(0 <= row["score"] <= 1 for row in rows if text.known(row.get("score")))
         self.score_unit = 100.0 if inside and self.kind != "score" else 1.0
-        self.column = {"points": "Change", "same": "Same answers", "score": "Interval"}[self.kind]
+        self.column = {"points": "Change", "same": "Same answers", "score": "Score"}[self.kind]
         self.axis = {"points": "change of the score, points", "same": "unchanged answers, %", "score": metric}[
             self.kind
         ]
