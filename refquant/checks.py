@@ -17,8 +17,8 @@ REAL = ("float32", "float16", "bfloat16")
 
 def told(value: object) -> str:
     """A value as a message names it: in one line, whatever it is."""
-    text = repr(value)
-    return text if len(text) <= 40 and "\n" not in text else f"of type {type(value).__name__}"
+    text, kind = repr(value), type(value)
+    return text if len(text) <= 40 and "\n" not in text else f"of type {kind.__module__}.{kind.__qualname__}"
 
 
 def unmasked(kind: type) -> None:

@@ -75,6 +75,17 @@ def test_numbers_beyond_int32_differential(value):
     assert len(texts) == 1 and "need" in texts.pop()[1]
 
 
+def test_a_tensor_of_the_other_package_is_refused_golden():
+    """GEN-5: no array crosses the border; what is told apart has its module before its name."""
+    from refquant import qtensor
+    from refquant.formats import ALL
+    from refquant.spec import QuantSpec
+
+    theirs = qtensor.quantize_tensor(np.ones((4, 3), np.float32), QuantSpec(ALL["int4"]))
+    told = "dense: weight is of type refquant.qtensor.QTensor, need QTensor or Trained"
+    assert outcome("jaxquant", "qat.dot.dense", [np.ones((2, 4), np.float32), theirs], {}) == ("TypeError", told)
+
+
 def test_arguments_inside_arguments_differential():
     """GEN-5: masked arrays inside what a layer is given."""
     from refquant.estimators import Lsq

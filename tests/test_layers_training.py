@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -240,7 +241,8 @@ ERRORS = [
 @pytest.mark.parametrize(("options", "text"), ERRORS)
 def test_errors_property_of_learned_inputs(backend: object, options: dict, text: str) -> None:
     options = {"inputs": QuantSpec(ALL["int8"])} | options
-    weight = qtensor.quantize_tensor(np.ones((4, 3), np.float32), QuantSpec(ALL["int4"]))
+    module = importlib.import_module(f"{backend.name}.qtensor")
+    weight = module.quantize_tensor(np.ones((4, 3), np.float32), QuantSpec(ALL["int4"]))
     with pytest.raises(ValueError, match=text):
         backend.qat.dense(np.ones((2, 4), np.float32), weight, **options)
 
