@@ -215,7 +215,7 @@ def check_learned(function: str, estimator: Estimator, inputs: QuantSpec | None,
       scale: whether input_scale was given.
       zero: whether input_zero_point was given.
     Raises:
-      ValueError: it is not.
+      ValueError: it is not; or scales that are stored rounded.
     """
     if isinstance(estimator, Ste):
         return
@@ -225,6 +225,7 @@ def check_learned(function: str, estimator: Estimator, inputs: QuantSpec | None,
     if not scale or zero != offset:
         need = "input_scale and a float32 input_zero_point (the offset)" if offset else "input_scale alone"
         raise ValueError(f"{function}: input_estimator {name}, need {need}: what it learns (LAY-12)")
+    _check_storage(function, "inputs", inputs)
 
 
 def check_trained(function: str, spec: QuantSpec, shape: Shape, learned: tuple[Shape, ...], need: int) -> None:
@@ -237,12 +238,22 @@ def check_trained(function: str, spec: QuantSpec, shape: Shape, learned: tuple[S
       learned: shapes of the learned arrays.
       need: how many the estimator learns.
     Raises:
-      ValueError: another number of arrays, or another shape.
+      ValueError: another number of arrays, another shape, or scales that are stored rounded.
     """
     if len(learned) != need:
         raise ValueError(f"{function}: weight has {len(learned)} learned arrays, need {need} (its estimator, LAY-12)")
     for one in learned:
         checks.scale_shape(function, "learned", one, shape, spec.granularity)
+    if learned:
+        _check_storage(function, "weight", spec)
+
+
+def _check_storage(function: str, argument: str, spec: QuantSpec) -> None:
+    if spec.scale.storage != "float32":
+        raise ValueError(
+            f"{function}: {argument} has scales in {spec.scale.storage}, need float32 (a learned scale is used as it "
+            "is learned, EST-1)"
+        )
 
 
 def check_bias(

@@ -77,6 +77,25 @@ def test_learned_differential_refused(kind: str, scale: object) -> None:
     both(lambda _, qat, __: call(qat, scale))
 
 
+@pytest.mark.parametrize("storage", ["float16", "bfloat16"])
+def test_learned_differential_refuses_another_storage(storage: str) -> None:
+    """EST-1: what is learned is used as it is; a spec that says otherwise would be a file that cannot be written."""
+    rounded = QuantSpec(ALL["int8"], scale=rq.ScaleRule(storage=storage))
+    tenth = np.float32(0.1)
+
+    def of_weight(qat):
+        return qat.dense(X, qat.Trained(W, (tenth,), spec=rounded, estimator=Lsq()), **STATIC)
+
+    def of_inputs(qat):
+        weight = qat.Trained(W, spec=INT8)
+        return qat.dense(X, weight, inputs=rounded, input_scale=tenth, input_estimator=Lsq())
+
+    for call in (of_weight, of_inputs):
+        _, text = refusal(lambda call=call: call(ref_qat))
+        assert f"has scales in {storage}, need float32 (a learned scale is used as it is learned" in text
+        both(lambda _, qat, __, call=call: call(qat))
+
+
 @pytest.mark.parametrize("missing", [0, 2, 3])
 def test_fold_differential_refuses_nothing(missing: int) -> None:
     """LAY-14: kernel, mean and variance are needed."""
