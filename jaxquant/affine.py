@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxquant import _exact, _inputs, _steps, blocks
+from jaxquant import _exact, _inputs, _sharding, _steps, blocks
 from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
 from refquant import checks
@@ -236,19 +236,19 @@ def _spread(plan: Plan, shape: tuple[int, ...], *per_tile: Any) -> list[Any]:
     return [None if v is None else blocks.spread(jnp.asarray(v), shape, plan.tile) for v in per_tile]
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(_sharding.jit, static_argnums=0)
 def _quantize(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:
     scale, zero_point = _spread(plan, x.shape, scale, zero_point)
     codes, _ = _steps.quantized(plan, _exact.widen(x), scale, zero_point)
     return codes.astype(plan.fmt.storage)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(_sharding.jit, static_argnums=0)
 def _judge(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any) -> jax.Array:
     return _judged(plan, x, scale, zero_point)[1]
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(_sharding.jit, static_argnums=0)
 def _dequantize(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:
     scale, zero_point = _spread(plan, codes.shape, scale, zero_point)
     return _exact.narrow(_steps.dequantized(plan, codes.astype(jnp.int32), scale, zero_point), plan.dtype)
@@ -290,10 +290,10 @@ def _pass(inside: jax.Array, cotangent: jax.Array) -> jax.Array:
 
 
 _straight_through.defvjp(*first_order(_forward, _backward))
-_fake_quantize = jax.jit(_straight_through, static_argnums=0)
+_fake_quantize = _sharding.jit(_straight_through, static_argnums=0)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(_sharding.jit, static_argnums=0)
 def _vjp(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any, cotangent: jax.Array) -> jax.Array:
     _, judge = _steps.quantized(plan, _exact.widen(x), *_spread(plan, x.shape, scale, zero_point))
     return _pass(-judge().astype(jnp.int8), cotangent)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxquant import _exact, _inputs
+from jaxquant import _exact, _inputs, _sharding
 from refquant import checks
 
 
@@ -85,17 +85,17 @@ def flush(x: jax.Array) -> jax.Array:
     return _flush(_inputs.real("flush", "x", x))
 
 
-@jax.jit
+@_sharding.jit
 def _flush(x: jax.Array) -> jax.Array:
     return _exact.flush(_exact.widen(x))
 
 
-@jax.jit
+@_sharding.jit
 def _ordered_key(x: jax.Array) -> jax.Array:
     return key_of(x if x.dtype == jnp.float32 else _exact.widen(x))  # a NaN keeps its payload
 
 
-@jax.jit
+@_sharding.jit
 def _scalb(x: jax.Array, k: jax.Array) -> jax.Array:
     return _exact.scalb(*jnp.broadcast_arrays(_exact.widen(x), k))
 
@@ -111,4 +111,4 @@ def value_of(key: jax.Array) -> jax.Array:
     return _exact.from_bits(_exact.select(key < 0, -key | _exact.NEGATIVE_ZERO, key))
 
 
-_from_key = jax.jit(value_of)
+_from_key = _sharding.jit(value_of)

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxquant import _codebooks, _exact, _inputs, _minifloats, rounding
+from jaxquant import _codebooks, _exact, _inputs, _minifloats, _sharding, rounding
 from refquant.conventions import CAST, Cast
 from refquant.formats import CodebookFormat, Format, IntFormat
 from refquant.kinds import kinds
@@ -65,12 +65,12 @@ def values_of(codes: jax.Array, fmt: Format) -> jax.Array:
     return _minifloats.decode(codes, fmt)
 
 
-@partial(jax.jit, static_argnames=("fmt", "cast"))
+@partial(_sharding.jit, static_argnames=("fmt", "cast"))
 def _encode(x: jax.Array, *, fmt: Format, cast: Cast) -> jax.Array:
     return codes_of(_exact.widen(x), fmt, cast).astype(fmt.storage)
 
 
-@partial(jax.jit, static_argnames="fmt")
+@partial(_sharding.jit, static_argnames="fmt")
 def _decode(codes: jax.Array, *, fmt: Format) -> jax.Array:
     return values_of(codes, fmt)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxquant import _exact, _inputs
+from jaxquant import _exact, _inputs, _sharding
 from refquant import checks
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Shape
@@ -53,7 +53,7 @@ def unpack(packed: jax.Array, shape: Shape, *, fmt: Format) -> jax.Array:
     return _unpack(packed, shape=shape, fmt=fmt)
 
 
-@partial(jax.jit, static_argnames="width")
+@partial(_sharding.jit, static_argnames="width")
 def _pack(codes: jax.Array, *, width: int) -> jax.Array:
     flat = codes.reshape(-1).astype(jnp.int32) & ((1 << width) - 1)
     eights = jnp.pad(flat, (0, -flat.size % 8)).reshape(-1, 8)
@@ -61,7 +61,7 @@ def _pack(codes: jax.Array, *, width: int) -> jax.Array:
     return jnp.stack(columns, axis=1).astype(jnp.uint8).reshape(-1)[: -(-codes.size * width // 8)]
 
 
-@partial(jax.jit, static_argnames=("shape", "fmt"))
+@partial(_sharding.jit, static_argnames=("shape", "fmt"))
 def _unpack(packed: jax.Array, *, shape: Shape, fmt: Format) -> jax.Array:
     width = fmt.bits
     rows = jnp.pad(packed, (0, -packed.size % width)).reshape(-1, width).astype(jnp.int32)

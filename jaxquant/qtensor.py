@@ -6,7 +6,7 @@ from functools import partial
 
 import jax
 
-from jaxquant import _exact, _inputs, affine, scales
+from jaxquant import _exact, _inputs, _sharding, affine, scales
 from refquant.conventions import Affine
 from refquant.kinds import kinds
 from refquant.spec import SCALE_BITS, QuantSpec
@@ -104,4 +104,4 @@ def _bytes(bits: int) -> int:
     return -(-bits // 8)
 
 
-_reciprocal = jax.jit(_exact.reciprocal)
+_reciprocal = _sharding.jit(_exact.reciprocal)

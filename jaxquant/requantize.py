@@ -4,12 +4,11 @@ import math
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxquant import _exact, _inputs, _wide
+from jaxquant import _exact, _inputs, _sharding, _wide
 from jaxquant.rounding import to_integer
 from refquant import checks
 from refquant.conventions.rescale import (
@@ -115,7 +114,7 @@ def _int32(value: Any) -> Any:
     return _inputs.array(value, np.int32)
 
 
-@partial(jax.jit, static_argnames=("fmt", "rescale"))
+@partial(_sharding.jit, static_argnames=("fmt", "rescale"))
 def _fixed(acc: Array, q: Array, shift: Array, zero: Array, *, fmt: IntFormat, rescale: Rescale) -> Array:
     if rescale.steps == "double":
         moved = _shift_left(acc, jnp.clip(shift, 0, 31))  # RSC-4 saturating
@@ -128,7 +127,7 @@ def _fixed(acc: Array, q: Array, shift: Array, zero: Array, *, fmt: IntFormat, r
     return _saturate(result, zero, acc.shape, fmt)  # RSC-8
 
 
-@partial(jax.jit, static_argnames=("fmt", "rescale"))
+@partial(_sharding.jit, static_argnames=("fmt", "rescale"))
 def _float32(acc: Array, multiplier: Array, zero: Array, *, fmt: IntFormat, rescale: Rescale) -> Array:
     product = _exact.rounded(acc.astype(jnp.float32) * _exact.rounded(multiplier))  # RSC-2 two roundings
     whole = to_integer(product, rescale.ties)  # RND-1
@@ -139,7 +138,7 @@ def _float32(acc: Array, multiplier: Array, zero: Array, *, fmt: IntFormat, resc
     return _saturate(jnp.clip(whole, -FAR, FAR).astype(jnp.int32), zero, acc.shape, fmt)
 
 
-@partial(jax.jit, static_argnames=("fmt", "rescale"))
+@partial(_sharding.jit, static_argnames=("fmt", "rescale"))
 def _float64(
     acc: Array,
     high: Array,

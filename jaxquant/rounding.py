@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxquant import _exact, _inputs
+from jaxquant import _exact, _inputs, _sharding
 from refquant import checks
 
 TIES = ("even", "away", "up", "down", "trunc", "zero")
@@ -64,12 +64,12 @@ def to_integer(x: jax.Array, ties: str) -> jax.Array:
     return jnp.where(step, whole + jnp.where(x < 0, jnp.float32(-1), jnp.float32(1)), whole)
 
 
-@partial(jax.jit, static_argnames="ties")
+@partial(_sharding.jit, static_argnames="ties")
 def _round(x: jax.Array, *, ties: str) -> jax.Array:
     return to_integer(_exact.widen(x), ties)
 
 
-@jax.jit
+@_sharding.jit
 def _stochastic(x: jax.Array, bits: jax.Array) -> jax.Array:
     x = _exact.widen(x)
     chance = (_exact.shift_right(bits, jnp.uint32(8))).astype(jnp.float32) * jnp.float32(2.0**-24)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxquant import _exact, _inputs, bits, blocks, codec
+from jaxquant import _exact, _inputs, _sharding, bits, blocks, codec
 from refquant import checks
 from refquant.conventions import CAST
 from refquant.formats import ALL, Format, IntFormat
@@ -89,7 +89,7 @@ def scale_of(
     return _scale_of(x, tile=granularity.tile(x.shape), shape=shape, fmt=fmt, rule=rule)
 
 
-@partial(jax.jit, static_argnames=("tile", "shape", "fmt", "rule"))
+@partial(_sharding.jit, static_argnames=("tile", "shape", "fmt", "rule"))
 def _scale_of(
     x: jax.Array, *, tile: Shape, shape: Shape, fmt: Format, rule: ScaleRule
 ) -> tuple[jax.Array, jax.Array | None]:
@@ -98,7 +98,7 @@ def _scale_of(
     return _chosen(*_range_keys(x, tile, shape), fmt, rule)
 
 
-@partial(jax.jit, static_argnames=("tile", "shape"))
+@partial(_sharding.jit, static_argnames=("tile", "shape"))
 def _range_of(x: jax.Array, *, tile: Shape, shape: Shape) -> tuple[jax.Array, jax.Array]:
     low, high = _range_keys(x, tile, shape)
     return bits.value_of(low), bits.value_of(high)
@@ -134,7 +134,7 @@ def _own_quotient(x: jax.Array, tile: Shape, shape: Shape, fmt: Format, rule: Sc
     return _exact.div(amax.reshape(shape), np.float32(by))
 
 
-@partial(jax.jit, static_argnames=("fmt", "rule"))
+@partial(_sharding.jit, static_argnames=("fmt", "rule"))
 def _choose_scale(
     low: jax.Array, high: jax.Array, *, fmt: Format, rule: ScaleRule
 ) -> tuple[jax.Array, jax.Array | None]:

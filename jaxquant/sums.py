@@ -4,7 +4,7 @@ from functools import partial
 
 import jax
 
-from jaxquant import _exact, _inputs
+from jaxquant import _exact, _inputs, _sharding
 from refquant import checks
 
 
@@ -25,7 +25,7 @@ def tree_sum(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     return _tree_sum(x, axes=tuple(sorted(checks.axes("tree_sum", axis, x.shape), reverse=True)))
 
 
-@partial(jax.jit, static_argnames="axes")
+@partial(_sharding.jit, static_argnames="axes")
 def _tree_sum(x: jax.Array, *, axes: tuple[int, ...]) -> jax.Array:
     x = _exact.widen(x)
     for axis in axes:

@@ -6,12 +6,11 @@ size so that they compile once.
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxquant import _inputs
+from jaxquant import _inputs, _sharding
 from jaxquant.affine import quantize
 from jaxquant.codec import encode
 from jaxquant.requantize import requantize
@@ -130,7 +129,7 @@ def probes(*steps: StepFunction) -> Array:
     return jnp.asarray(_host_inputs(np.array(probe_keys(*steps), np.int64), steps[0].domain))
 
 
-@jax.jit
+@_sharding.jit
 def _look_up(starts: Array, codes: Array, x: Array) -> Array:
     return codes[jnp.searchsorted(starts, _keys(x), side="right") - 1]
 

@@ -103,15 +103,16 @@ def test_grouped_differential_of_a_batch_of_matrices() -> None:
     assert_same(np.asarray(got), qat.einsum("bmk,bkn->bmn", x, weight, inputs=inputs))
 
 
-def test_layer_differential_sharded_over_eight_devices() -> None:
+@pytest.mark.parametrize("script", ["sharded_layers.py", "explicit_axes.py"])
+def test_layer_differential_sharded_over_eight_devices(script: str) -> None:
     here = Path(__file__).parent
     done = subprocess.run(
-        [sys.executable, str(here / "sharded_layers.py")],
+        [sys.executable, str(here / script)],
         capture_output=True,
         text=True,
         cwd=here.parent,
         env={"PYTHONPATH": f"{here}:{here.parent}", "PATH": "/usr/bin:/bin", "HOME": "/tmp"},
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.stdout == "same bits\n", done.stderr[-3000:]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxquant import _exact, _inputs
+from jaxquant import _exact, _inputs, _sharding
 from jaxquant._exact import flush
 from jaxquant.calibration import minmax
 from jaxquant.calibration.minmax import MinMaxState
@@ -104,7 +104,7 @@ def update(state: EmaState, x: Array) -> EmaState:
     return _update(state, _inputs.real("update", "x", x))
 
 
-@jax.jit
+@_sharding.jit
 def _update(state: EmaState, x: Array) -> EmaState:
     batch = minmax.seen(x, state.seen)
     after = _append(state, batch.low, batch.high, batch.count > 0)
@@ -112,7 +112,7 @@ def _update(state: EmaState, x: Array) -> EmaState:
 
 
 @kinds
-@jax.jit
+@_sharding.jit
 def merge(a: EmaState, b: EmaState) -> EmaState:
     """The state that has seen the batches of a, then those of b.
 
@@ -136,7 +136,7 @@ def merge(a: EmaState, b: EmaState) -> EmaState:
 
 
 @kinds
-@jax.jit
+@_sharding.jit
 def finalize(state: EmaState) -> tuple[Array, Array]:
     """The averaged range: low and high, float32, one element a tile; 0..0 where nothing was seen.
 

@@ -6,12 +6,11 @@ Departs from it: the divergence is computed in integers, so that its smallest va
 
 from functools import lru_cache, partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxquant import _wide
+from jaxquant import _sharding, _wide
 from jaxquant._exact import scalb
 from jaxquant.calibration import _totals, linear
 from jaxquant.calibration.linear import LinearState, init, merge, update
@@ -24,7 +23,7 @@ BINS, START, MOST_LEVELS = linear.BINS // 2, 128, 1024
 
 
 @kinds
-@partial(jax.jit, static_argnames=("fmt",))
+@partial(_sharding.jit, static_argnames=("fmt",))
 def finalize(state: LinearState, *, fmt: Format) -> tuple[Array, Array]:
     """The range whose clipped and quantized histogram is nearest to the histogram.
 

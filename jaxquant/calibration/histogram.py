@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxquant import _exact, _inputs
+from jaxquant import _exact, _inputs, _sharding
 from jaxquant.calibration import minmax
 from jaxquant.calibration.minmax import MinMaxState, add_counts
 from refquant.kinds import kinds
@@ -65,13 +65,13 @@ def update(state: HistogramState, x: Array) -> HistogramState:
     return _update(state, _inputs.real("update", "x", x))
 
 
-@jax.jit
+@_sharding.jit
 def _update(state: HistogramState, x: Array) -> HistogramState:
     return merge(state, HistogramState(tally(x, _index, BINS), minmax.seen(x, state.seen)))
 
 
 @kinds
-@jax.jit
+@_sharding.jit
 def merge(a: HistogramState, b: HistogramState) -> HistogramState:
     """The state that has seen what a and b have seen, in any order.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxquant import _inputs
+from jaxquant import _inputs, _sharding
 from jaxquant._exact import scalb
 from jaxquant.bits import key_of
 from jaxquant.calibration import minmax
@@ -66,7 +66,7 @@ def update(state: LinearState, x: Array) -> LinearState:
     return _update(state, _inputs.real("update", "x", x))
 
 
-@jax.jit
+@_sharding.jit
 def _update(state: LinearState, x: Array) -> LinearState:
     seen = minmax.seen(x, state.seen)
     counts = tally(x, partial(_index, exponent=exponent(seen)), 2 * BINS).reshape(2, BINS)
@@ -74,7 +74,7 @@ def _update(state: LinearState, x: Array) -> LinearState:
 
 
 @kinds
-@jax.jit
+@_sharding.jit
 def merge(a: LinearState, b: LinearState) -> LinearState:
     """The state that has seen what a and b have seen, in any order.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxquant import _exact, _inputs, scales
+from jaxquant import _exact, _inputs, _sharding, scales
 from jaxquant.bits import key_of, value_of
 from refquant import checks
 from refquant.granularity import Granularity, PerTensor, Shape
@@ -79,7 +79,7 @@ def update(state: MinMaxState, x: Array) -> MinMaxState:
     return _update(state, _inputs.real("update", "x", x))
 
 
-@jax.jit
+@_sharding.jit
 def _update(state: MinMaxState, x: Array) -> MinMaxState:
     return merge(state, seen(x, state))
 
@@ -109,7 +109,7 @@ def _count(mask: Array) -> Array:
 
 
 @kinds
-@jax.jit
+@_sharding.jit
 def merge(a: MinMaxState, b: MinMaxState) -> MinMaxState:
     """The state that has seen what a and b have seen, in any order.
 

@@ -7,12 +7,11 @@ p = 2.4, which is no exact power; LAPQ (Nahshan et al., arXiv 1911.07190) discus
 from collections.abc import Callable
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxquant import _exact, _inputs, blocks, scales
+from jaxquant import _exact, _inputs, _sharding, blocks, scales
 from jaxquant._exact import flush, scalb
 from jaxquant.bits import key_of
 from jaxquant.calibration import linear
@@ -66,7 +65,7 @@ def finalize(
     return _search_bins(state, QuantSpec(fmt, scale=rule, convention=convention), power, smallest)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))
+@partial(_sharding.jit, static_argnums=(1, 2, 3))
 def _search_bins(state: LinearState, spec: QuantSpec, power: int, smallest: int) -> tuple[Array, Array]:
     x, counts, low, high = linear.midpoints(state), state.counts, state.seen.low, state.seen.high
 
@@ -116,7 +115,7 @@ def search(
     return _search_data(x, QuantSpec(fmt, granularity, rule, convention), power, smallest)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))
+@partial(_sharding.jit, static_argnums=(1, 2, 3))
 def _search_data(x: Array, spec: QuantSpec, power: int, smallest: int) -> tuple[Array, Array]:
     x = _finite(_exact.widen(x))
     low, high = scales.range_of(x, granularity=spec.granularity)

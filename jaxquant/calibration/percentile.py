@@ -2,12 +2,11 @@
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxquant import _wide
+from jaxquant import _sharding, _wide
 from jaxquant.calibration import _totals
 from jaxquant.calibration.histogram import HistogramState, init, merge, update
 from jaxquant.calibration.minmax import cut
@@ -42,7 +41,7 @@ def finalize(state: HistogramState, *, millionths: int = 999_900, two_sided: boo
     return _finalize(state, np.uint32(millionths), two_sided)
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(_sharding.jit, static_argnums=2)
 def _finalize(state: HistogramState, millionths: Array, two_sided: bool) -> tuple[Array, Array]:
     sides = _totals.running_counts(state.counts.reshape(2, -1))
     positive, negative = [(sides[0][i], sides[1][i]) for i in range(2)]

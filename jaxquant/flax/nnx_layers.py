@@ -260,8 +260,8 @@ def no_sharding(out_sharding: Any) -> None:
     """
     if out_sharding is not None:
         raise ValueError(
-            f"out_sharding is {out_sharding!r}, need None and a constraint on the result (codes are multiplied in "
-            "automatic sharding mode)"
+            f"out_sharding is {out_sharding!r}, need None and jax.sharding.reshard or a constraint on the result "
+            "(codes are multiplied with automatic axes)"
         )
 
 

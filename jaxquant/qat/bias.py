@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxquant import _exact, _inputs
+from jaxquant import _exact, _inputs, _sharding
 from refquant import checks
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 128
@@ -31,7 +31,7 @@ def integer_bias(bias: jax.Array, input_scale: jax.Array, weight_scale: jax.Arra
     return _integer_bias(*arrays.values())
 
 
-@jax.jit
+@_sharding.jit
 def _integer_bias(bias: jax.Array, s_x: jax.Array, s_w: jax.Array) -> jax.Array:
     bias, s_x, s_w = (_exact.rounded(_exact.widen(jnp.asarray(v))) for v in (bias, s_x, s_w))
     bias, step = jnp.broadcast_arrays(bias, _exact.rounded(s_x * s_w))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxquant import _exact, _inputs
+from jaxquant._sharding import Spec, joined
 from jaxquant.qat.integer import convolve, correlate
 from jaxquant.qat.layer import (
     Operand,
@@ -113,6 +114,10 @@ class ConvLayer:
         """The scale of the weight as it broadcasts to the result."""
         scale = present(weight.scale)
         return scale.reshape(-1) if scale.ndim else scale
+
+    def sharded(self, x: Spec, weight: Spec) -> Spec:
+        """Examples as those of x, channels as those of the weight, space not."""
+        return joined(x[:1], (None,) * (len(x) - 2), weight[-1:])
 
     def weights_only(self, x: jax.Array, weight: QTensor, bias: jax.Array | None) -> jax.Array:
         """LAY-7: the float convolution with the dequantized weight."""

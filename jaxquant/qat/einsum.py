@@ -7,6 +7,7 @@ import jax
 from jax import lax
 
 from jaxquant import _exact, _inputs
+from jaxquant._sharding import Spec, joined
 from jaxquant.qat.grouped import grouped_sums
 from jaxquant.qat.integer import product
 from jaxquant.qat.layer import (
@@ -94,6 +95,15 @@ class DotLayer:
         if isinstance(weight.spec.granularity, PerGroup):
             return None
         return aligned(weight.scale, self.plan.weight, self.plan, of_x=False)
+
+    def sharded(self, x: Spec, weight: Spec) -> Spec:
+        """As the operands are; a batch axis as that of x, or of the weight where x has none there."""
+        plan, count = self.plan, self.plan.batch
+        pairs = zip(plan.x[:count], plan.weight[:count], strict=True)
+        rows = [x[axis] for axis in plan.x[count : count + plan.rows]]
+        columns = [weight[axis] for axis in plan.weight[count + plan.depth :]]
+        spec = joined(tuple(x[a] or weight[b] for a, b in pairs), tuple(rows), tuple(columns))
+        return tuple(spec[axis] for axis in plan.out)
 
     def weights_only(self, x: jax.Array, weight: QTensor, bias: jax.Array | None) -> jax.Array:
         """LAY-7: the float product with the dequantized weight."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxquant import _inputs, affine
+from jaxquant import _inputs, _sharding, affine
 from jaxquant.qat.einsum import DotLayer, contract
 from jaxquant.qat.layer import given, real_input, result_dtype
 from jaxquant.qat.straight import fake_values
@@ -51,7 +51,11 @@ def _as_int32(ids: Any, rows: int) -> jax.Array:
     return jnp.asarray(np.where((ids >= -rows) & (ids < rows), ids, rows).astype(np.int32))
 
 
-@functools.partial(jax.jit, static_argnames="dtype")
+def _sharded(shape: tuple[int, ...], /, ids: jax.Array, table: QTensor | Trained, **_: str) -> _sharding.Spec:
+    return _sharding.joined(_sharding.spec_of(ids), _sharding.spec_of(jax.tree.leaves(table)[0])[1:])
+
+
+@functools.partial(_sharding.jit, result=_sharded, static_argnames="dtype")
 def _embed(ids: jax.Array, table: QTensor | Trained, *, dtype: str) -> jax.Array:
     rows, width = table.shape
     if rows == 0:

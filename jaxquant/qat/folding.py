@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxquant import _exact, _inputs
+from jaxquant import _exact, _inputs, _sharding
 from refquant.layer_checks import check_fold
 
 
@@ -131,7 +131,7 @@ def _backward(epsilon: float, arrays, cotangents):
 
 
 _fold.defvjp(_forward, _backward)
-_compiled = jax.jit(_fold, static_argnums=0)
+_compiled = _sharding.jit(_fold, static_argnums=0)
 
 
 def _wide(x: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxquant import _inputs
+from jaxquant import _inputs, _sharding
 from refquant import checks
 from refquant.layer_checks import check_matmul
 from refquant.windows import Window
@@ -50,7 +50,11 @@ def matmul(a: jax.Array, b: jax.Array, *, max_a: int, max_b: int) -> jax.Array:
     return product(a, b, batch=b.ndim - 2, max_a=max_a, max_b=max_b)
 
 
-@functools.partial(jax.jit, static_argnames=("batch", "max_a", "max_b"))
+def _sharded(shape: tuple[int, ...], /, a: jax.Array, b: jax.Array, *, batch: int, **_: int) -> _sharding.Spec:
+    return _sharding.joined(_sharding.spec_of(a)[:-1], _sharding.spec_of(b)[batch + 1 :])
+
+
+@functools.partial(_sharding.jit, result=_sharded, static_argnames=("batch", "max_a", "max_b"))
 def product(a: jax.Array, b: jax.Array, *, batch: int, max_a: int, max_b: int) -> jax.Array:
     """int32 (*batch, *rows, *columns) from a (*batch, *rows, K) and b (*batch, K, *columns); bounds as in `matmul`."""
     native = functools.partial(_native, functools.partial(_dot, batch=batch), max_a=max_a, max_b=max_b)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxquant import _exact, _inputs, _steps, affine, blocks
+from jaxquant import _exact, _inputs, _sharding, _steps, affine, blocks
 from jaxquant._plan import Plan
 from jaxquant.qat import _tiles
 from refquant import checks
@@ -125,7 +125,7 @@ def learned_arrays(function: str, estimator: Estimator, learned: Any) -> Learned
     return arrays
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(_sharding.jit, static_argnums=(0, 1))
 def _effective(kind: type, fmt: IntFormat, first: jax.Array, *rest: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     if kind is Pact:
         return _exact.div(_tiles.used(first, fmt.qmax), jnp.float32(fmt.qmax)), None
@@ -189,7 +189,7 @@ def passed(inside: jax.Array, cotangent: jax.Array) -> jax.Array:
     return affine.masked(cotangent, -inside.astype(jnp.int8))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(_sharding.jit, static_argnums=(0, 1))
 def _lsq(plan: Plan, factor: float, x: jax.Array, scale: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, Learned]:
     each = blocks.spread(_tiles.used(scale), x.shape, plan.tile)
     steps, ratio, inside = judged(plan, _exact.widen(x), each, None)
@@ -198,7 +198,7 @@ def _lsq(plan: Plan, factor: float, x: jax.Array, scale: jax.Array, cotangent: j
     return passed(inside, cotangent), (_tiles.finished(total, factor, scale),)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(_sharding.jit, static_argnums=(0, 1))
 def _lsq_plus(
     plan: Plan, factor: float, x: jax.Array, scale: jax.Array, offset: jax.Array, cotangent: jax.Array
 ) -> tuple[jax.Array, Learned]:
@@ -214,7 +214,7 @@ def _lsq_plus(
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(_sharding.jit, static_argnums=(0, 1))
 def _pact(plan: Plan, factor: float, x: jax.Array, alpha: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, Learned]:
     bound = blocks.spread(_tiles.used(alpha, plan.fmt.qmax), x.shape, plan.tile)
     wide = _exact.flush(_exact.widen(x))

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxquant import _exact, _inputs, _steps, blocks
+from jaxquant import _exact, _inputs, _sharding, _steps, blocks
 from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
 from jaxquant.qat import _tiles
@@ -124,10 +124,10 @@ def _backward(plan: Plan, factor: float, kept: tuple, cotangent: jax.Array) -> t
 
 
 _straight_through.defvjp(*first_order(_forward, _backward))
-_lsq = jax.jit(_straight_through, static_argnums=(0, 1))
+_lsq = _sharding.jit(_straight_through, static_argnums=(0, 1))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(_sharding.jit, static_argnums=(0, 1, 2))
 def _init(tile: Shape, shape: Shape, factor: float, x: jax.Array) -> jax.Array:
     mean = _tiles.means(jnp.abs(_exact.widen(x)), tile, shape)
     return _tiles.used(_exact.flush(mean * jnp.float32(factor)))

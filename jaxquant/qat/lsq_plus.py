@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxquant import _exact, _inputs, blocks
+from jaxquant import _exact, _inputs, _sharding, blocks
 from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
 from jaxquant.qat import _tiles
@@ -175,7 +175,7 @@ def _forward(plan: Plan, factor: float, *operands: jax.Array) -> tuple[jax.Array
     return _straight_through(plan, factor, *operands), operands
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(_sharding.jit, static_argnums=(0, 1))
 def _vjp(plan: Plan, factor: float, kept: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale, offset = kept
     steps, ratio, inside = _judged(plan, x, *_spread(plan, x, scale, offset))
@@ -187,10 +187,10 @@ def _vjp(plan: Plan, factor: float, kept: tuple, cotangent: jax.Array) -> tuple[
 
 
 _straight_through.defvjp(*first_order(_forward, _vjp))
-_lsq_plus = jax.jit(_straight_through, static_argnums=(0, 1))
+_lsq_plus = _sharding.jit(_straight_through, static_argnums=(0, 1))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(_sharding.jit, static_argnums=(0, 1, 2))
 def _init(tile: Shape, shape: Shape, bits: int, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     wide = _tiles.counted(_exact.widen(x))
     mean = _tiles.means(wide, tile, shape)
@@ -200,6 +200,6 @@ def _init(tile: Shape, shape: Shape, bits: int, x: jax.Array) -> tuple[jax.Array
     return _tiles.used(reach * jnp.float32(2.0 ** (1 - bits))), jnp.zeros(shape, jnp.float32)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(_sharding.jit, static_argnums=0)
 def _from_range(fmt: IntFormat, scale: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
     return scale, _exact.flush(low - _exact.rounded(jnp.float32(fmt.qmin) * scale))

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxquant import _exact, _inputs, _steps, blocks
+from jaxquant import _exact, _inputs, _sharding, _steps, blocks
 from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
 from jaxquant.qat import _tiles
@@ -87,4 +87,4 @@ def _backward(plan: Plan, factor: float, kept: tuple, cotangent: jax.Array) -> t
 
 
 _straight_through.defvjp(*first_order(_forward, _backward))
-_pact = jax.jit(_straight_through, static_argnums=(0, 1))
+_pact = _sharding.jit(_straight_through, static_argnums=(0, 1))

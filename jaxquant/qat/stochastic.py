@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxquant import _exact, _inputs, _steps, blocks
+from jaxquant import _exact, _inputs, _sharding, _steps, blocks
 from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
 from jaxquant.qat.learned import judged, passed
@@ -154,7 +154,7 @@ def _codes(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any, bits: ja
     return jnp.clip(steps if zero_point is None else steps + zero_point, plan.fmt.qmin, plan.fmt.qmax)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(_sharding.jit, static_argnums=0)
 def _quantize(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any, bits: jax.Array) -> jax.Array:
     return _codes(plan, x, *_spread(plan, x, scale, zero_point), bits).astype(plan.fmt.storage)
 
@@ -169,7 +169,7 @@ def _forward(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any, bits: 
     return _straight_through(plan, x, scale, zero_point, bits), (x, scale, zero_point)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(_sharding.jit, static_argnums=0)
 def _vjp(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: Any, cotangent: jax.Array) -> jax.Array:
     """SRD-2: STE-1 with mask "ratio"."""
     _, _, inside = judged(plan, _exact.widen(x), *_spread(plan, x, scale, zero_point))
@@ -181,4 +181,4 @@ def _backward(plan: Plan, kept: tuple, cotangent: jax.Array) -> tuple:
 
 
 _straight_through.defvjp(*first_order(_forward, _backward))
-_fake_quantize = jax.jit(_straight_through, static_argnums=0)
+_fake_quantize = _sharding.jit(_straight_through, static_argnums=0)

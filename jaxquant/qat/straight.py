@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxquant import _exact, affine
+from jaxquant import _exact, _sharding, affine
 from jaxquant._first_order import first_order
+from jaxquant._sharding import Spec
 from jaxquant.qat.layer import Operand, centred, weight_operand
 from jaxquant.qat.learned import effective, learned_vjp
 from jaxquant.qat.trained import Pair, Trained, dynamic_scale, frozen
@@ -55,6 +56,10 @@ class Layer(Protocol):
         """The scale of the weight as it broadcasts to the result; None: it does not leave the sum (groups)."""
         ...
 
+    def sharded(self, x: Spec, weight: Spec) -> Spec:
+        """How the result is sharded over explicit mesh axes."""
+        ...
+
 
 class Side(NamedTuple):
     """An operand of the backward products.
@@ -68,7 +73,11 @@ class Side(NamedTuple):
     factor: jax.Array | None
 
 
-@partial(jax.jit, static_argnums=0)
+def _sharded(shape: tuple[int, ...], /, layer: Layer, x: jax.Array, weight: Any, *_: Any) -> Spec:
+    return layer.sharded(_sharding.spec_of(x), _sharding.spec_of(jax.tree.leaves(weight)[0]))
+
+
+@partial(_sharding.jit, result=_sharded, static_argnums=0)
 def run(layer: Layer, x: jax.Array, weight: QTensor | Trained, bias: jax.Array | None, static: Any) -> jax.Array:
     """The layer's result; differentiable in x, a Trained weight, a float bias and a learned scale."""
     return _straight_through(layer, x, weight, bias, static)

@@ -28,10 +28,11 @@ LEARNED = Recipe(
 )
 
 
-def test_sharded_differential_every_layout_has_the_bits_of_one_device() -> None:
+@pytest.mark.parametrize("script", ["sharded_training.py", "explicit_models.py"])
+def test_sharded_differential_every_layout_has_the_bits_of_one_device(script: str) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, str(root / "tests" / "flax" / "sharded_training.py")],
+        [sys.executable, str(root / "tests" / "flax" / script)],
         capture_output=True,
         text=True,
         cwd=root,
