@@ -152,27 +152,32 @@ def _chosen(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) -> tu
 
 
 def _tiles(x: jax.Array, tile: Shape) -> tuple[jax.Array, tuple[int, ...]]:
-    """`blocks.tiled`, the axes of one element left out: over one element XLA forgets the initial value."""
+    """`blocks.tiled`, the axes of one element left out: there is nothing to reduce."""
     tiles, inside = blocks.tiled(x, tile, x.dtype.type(0))
     return tiles, tuple(axis for axis in inside if tiles.shape[axis] > 1)
 
 
 def _extremes(x: jax.Array, axes: tuple[int, ...], ends: Ends, start: Any) -> tuple[jax.Array, jax.Array]:
-    """The smallest low end, at most -start, and the largest high end, at least start, over axes."""
+    """The smallest low end, at most -start, and the largest high end, at least start, over axes.
+
+    The start is no initial value of a reduction: over one element, as an axis sharded over devices may have on each of
+    them, XLA forgets it.  Witness: test_ranges_of_one_row_a_device_differential.
+    """
     if not axes:
         return _together((-start, start), ends(x))
+    by_rows, reduced = (partial(way, axes=axes, ends=ends) for way in (_by_rows, _reduced))
     whole = axes[-1] - axes[0] + 1 == len(axes)
     if not whole or x.size < LARGE or math.prod(x.shape[axes[-1] + 1 :]) < COLUMNS:
-        return _reduced(x, axes, ends, start)
-    by_rows, reduced = (partial(way, axes=axes, ends=ends, start=start) for way in (_by_rows, _reduced))
-    return lax.platform_dependent(x, cpu=by_rows, default=reduced)
+        return _together((-start, start), reduced(x))
+    return _together((-start, start), lax.platform_dependent(x, cpu=by_rows, default=reduced))
 
 
-def _reduced(x: jax.Array, axes: tuple[int, ...], ends: Ends, start: Any) -> tuple[jax.Array, jax.Array]:
+def _reduced(x: jax.Array, axes: tuple[int, ...], ends: Ends) -> tuple[jax.Array, jax.Array]:
     low, high = ends(x)
+    most = np.array(np.inf if low.dtype == jnp.float32 else np.iinfo(np.int32).max, low.dtype)
     if _in_one_pass(x, axes):
-        return lax.reduce((low, high), (-start, start), _together, axes)
-    return lax.reduce(low, -start, lax.min, axes), lax.reduce(high, start, lax.max, axes)
+        return lax.reduce((low, high), (most, -most), _together, axes)
+    return lax.reduce(low, most, lax.min, axes), lax.reduce(high, -most, lax.max, axes)
 
 
 def _in_one_pass(x: jax.Array, axes: tuple[int, ...]) -> bool:
@@ -186,7 +191,7 @@ def _together(a: Pair, b: Pair) -> Pair:
     return jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])
 
 
-def _by_rows(x: jax.Array, axes: tuple[int, ...], ends: Ends, start: Any) -> tuple[jax.Array, jax.Array]:
+def _by_rows(x: jax.Array, axes: tuple[int, ...], ends: Ends) -> tuple[jax.Array, jax.Array]:
     """Row after row: XLA:CPU reduces over earlier axes column after column, 7 times as slow.
 
     Rows that are sharded over devices are gathered first, which on CPUs costs memory alone.
@@ -197,8 +202,7 @@ def _by_rows(x: jax.Array, axes: tuple[int, ...], ends: Ends, start: Any) -> tup
     def row(i: jax.Array | int) -> Pair:
         return ends(lax.dynamic_index_in_dim(rows, i, 1, keepdims=False))
 
-    first = _together((-start, start), row(0))
-    low, high = lax.fori_loop(1, rows.shape[1], lambda i, found: _together(found, row(i)), first)
+    low, high = lax.fori_loop(1, rows.shape[1], lambda i, found: _together(found, row(i)), row(0))
     return low.reshape(*before, *after), high.reshape(*before, *after)
 
 

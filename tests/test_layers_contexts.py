@@ -103,6 +103,21 @@ def test_grouped_differential_of_a_batch_of_matrices() -> None:
     assert_same(np.asarray(got), qat.einsum("bmk,bkn->bmn", x, weight, inputs=inputs))
 
 
+@pytest.mark.parametrize("subscripts", ["bmk,nbk->bnm", "bmk,nbk->bmn"])
+def test_one_group_differential_of_a_constant_that_is_transposed(subscripts: str, monkeypatch: object) -> None:
+    """LAY-3: in a loop over tiles XLA:CPU took the scales of other columns (8,355,144 of 8,388,608 sums were wrong)."""
+    from jaxquant import qat as jax_qat
+    from jaxquant.qat import grouped
+    from refquant import qat
+
+    monkeypatch.setattr(grouped, "AT_ONCE", 1)
+    rng = np.random.default_rng(0)
+    weight = qtensor.quantize_tensor(rng.standard_normal((4, 2, 33)).astype(np.float32), spec("int8", PerGroup(2, 33)))
+    x, constant = rng.standard_normal((2, 3, 33)).astype(np.float32), jax_weight(weight)
+    got = jax.jit(lambda x: jax_qat.einsum(subscripts, x, constant, inputs=spec("int8")))(x)
+    assert_same(np.asarray(got), qat.einsum(subscripts, x, weight, inputs=spec("int8")))
+
+
 @pytest.mark.parametrize("script", ["sharded_layers.py", "explicit_axes.py"])
 def test_layer_differential_sharded_over_eight_devices(script: str) -> None:
     here = Path(__file__).parent

@@ -1,5 +1,10 @@
 """A symmetric scale of the own range: jaxquant has shortcuts to it and its mask, refquant none (SCL-1..6, STE-2)."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from bits import assert_same
@@ -46,3 +51,17 @@ def test_scale_and_mask_differential(fmt: IntFormat, storage: str) -> None:
         inside = jax_affine.judge(values, got, None, **options, mask="rounded", own=rule)
         want = affine.fake_quantize_vjp(values, scale, None, np.full_like(values, one), **options)
         assert_same(np.asarray(jax_affine.masked(np.full_like(values, one), inside)), want, inputs={"x": values})
+
+
+def test_ranges_of_one_row_a_device_differential() -> None:
+    """Over one element XLA drops a reduction with its initial value; only the partitioner knows which axes have one."""
+    script = Path(__file__).with_name("sharded_ranges.py")
+    paths = os.pathsep.join([str(script.parent), str(script.parent.parent)])
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+        check=False,
+    )
+    assert done.stdout == "same bits\n", done.stderr[-2000:]

@@ -44,6 +44,8 @@ def grouped_sums(
 
     held = scale.size // count * (count if count < 2 * UNROLLED else UNROLLED + count // UNROLLED)
     tiles = math.ceil(a.shape[batch] / max(1, AT_ONCE // max(held, 1)))
+    if count == 1:  # in a loop XLA:CPU forgets the transpose of a constant that is not sliced
+        tiles = 1
     y = _by_tiles(some, a, batch, tiles, columns)
     return y.reshape(*y.shape[:batch], *rows, *columns)
 
