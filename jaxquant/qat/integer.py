@@ -90,13 +90,12 @@ def _looped(a: jax.Array, b: jax.Array, batch: int, size: int) -> jax.Array:
     count = math.ceil(a.shape[-1] / size)
     a, b = _filled(a, a.ndim - 1, count * size), _filled(b, batch, count * size)
 
-    def step(at: jax.Array, total: jax.Array) -> jax.Array:
+    def piece(at: jax.Array | int) -> jax.Array:
         left = lax.dynamic_slice_in_dim(a, at * size, size, a.ndim - 1).astype(jnp.float32)
         right = lax.dynamic_slice_in_dim(b, at * size, size, batch).astype(jnp.float32)
-        return total + _dot(left, right, batch, jnp.float32).astype(jnp.int32)
+        return _dot(left, right, batch, jnp.float32).astype(jnp.int32)
 
-    shape = (*a.shape[:-1], *b.shape[batch + 1 :])
-    return lax.fori_loop(0, count, step, jnp.zeros(shape, jnp.int32))
+    return lax.fori_loop(1, count, lambda at, total: total + piece(at), piece(0))
 
 
 def _in_limbs(function, a: jax.Array, b: jax.Array, max_a: int, max_b: int) -> jax.Array:
