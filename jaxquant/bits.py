@@ -37,7 +37,7 @@ def from_key(key: jax.Array) -> jax.Array:
     """
     key = _inputs.array(key)
     checks.int32("from_key", "key", key.dtype)
-    return _from_key(key)
+    return _from_key(jnp.asarray(key))
 
 
 def scalb(x: jax.Array, k: jax.Array | int) -> jax.Array:
