@@ -39,7 +39,7 @@ NO_WINDOW = [
     ((1, 5, 5, 2), KERNEL, {}, r"x has 2 channels .*, need in = weight's 3 \* feature_group_count 1"),
     ((1, 5, 5, 4), KERNEL, {}, "x has 4 channels"),
     ((1, 5, 5, 9), KERNEL, {"groups": 3}, "and outputs divisible by it"),
-    ((1, 5, 5, 0), KERNEL, {"groups": 0}, "feature_group_count 0"),
+    ((1, 5, 5, 0), KERNEL, {"groups": 0}, "feature_group_count is 0, need an integer from 1"),
     (IMAGE, KERNEL, {"strides": 0}, "strides is 0, need a number from 1 on, or 2 of them"),
     (IMAGE, KERNEL, {"strides": (1, 2, 3)}, r"strides is \(1, 2, 3\), need"),
     (IMAGE, KERNEL, {"kernel_dilation": (1,)}, r"kernel_dilation is \(1,\), need"),
