@@ -4,23 +4,31 @@
 
 A convention is a table of at most 2^bits thresholds.  So a few thousand *computed* inputs, the thresholds of all
 candidates and their neighbours, decide what random inputs hardly see, and distances are exact counts out of 2^32.
+
+`report(kernel, ALL["int8"])` is about a kernel that quantizes, kernel(x, scale, zero_point) with float32 x;
+`report(kernel, ALL["int8"], REQUANTIZE)` about one that brings int32 accumulators to codes, kernel(acc, multiplier,
+zero_point) with a Python float as multiplier.
 """
 
 import functools
 import itertools
 from collections.abc import Callable
-from typing import get_args
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
 
-from refquant.conventions import PRESETS, Affine, Ties
-from refquant.conventions.steps import INF_KEY, differences, key_bits
+from refquant.conventions import PRESETS, RESCALES, Affine, Lanes, Rescale, Ties
+from refquant.conventions.steps import INF_KEY, Domain, StepFunction, differences, key_bits
 from refquant.formats import ALL, IntFormat
-from refquant.thresholds import StepFunction, apply, distance, probes, tabulate, thresholds
+from refquant.thresholds import apply, distance, probes, tabulate, thresholds
 
-Kernel = Callable[[np.ndarray, np.float32, int], np.ndarray]
-CASES = [(0.0123, 7), (0.1, 130), (0.75, 1)]  # (scale, zero point)
-FAR = np.float32([0, 1e3, 1e6, 1e30, np.inf, np.nan])  # in steps of the scale
+Kernel = Callable[[np.ndarray, Any, int], np.ndarray]
+Case = tuple[float, int]  # a scale or multiplier, a zero point
+Points = dict[str, Any]
+BLOCK = 64  # no vector has more elements; the last ones of a long array may be computed in another way
+LENGTHS = (1, 7, 8, 9, 17, 33)  # that tell blocks of 2 to 33 elements apart
+SHORT = 4096  # inputs that are tried at every place of short arrays
 
 
 def kernel(x: np.ndarray, scale: np.float32, zero_point: int) -> np.ndarray:
@@ -42,65 +50,232 @@ def half_away(x: np.ndarray, scale: np.float32, zero_point: int) -> np.ndarray:
     return np.clip(np.where(np.isnan(scaled), 0, scaled), 0, 255).astype(np.uint8)
 
 
-def points() -> dict[str, Affine]:
-    """Every preset that takes a scale and an integer zero point, then every other point of the binary32 space."""
-    rows = ((name, row.affine) for name, row in PRESETS.items())
-    named = {n: a for n, a in rows if isinstance(a, Affine) and a.op != "given" and a.zero != "bias"}
-    grid = itertools.product(("div", "inv"), ("int", "add", "fma"), get_args(Ties), ("qmin", "qmax", "zero"))
-    made = [Affine(op, "f32", zero, ties, "sat", nan) for op, zero, ties, nan in grid]
-    return named | {f"no preset, the point '{a}'": a for a in made if a not in named.values()}
+def vectorized(x: np.ndarray, scale: np.float32, zero_point: int) -> np.ndarray:
+    """Eight elements at a time in one way, what is left over in another, as compilers and hands write it."""
+    whole = x.size - x.size % 8
+    return np.concatenate([kernel(x[:whole], scale, zero_point), half_away(x[whole:], scale, zero_point)])
+
+
+def requantize(acc: np.ndarray, multiplier: float, zero_point: int) -> np.ndarray:
+    """The same question of int32 accumulators: a product in binary32, rounded half to even."""
+    return np.clip(np.rint(acc.astype(np.float32) * np.float32(multiplier)) + zero_point, -128, 127).astype(np.int8)
 
 
 @functools.cache
-def candidates(fmt: IntFormat, scale: float, zero_point: int) -> dict[str, StepFunction]:
-    """The table of each of them."""
+def affine_points() -> Points:
+    """Every preset that takes a scale and an integer zero point, then every other point of the binary32 space."""
+    named: Points = {}
+    for name, row in PRESETS.items():
+        lanes = isinstance(row.affine, Lanes)
+        parts = {f"{name} (body)": row.affine.body, f"{name} (tail)": row.affine.tail} if lanes else {name: row.affine}
+        named |= {n: a for n, a in parts.items() if a.op != "given" and a.zero != "bias"}
+    grid = itertools.product(("div", "inv"), ("int", "add", "fma"), get_args(Ties), ("qmin", "qmax", "zero"))
+    made = [Affine(op, "f32", zero, ties, "sat", nan) for op, zero, ties, nan in grid]
+    return named | {f"'{a}'": a for a in made if a not in named.values()}
+
+
+@functools.cache
+def rescale_points() -> Points:
+    """Every preset of accumulators, then every other rounding of a float multiplier."""
+    named: Points = {name: row.point for name, row in RESCALES.items()}
+    made = [Rescale(held, ties=ties) for held in ("f32", "f64") for ties in ("even", "away", "up")]
+    return named | {f"'{r}'": r for r in made if r not in named.values()}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a kernel does: its candidates, inputs and the scales it is asked with."""
+
+    points: Callable[[], Points]
+    domain: Domain
+    scales: tuple[float, float, float]
+    scale: Callable[[float], Any]
+    far: np.ndarray  # in steps of the scale
+
+    def cases(self, fmt: IntFormat) -> list[Case]:
+        """Scales with zero points that the format has: a small one, one near the middle, one near the end."""
+        zero_points = min(7, fmt.qmax), min((fmt.qmin + fmt.qmax) // 2 + 3, fmt.qmax), fmt.qmin + 1
+        return list(zip(self.scales, zero_points, strict=True))
+
+    def call(self, kernel: Kernel, x: np.ndarray, case: Case) -> np.ndarray:
+        """The kernel on a copy, which it may write to."""
+        return np.asarray(kernel(np.array(x), self.scale(case[0]), case[1]))
+
+    def inside(self, kernel: Kernel, x: np.ndarray, case: Case) -> np.ndarray:
+        """The codes of x where x lies in the whole blocks of a longer array."""
+        rim = x[:1].repeat(BLOCK)
+        return self.call(kernel, np.concatenate([rim, x, rim]), case)[BLOCK : BLOCK + x.size]
+
+    def inputs(self, tables: list[StepFunction], case: Case) -> np.ndarray:
+        """What decides between the tables, and numbers far outside the range."""
+        far = self.far * np.float32(case[0])
+        return np.concatenate([probes(*tables), far.astype(self.domain), -far.astype(self.domain)])
+
+
+FAR = np.float32([0, 1e3, 1e6, 1e30, np.inf, np.nan])
+QUANTIZE = Task(affine_points, "float32", (0.0123, 0.1, 0.75), np.float32, FAR)
+REQUANTIZE = Task(rescale_points, "int32", (0.0123, 0.75, 3.1e-5), float, FAR[:1])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a kernel may take what it is given: as asked, or with a narrower format, or without the zero point."""
+
+    fmt: IntFormat
+    ignored: bool = False
+
+    def tables(self, task: Task, case: Case) -> dict[str, StepFunction]:
+        """The table of each candidate."""
+        return _tables(task.points, self.fmt, case[0], 0 if self.ignored else case[1])
+
+    def told(self, fmt: IntFormat) -> str:
+        """The condition, in the middle of a sentence about a kernel of format fmt."""
+        narrow = [f"its format is {self.fmt.name}"] if self.fmt != fmt else []
+        words = " and ".join(narrow + ["it ignores the zero point"] * self.ignored)
+        return f", if {words}," if words else ""
+
+
+@functools.cache
+def _tables(points: Callable[[], Points], fmt: IntFormat, scale: float, zero_point: int) -> dict[str, StepFunction]:
     return {name: thresholds(point, fmt, scale, zero_point) for name, point in points().items()}
 
 
-def followed(kernel: Kernel, fmt: IntFormat) -> list[str]:
-    """The presets whose codes the kernel gives on all probes of all cases, and far outside the range."""
-    names: list[str] | None = None
-    for scale, zero_point in CASES:
-        tables = candidates(fmt, scale, zero_point)
-        x = np.concatenate([probes(*tables.values()), FAR * np.float32(scale), -FAR * np.float32(scale)])
-        codes = kernel(x, np.float32(scale), zero_point)
-        names = [n for n in (tables if names is None else names) if np.array_equal(apply(tables[n], x), codes)]
-    return names or []
+def readings(fmt: IntFormat) -> list[Reading]:
+    """The likeliest first."""
+    narrow = ALL.get(f"{fmt.name}_narrow")
+    formats = [fmt, narrow] if isinstance(narrow, IntFormat) else [fmt]
+    return [Reading(one, ignored) for ignored in (False, True) for one in formats]
 
 
-def nearest(kernel: Kernel, fmt: IntFormat) -> str:
-    """The convention that differs at the fewest of 2^32 inputs, and the first such number from zero upward."""
-    scale, zero_point = CASES[0]
-    try:
-        own = tabulate(lambda x: kernel(x, np.float32(scale), zero_point), storage=fmt.storage)
-    except ValueError as error:  # no table: too many steps
-        jump = str(error).partition("steps: ")[2].partition(";")[0]
-        return f"does not saturate, or jumps about: {jump} (scale {scale}, zero point {zero_point})"
-    tables = candidates(fmt, scale, zero_point)
-    name = min(tables, key=lambda n: distance(own, tables[n]))
-    keys = [max(start, min(stop - 1, 0)) for start, stop in differences(own, tables[name])]
-    numbers = [key for key in keys if -INF_KEY - 1 <= key <= INF_KEY]
-    key = min(numbers or keys, key=lambda k: (k < 0, abs(k)))
-    x = np.uint32(key_bits(key)).view(np.float32)
+def followed(codes_of: Callable[[np.ndarray, Case], np.ndarray], reading: Reading, task: Task, cases: list[Case]):
+    """The candidates whose codes a kernel gives on all probes of all cases, and far outside the range."""
+    names = list(task.points())
+    for case in cases:
+        tables = reading.tables(task, case)
+        x = task.inputs(list(tables.values()), case)
+        codes = codes_of(x, case)
+        names = [name for name in names if np.array_equal(apply(tables[name], x), codes)]
+    return names
+
+
+def described(names: list[str], fmt: IntFormat) -> str:
+    """Presets and other points in words; those that fit one kernel cannot be told apart in its format."""
+    presets, points = [n for n in names if n[0] != "'"], [n for n in names if n[0] == "'"]
+    nobodys = f"the point{'s' * (len(points) > 1)} {' and '.join(points)}"
+    if presets:
+        return ", ".join(presets) + (f" (to {fmt.name} the same as {nobodys})" if points else "")
+    return f"no preset, but {nobodys}" + (f" (the same to {fmt.name})" if len(points) > 1 else "")
+
+
+def nearest(kernel: Kernel, fmt: IntFormat, task: Task) -> str:
+    """The convention that differs at the fewest inputs of all cases, and the first such number from zero upward."""
+    cases, own = task.cases(fmt), []
+    for case in cases:
+        try:
+            own.append(tabulate(lambda x, c=case: task.inside(kernel, x, c), domain=task.domain, storage=fmt.storage))
+        except ValueError as error:  # no table: too many steps
+            jump = str(error).partition("steps: ")[2].partition(";")[0]
+            return f"does not saturate, or jumps about: {jump} (scale {case[0]}, zero point {case[1]})"
+    found = [(reading, name) for reading in readings(fmt) for name in task.points()]
+    apart = {
+        one: [distance(table, one[0].tables(task, case)[one[1]]) for table, case in zip(own, cases, strict=True)]
+        for one in found
+    }
+    reading, name = min(found, key=lambda one: sum(apart[one]))
+    counts = apart[reading, name]
+    if not any(counts):
+        return f"nearest{reading.told(fmt)} is {name}, but some codes depend on what else is in the array"
+    k = next(k for k, count in enumerate(counts) if count)
+    table, case = reading.tables(task, cases[k])[name], cases[k]
+    key, only_nans = _first(own[k], table, task)
+    what = f"0x{key_bits(key):08x} ({np.uint32(key_bits(key)).view(np.float32)})" if task.domain == "float32" else key
     return (
-        f"nearest is {name}: {distance(own, tables[name]):,} of 2^32 inputs differ at scale {scale}, zero point "
-        f"{zero_point}; {'first' if numbers else 'only NaNs differ, as'} x = 0x{key_bits(key):08x} ({x}): kernel "
-        f"{own.code_at(key)}, {name} {tables[name].code_at(key)}"
+        f"nearest{reading.told(fmt)} is {name}: {counts[k]:,} of 2^32 inputs differ at scale {case[0]}, zero point "
+        f"{case[1]}; {'only NaNs differ, as' if only_nans else 'first'} x = {what}: kernel {own[k].code_at(key)}, "
+        f"{name} {table.code_at(key)}"
     )
 
 
-def report(kernel: Kernel, fmt: IntFormat) -> str:
-    """One line about a kernel."""
-    codes = np.asarray(kernel(np.float32([1, 2, 3]), np.float32(1), 0))
+def _first(own: StepFunction, table: StepFunction, task: Task) -> tuple[int, bool]:
+    """The key nearest to zero at which two tables differ, and whether only NaNs do."""
+    keys = [max(start, min(stop - 1, 0)) for start, stop in differences(own, table)]
+    numbers = [key for key in keys if task.domain == "int32" or -INF_KEY - 1 <= key <= INF_KEY]
+    return min(numbers or keys, key=lambda k: (k < 0, abs(k))), not numbers
+
+
+def changes(kernel: Kernel, fmt: IntFormat, task: Task) -> str:
+    """Whether two calls with the same input give different codes."""
+    for case in task.cases(fmt):
+        x = task.inputs(list(Reading(fmt).tables(task, case).values()), case)
+        one, two = task.call(kernel, x, case), task.call(kernel, x, case)
+        if (one != two).any():
+            k = int(np.argmax(one != two))
+            return (
+                f"gives other codes when it is called again: {(one != two).sum():,} of {x.size:,} inputs, as "
+                f"x = {x[k]!s}: {one[k]}, then {two[k]} (scale {case[0]}, zero point {case[1]})"
+            )
+    return ""
+
+
+def by_position(kernel: Kernel, fmt: IntFormat, task: Task) -> str:
+    """Whether, and where, the code of a number depends on its place: every probe at every place of short arrays."""
+    case = task.cases(fmt)[0]
+    x = task.inputs(list(Reading(fmt).tables(task, case).values()), case)
+    x = x[:: 1 + x.size // SHORT]
+    long = task.inside(kernel, x, case)
+    places, witness = {}, ""
+    for size in LENGTHS:
+        rows = np.stack([task.call(kernel, one.repeat(size), case) for one in x[:, None]])
+        other = rows != long[:, None]
+        places[size] = np.flatnonzero(other.any(axis=0)).tolist()
+        if not witness and other.any():
+            k, i = np.argwhere(other)[0]
+            witness = f"x = {x[k]!s} is {rows[k, i]} as element {i} of {size}, {long[k]} in a long array"
+    if not witness:
+        return ""
+    fits = [n for n in range(2, BLOCK) if all(places[m] == list(range(m - m % n, m)) for m in LENGTHS)]
+    if len(fits) == 1:
+        where = f"position: the last n % {fits[0]} elements of n differ from the rest"
+    elif fits:
+        where = f"length: arrays of {LENGTHS[-1]} elements and fewer differ from long ones"
+    else:
+        where = "position: " + ", ".join(f"{found} of {m} elements" for m, found in places.items()) + " differ"
+    return f"depends on the {where}; {witness} (scale {case[0]}, zero point {case[1]})"
+
+
+def parts(kernel: Kernel, fmt: IntFormat, task: Task) -> str:
+    """What the whole blocks of a kernel follow, and what elements alone."""
+
+    def alone(x: np.ndarray, case: Case) -> np.ndarray:
+        return np.concatenate([task.call(kernel, one, case) for one in x[:, None]])
+
+    texts = []
+    for codes_of in (lambda x, case: task.inside(kernel, x, case), alone):
+        names = [(r, followed(codes_of, r, task, task.cases(fmt))) for r in readings(fmt)]
+        texts.append(next((f"{r.told(fmt)} {described(n, r.fmt)}" for r, n in names if n), " no point of the space"))
+    return f"long arrays follow{texts[0]}; single elements{texts[1]}"
+
+
+def report(kernel: Kernel, fmt: IntFormat, task: Task = QUANTIZE) -> str:
+    """A sentence or two about a kernel."""
+    codes = task.call(kernel, np.array([1, 2, 3], task.domain), (1.0, 0))
     if (codes.shape, codes.dtype) != ((3,), fmt.storage):
         return (
             f"gives {codes.dtype} of shape {codes.shape} for 3 numbers, need {fmt.storage} of shape (3,) ({fmt.name})"
         )
-    names = followed(kernel, fmt)
-    return f"follows {', '.join(names)} on every probe" if names else nearest(kernel, fmt)
+    if told := changes(kernel, fmt, task):
+        return told
+    if told := by_position(kernel, fmt, task):
+        return f"{told}; {parts(kernel, fmt, task)}"
+    for reading in readings(fmt):
+        names = followed(lambda x, case: task.inside(kernel, x, case), reading, task, task.cases(fmt))
+        if names:
+            return f"follows{reading.told(fmt)} {described(names, reading.fmt)} on every probe"
+    return nearest(kernel, fmt, task)
 
 
 if __name__ == "__main__":
     with np.errstate(all="ignore"):
-        for function in (kernel, half_up, half_away):
+        for function in (kernel, half_up, half_away, vectorized):
             print(f"{function.__name__}: {report(function, ALL['uint8'])}")
+        print(f"requantize: {report(requantize, ALL['int8'], REQUANTIZE)}")

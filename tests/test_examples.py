@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import re
 import runpy
@@ -55,14 +57,65 @@ def test_kernels_are_told_apart(run):
     out = run("check_a_kernel.py")
     assert "kernel: follows " in out
     assert "half_up: nearest is " in out
-    assert "half_away: follows no preset" in out
+    assert "half_away: follows no preset, but the point 'div f32 int away sat qmin' on every probe" in out
+    assert "vectorized: depends on the position: the last n % 8 elements of n differ from the rest; x = " in out
+    assert "long arrays follow torch_fake_tensor, torchao; single elements no preset, but the point 'div f32 int" in out
+    assert "requantize: follows onnxruntime, xnnpack on every probe" in out
 
 
 def _rounded(x, scale, zero_point):
     return np.rint(np.nan_to_num(x / scale, posinf=0, neginf=0)).astype(np.int64) + zero_point
 
 
+def _onnx(x, scale, zero_point, low=-128, high=127):
+    codes = np.rint(x / scale) + zero_point
+    return np.clip(np.where(np.isnan(codes), low, codes), low, high).astype(np.int8)
+
+
+def _noisy(x, scale, zero_point, calls=itertools.count()):  # noqa: B008
+    codes = _onnx(x, scale, zero_point)
+    return np.where((x > 1) & (next(calls) % 2 == 0), 77, codes).astype(np.int8)
+
+
+def _in_place(x, scale, zero_point):
+    np.divide(x, scale, out=x)
+    return _onnx(x, np.float32(1), zero_point)
+
+
+def _middle(x, scale, zero_point):
+    codes = _onnx(x, scale, zero_point)
+    codes[3:4] = 0
+    return codes
+
+
+FOUR = "onnx, onnxruntime, gptq, tensorrt on every probe"
+ADDED = "compressed_tensors, stablehlo, tensorrt (to "
 KERNELS = {
+    "right": (_onnx, f"follows {FOUR}"),
+    "in place": (_in_place, f"follows {FOUR}"),
+    "narrow": (
+        lambda x, s, z: _onnx(x, s, z, -127),
+        f"follows, if its format is int8_narrow, {FOUR}",
+    ),
+    "no zero point": (
+        lambda x, s, z: _onnx(x, s, 0),
+        "follows, if it ignores the zero point, onnx, onnxruntime, gptq, " + ADDED + "int8 the same as the point 'div",
+    ),
+    "symmetric": (
+        lambda x, s, z: _onnx(x, s, 0, -127),
+        "follows, if its format is int8_narrow and it ignores the zero point, onnx, onnxruntime, gptq, " + ADDED,
+    ),
+    "second case": (
+        lambda x, s, z: np.where((s == np.float32(0.1)) & (x > 3), 5, _onnx(x, s, z)).astype(np.int8),
+        "nearest is onnx: 1,061,158,912 of 2^32 inputs differ at scale 0.1, zero point 2; first x = 0x40400001 "
+        "(3.000000238418579): kernel 5, onnx 32",
+    ),
+    "noisy": (_noisy, "gives other codes when it is called again: "),
+    "short arrays": (
+        lambda x, s, z: _onnx(x, s, z if x.size > 40 else 0),
+        "depends on the length: arrays of 33 elements and fewer differ from long ones; x = ",
+    ),
+    "one place": (_middle, "depends on the position: [] of 1 elements, [3] of 7 elements, [3] of 8 elements, "),
     "wraps": (
         lambda x, s, z: _rounded(x, s, z).astype(np.int8),
         "does not saturate, or jumps about: at x = 1.4821501 the code goes from 127 to -128 (scale",
@@ -93,6 +146,62 @@ def test_wrong_kernels_are_told_what_is_wrong(monkeypatch, name):
     kernel, told = KERNELS[name]
     with np.errstate(all="ignore"):
         assert told in report(kernel, ALL["int8"])
+
+
+ACCUMULATORS = {
+    "binary64": (
+        lambda acc, m, z: np.clip(np.rint(acc * m) + z, -128, 127).astype(np.int8),
+        "follows no preset, but the point 'f64 single even sat' on every probe",
+    ),
+    "truncates": (
+        lambda acc, m, z: np.clip(np.trunc(acc * m) + z, -128, 127).astype(np.int8),
+        "10,366 of 2^32 inputs differ at scale 0.0123, zero point 7; first x = 41: kernel 7, onnxruntime 8",
+    ),
+    "wraps": (
+        lambda acc, m, z: (np.rint(acc * m) + z).astype(np.int64).astype(np.int8),
+        "does not saturate, or jumps about: at x = -361991 the code goes from -94 to -93",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ACCUMULATORS)
+def test_kernels_of_accumulators_are_told_what_they_follow(monkeypatch, name):
+    monkeypatch.syspath_prepend(os.fspath(FOLDER))
+    from check_a_kernel import ALL, REQUANTIZE, report
+
+    kernel, told = ACCUMULATORS[name]
+    assert told in report(kernel, ALL["int8"], REQUANTIZE)
+
+
+def test_every_preset_of_accumulators_is_recognized(monkeypatch):
+    monkeypatch.syspath_prepend(os.fspath(FOLDER))
+    from check_a_kernel import ALL, REQUANTIZE, report
+
+    from refquant.conventions import RESCALES
+    from refquant.requantize import requantize
+
+    def kernel(acc, multiplier, zero_point, rescale):
+        held = np.float32(multiplier) if rescale.multiplier == "f32" else multiplier
+        return requantize(acc, held, np.int32(zero_point), fmt=ALL["int8"], rescale=rescale)
+
+    for name, row in RESCALES.items():
+        told = report(functools.partial(kernel, rescale=row.point), ALL["int8"], REQUANTIZE)
+        follows = told.removeprefix("follows ").removesuffix(" on every probe").partition(" (")[0].split(", ")
+        assert set(follows) == {other for other, one in RESCALES.items() if one.point == row.point}, (name, told)
+
+
+@pytest.mark.parametrize("fmt", ["int2", "uint2", "int4", "uint4", "ternary", "int8_narrow"])
+def test_every_format_has_cases(monkeypatch, fmt):
+    monkeypatch.syspath_prepend(os.fspath(FOLDER))
+    from check_a_kernel import ALL, QUANTIZE, report
+
+    from refquant.affine import quantize
+
+    def kernel(x, scale, zero_point):
+        return quantize(x, scale, np.int32(zero_point), fmt=ALL[fmt])
+
+    assert all(ALL[fmt].qmin <= zero_point <= ALL[fmt].qmax for _, zero_point in QUANTIZE.cases(ALL[fmt]))
+    assert "follows onnx, onnxruntime, " in report(kernel, ALL[fmt])
 
 
 def test_a_model_of_ones_own_is_decided(run, tmp_path):
