@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxquant.flax import layers, measures, observers
 from jaxquant.flax.linen_layers import boxed_codes, boxed_like, own_dtypes, quantized, state_of
-from jaxquant.flax.linen_sites import Layer, input_leaves, takes_codes
+from jaxquant.flax.linen_sites import Layer, check_leaves, input_leaves, takes_codes
 from jaxquant.qat import starting
 from jaxquant.qtensor import QTensor
 
@@ -61,10 +61,15 @@ def calibrated(layer: Layer, call: Thunk) -> Any:
 
 
 def converted(layer: Layer, call: Thunk) -> Any:
-    """Put the kernel's codes and the constants of the inputs under names of their own, so that the run goes on."""
+    """Put the kernel's codes and the constants of the inputs under names of their own, so that the run goes on.
+
+    Raises:
+      ValueError: a leaf that the recipe needs beside the kernel is missing.
+    """
     box, state = layer.boxed_kernel, state_of(layer)
     if isinstance(box, QTensor):
         return quantized(layer)
+    check_leaves(layer)
     weight = layers.frozen_weight(layer.site, layer.kernel, state)
     layer.put(CONVERTED + layer.kind.kernel, boxed_codes(box, weight))
     param = own_dtypes(layer).param

@@ -345,6 +345,7 @@ def test_errors_property_come_before_anything_runs() -> None:
     cases = [
         ("matches nothing", lambda: linen_api.prepare(typo, floats, X)),
         ("not calibrated yet", lambda: linen_api.convert(qmodel, fresh)),
+        ("params have no 'inputs_scale' beside 'kernel'", lambda: linen_api.convert(qmodel, floats)),
         ("no 'inputs_scale' beside 'kernel'", lambda: qmodel.apply({"params": floats}, X)),
         ("params have 'inputs_scale'", lambda: Quantized(model, plain).apply({"params": params}, X)),
         ("another recipe", lambda: other.apply({"params": linen_api.convert(qmodel, params)}, X)),
