@@ -82,8 +82,8 @@ def check_scale_rule(function: str, fmt: Format, rule: ScaleRule) -> None:
             )
     elif rule.zero == "none" and not fmt.signed:
         raise ValueError(
-            f"{function}: scale rule is symmetric for {fmt.name}, need zero='int' or 'float' (an unsigned format has "
-            "no negative codes)"
+            f"{function}: scale rule is symmetric for {fmt.name}, need zero='int' or 'float', ':asym' or ':fzero' in "
+            "a scheme's text (an unsigned format has no negative codes)"
         )
     elif rule.denominator in ("pow2", "signed_absmax") and fmt.qmin != -(2 ** (fmt.bits - 1)):
         raise ValueError(

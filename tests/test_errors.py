@@ -72,8 +72,8 @@ REFUSALS = [
     ("scales", "choose_scale", (F32, F32[0]), {"fmt": INT8}, ValueError,
      "choose_scale: high has shape (16,), need (8, 16) (the shape of low)"),
     ("scales", "choose_scale", (F32, F32), {"fmt": UINT4}, ValueError,
-     "choose_scale: scale rule is symmetric for uint4, need zero='int' or 'float' (an unsigned format has no negative "
-     "codes)"),
+     "choose_scale: scale rule is symmetric for uint4, need zero='int' or 'float', ':asym' or ':fzero' in a "
+     "scheme's text (an unsigned format has no negative codes)"),
     ("packing", "pack", (np.ones(3, np.int16),), {"fmt": INT8}, TypeError,
      "pack: codes have dtype int16, need int8 (the storage of int8)"),
     ("packing", "unpack", (np.ones(3, np.uint8), (5,)), {"fmt": INT8}, ValueError,
@@ -133,8 +133,8 @@ def test_refusal_golden(backend, module, function, arguments, options, error, te
         ),
         (
             lambda: QuantSpec(ALL["uint8"]),
-            "QuantSpec: scale rule is symmetric for uint8, need zero='int' or 'float' (an unsigned format has no "
-            "negative codes)",
+            "QuantSpec: scale rule is symmetric for uint8, need zero='int' or 'float', ':asym' or ':fzero' in a "
+            "scheme's text (an unsigned format has no negative codes)",
         ),
         (
             lambda: QuantSpec(NF4, scale=ScaleRule(denominator="half_range")),
