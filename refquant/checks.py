@@ -106,14 +106,14 @@ def same_shape(function: str, argument: str, shape: Shape, need: Shape, other: s
 
 
 def option(function: str, argument: str, value: object, allowed: tuple[object, ...], why: str) -> None:
-    """An option is one of a few values.
+    """An option is one of a few values; where none of them is known, `why` alone says what is needed.
 
     Raises:
       ValueError: it is not.
     """
     if not isinstance(value, tuple({type(one) for one in allowed})) or value not in allowed:
-        need = ", ".join(map(repr, allowed))
-        raise ValueError(f"{function}: {argument} is {told(value)}, need {need} ({why})")
+        need = f"{', '.join(map(repr, allowed))} ({why})" if allowed else why
+        raise ValueError(f"{function}: {argument} is {told(value)}, need {need}")
 
 
 def random_bits(function: str, dtype: object) -> None:

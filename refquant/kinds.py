@@ -84,5 +84,6 @@ def _classes(kind: object) -> Kind:
 
 
 def _family(one: type) -> tuple[Kind, str]:
-    name = "None" if one is type(None) else one.__name__
+    """The family of a class; one without is named with its module, where it is made, without the package."""
+    name = "None" if one is type(None) else f"{one.__name__} of {one.__module__.partition('.')[2]}"
     return next((family for family in FAMILIES if one in family[0]), ((one,), name))

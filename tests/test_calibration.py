@@ -55,6 +55,37 @@ def test_merge_property_halves_equal_the_whole(backend, kind, name):
         assert_same_state(observe(backend, kind, batches[::-1]), whole)
 
 
+NEEDS = {
+    "minmax": "minmax", "ema": "ema", "histogram": "histogram", "linear": "linear",
+    "percentile": "histogram", "mse": "linear", "entropy": "linear",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_states_of_another_observer_are_refused_in_words(backend, name):
+    module, options = (
+        getattr(backend, f"calibration.{name}"),
+        {"fmt": ALL["int8"]} if name in ("mse", "entropy") else {},
+    )
+    for kind in KINDS:
+        state = observe(backend, kind, [np.float32([1, 2, 3])])
+        if kind == NEEDS[name]:
+            module.finalize(state, **options)
+            continue
+        need = type(observe(backend, NEEDS[name], [])).__name__
+        text = f"finalize: state is of type {type(state).__name__}, need {need} of calibration.{NEEDS[name]}"
+        with pytest.raises(TypeError, match=f"^{text}$"):
+            module.finalize(state, **options)
+
+
+@pytest.mark.parametrize("fmt", ["e4m3fn", "int16", "nf4"])
+def test_entropy_names_the_formats_it_takes(backend, fmt):
+    module = getattr(backend, "calibration.entropy")
+    text = rf"^finalize: fmt is '{fmt}', need an integer format of at most 1,024 magnitudes such as int8 \(CAL-6\)"
+    with pytest.raises(ValueError, match=text):
+        module.finalize(module.init(), fmt=ALL[fmt])
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_narrow_inputs_exhaustive(backend, dtype):
     ml_dtypes = pytest.importorskip("ml_dtypes")

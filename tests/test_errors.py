@@ -151,7 +151,7 @@ def test_refusal_golden(backend, module, function, arguments, options, error, te
             "QuantSpec: granularity is 'channel', need a granularity such as PerTensor() or PerAxis(0) (a scheme's "
             "text goes to schemes)",
         ),
-        (lambda: QuantSpec(NF4, scale="int"), "QuantSpec: scale is 'int', need ScaleRule"),
+        (lambda: QuantSpec(NF4, scale="int"), "QuantSpec: scale is 'int', need ScaleRule of spec"),
         (
             lambda: QuantSpec("int8"),
             "QuantSpec: fmt is 'int8', need a format such as formats.ALL['int4'] (a scheme's text goes to "

@@ -64,7 +64,9 @@ def level_count(fmt: Format) -> int:
       ValueError: no integer format, or too many.
     """
     names = (fmt.name,) if isinstance(fmt, IntFormat) and fmt.qmax < MOST_LEVELS else ()
-    checks.option("finalize", "fmt", fmt.name, names, "an integer format of at most 1,024 magnitudes, CAL-6")
+    checks.option(
+        "finalize", "fmt", fmt.name, names, "an integer format of at most 1,024 magnitudes such as int8 (CAL-6)"
+    )
     return fmt.qmax + 1
 
 

@@ -59,7 +59,9 @@ def level_count(fmt: Format) -> int:
     """
     levels = fmt.qmax + 1 if isinstance(fmt, IntFormat) else MOST_LEVELS + 1
     names = (fmt.name,) if levels <= MOST_LEVELS else ()
-    checks.option("finalize", "fmt", fmt.name, names, "an integer format of at most 1,024 magnitudes, CAL-6")
+    checks.option(
+        "finalize", "fmt", fmt.name, names, "an integer format of at most 1,024 magnitudes such as int8 (CAL-6)"
+    )
     return levels
 
 
