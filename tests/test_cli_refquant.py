@@ -128,6 +128,9 @@ def test_show_golden_lists_every_format_and_convention(run):
 def test_show_golden_unknown_names_the_nearest(run):
     assert "nearest: e4m3fn" in run("show e4m3fnn")[2]
     assert "nearest: e4m3" in run("show float8_e4m3")[2]
+    assert "nearest: e4m3fn" in run("show FLOAT8E4M3FN")[2]
+    assert "mxfp4 is e2m1fn in groups of 32 with e8m0fnu scales" in run("show MXFP4")[2]
+    assert "fp8 is e4m3fn or e5m2" in run("show fp8")[2]
     assert run("show zzzzzz")[0] == 2
 
 
@@ -263,6 +266,7 @@ def test_decode_golden(run):
     ("line", "told"),
     [
         ("encode 1 --fmt e4m3f", "nearest: e4m3"),
+        ("encode 1 --fmt bf16", "bf16 is bfloat16"),
         ("encode x --fmt int8", "'x' is no number"),
         ("encode 0x3f80 --fmt int8", "0x + 8 digits"),
         ("encode 1_0 --fmt int8", "no number"),

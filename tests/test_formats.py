@@ -1,6 +1,8 @@
 """The tables of formats against other people's (FMT-1..FMT-8)."""
 
 import hashlib
+import pickle
+import re
 
 import exact
 import numpy as np
@@ -10,6 +12,8 @@ from bits import assert_same, float32
 
 from refquant.conventions import Cast
 from refquant.formats import ALL, CodebookFormat, FloatFormat, IntFormat, get, ordered_key
+from refquant.formats.names import COMMON
+from refquant.schemes import parse_tensor
 
 ML_DTYPES = {
     **{n: f"float8_{n}" for n in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz", "e4m3", "e3m4", "e4m3b11fnuz", "e8m0fnu")},
@@ -244,3 +248,23 @@ def test_floats_differential_at_the_ends_of_what_is_let_in(backend, fmt):
     for cast in (Cast(), Cast("special", nan="signed"), Cast("finite", ties="down", nan="max")):
         want = np.array([exact.encode(int(bits), fmt, cast) for bits in x.view(np.uint32)], fmt.storage)
         assert_same(backend.codec.encode(x, fmt=fmt, cast=cast), want, inputs={"x": x}, call=str(cast))
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_common_names_lead_to_formats_and_schemes(name):
+    """Every name and scheme that a pointer has is one, and no pointer hides a format."""
+    words = re.findall(r"[a-z]+[0-9][a-z0-9_]*(?::\w+)*", COMMON[name].replace("-0", ""))
+    assert words and all(word in ALL or parse_tensor(word) for word in words)
+    assert name not in ALL
+    for look_up, error in ((get, ValueError), (ALL.__getitem__, KeyError)):
+        with pytest.raises(error, match=re.escape(f"need a name in refquant.formats.ALL; {name} is {COMMON[name]}")):
+            look_up(name.upper())
+
+
+def test_a_missing_format_names_the_nearest():
+    with pytest.raises(KeyError, match="format is 'int44', need a name in refquant.formats.ALL; nearest: int4, "):
+        ALL["int44"]
+    with pytest.raises(KeyError, match="format is 5, need a name"):
+        ALL[5]  # type: ignore[index]
+    assert ALL.get("int44") is None and "int44" not in ALL and isinstance(ALL, dict)
+    assert pickle.loads(pickle.dumps(ALL)) == ALL  # noqa: S301

@@ -1,11 +1,10 @@
 """`refquant show`: a format, what a runtime does, a table of runtimes, or the names of all."""
 
-import difflib
-import re
 from argparse import Namespace
 
 from refquant import formats
 from refquant.cli.screen import Screen
+from refquant.formats.names import hint
 
 
 def run(arguments: Namespace, screen: Screen) -> int:
@@ -47,6 +46,5 @@ def _everything(screen: Screen, *, as_json: bool) -> int:
 
 def unknown(name: str, known: list[str]) -> str:
     """What to say about a name that nothing has."""
-    near = difflib.get_close_matches(re.sub(r"^(float|fp)[468]_", "", name.lower()), known, 3, 0.5)
-    hint = f"nearest: {', '.join(near)}" if near else "`refquant show` lists them"
-    return f"there is no format or convention {name!r}; {hint}"
+    where = hint(name, known, 0.5) or "`refquant show` lists them"
+    return f"there is no format or convention {name!r}; {where}"

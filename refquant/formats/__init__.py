@@ -4,24 +4,34 @@ from refquant.formats import codebooks, integers, minifloats
 from refquant.formats.codebooks import CodebookFormat, ordered_key
 from refquant.formats.integers import IntFormat
 from refquant.formats.minifloats import FloatFormat
+from refquant.formats.names import hint
 
 Format = IntFormat | FloatFormat | CodebookFormat
 
-ALL: dict[str, Format] = {row.name: row for row in (*integers.ROWS, *minifloats.ROWS, *codebooks.ROWS)}
+
+class Table(dict[str, Format]):
+    """The formats by name: a dict whose KeyError says which name was meant."""
+
+    def __missing__(self, name: object) -> Format:
+        raise KeyError(_unknown(name))
+
+
+def _unknown(name: object) -> str:
+    return f"format is {name!r}, need a name in refquant.formats.ALL; {hint(name, ALL) or ', '.join(ALL)}"
+
+
+ALL: dict[str, Format] = Table({row.name: row for row in (*integers.ROWS, *minifloats.ROWS, *codebooks.ROWS)})
 
 
 def get(name: str) -> Format:
     """The format of that name.
 
     Raises:
-      ValueError: no such format; the message has the nearest names.
+      ValueError: no such format; the message has what the name commonly means, or the nearest names.
     """
-    import difflib
-
     if name in ALL:
         return ALL[name]
-    near = ", ".join(difflib.get_close_matches(name, ALL, 3, 0.4)) or ", ".join(ALL)
-    raise ValueError(f"format is {name!r}, need a name in refquant.formats.ALL; nearest: {near}")
+    raise ValueError(_unknown(name))
 
 
 __all__ = ["ALL", "CodebookFormat", "FloatFormat", "Format", "IntFormat", "get", "ordered_key"]
