@@ -173,6 +173,7 @@ def test_vectors_golden_check_of_answers_that_all_differ_names_no_suspects(run, 
     code, out, _ = run(f"vectors check {path} --from {vectors}")
     assert code == 1 and "DIFFERENT: 0 of 2" in out and "Suspects" not in out
     assert "All cases differ: look at the format of the answers first" in out
+    assert "specs/25-conventions.md" in out and "examples/check_a_kernel.py" in out
     assert json.loads(run(f"vectors check {path} --json --from {vectors}")[1])["suspects"]
 
 

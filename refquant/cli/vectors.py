@@ -147,7 +147,11 @@ def _check(files: list[VectorFile], arguments: Namespace, screen: Screen) -> int
     _print_unknown(unknown, sorted(known), arguments.limit, screen)
     _print_check(found, wrong, arguments.limit, screen)
     if len(wrong) == len(answers) > 1:
-        told = "All cases differ: look at the format of the answers first (integers as numbers, floats as bits)"
+        told = (
+            "All cases differ: look at the format of the answers first (integers as numbers, floats as bits), then at "
+            "the convention: a case is of the one in its options, or of the default; specs/25-conventions.md has "
+            "those of other runtimes, examples/check_a_kernel.py names the one that a kernel follows"
+        )
         screen.wrapped(told, 0)
         return code
     _print_suspects(rows, {k: text for file in chosen for k, text in file.header.get("flags", {}).items()}, screen)
