@@ -244,6 +244,23 @@ def test_scales_golden_that_are_legal_and_strange_have_a_note(run, scale, told):
     assert "note: " not in run("encode 2.5 --fmt int8 --scale 1e-45")[1] + run("encode 2.5 --fmt e4m3fn")[1]
 
 
+def test_zero_points_golden_outside_the_format_have_a_note(run):
+    """AFF-9, told as AFF-8 is."""
+    told = "a zero point of 300 is no error, but outside -128..127: no code gives 0 back (AFF-9)"
+    for verb in ("encode", "decode"):
+        line = f"{verb} 1 --fmt int8 --zero-point 300"
+        code, out, _ = run(line)
+        assert code == 0 and f"note: {told}" in " ".join(out.split())
+        assert "note: " not in run(line + " --json")[1]
+    zero = json.loads(run("encode 0 --fmt int8 --zero-point 300 --json")[1])["results"][0]
+    assert (zero["code"], zero["value"]) == (127, -173)
+    both = " ".join(run("encode 1 --fmt int8 --scale 0 --zero-point 300")[1].split())
+    assert f"note: a scale of 0 is no error, but no code gives its number back (AFF-8); {told}" in both
+    for fmt, zero_point in (("int8", -128), ("int8", 127), ("uint8", 255)):
+        assert "note: " not in run(f"encode 1 --fmt {fmt} --scale 1 --zero-point={zero_point}")[1]
+    assert "note: " not in run("decode 1 --fmt uint8 --scale 0.5 --zero-point -1.5")[1]
+
+
 def test_decode_golden_scaled(run):
     assert "(code - 128) * 0.5" in run("decode 130 --fmt uint8 --scale 0.5 --zero-point 128")[1]
     assert "(code - -8) * 0.5 + -1.5" in run("decode 1 --fmt int4 --scale 0.5 --zero-point -1.5")[1]

@@ -72,12 +72,22 @@ class Choice:
         }
 
     def note(self) -> str:
-        """What AFF-8 lets pass and a person who types it hardly means; "" for a positive finite scale."""
+        """What the rules let pass and a person who types it hardly means; "" where there is nothing to say."""
+        told = [text for text in (self._scale_note(), self._zero_point_note()) if text]
+        return f"note: {'; '.join(told)}" if told else ""
+
+    def _scale_note(self) -> str:
         if self.scale is None or 0 < self.scale < np.inf:
             return ""
         if -np.inf < self.scale < 0:
-            return f"note: a scale of {short(self.scale)} is no error, but codes fall where x rises (AFF-8)"
-        return f"note: a scale of {short(self.scale)} is no error, but no code gives its number back (AFF-8)"
+            return f"a scale of {short(self.scale)} is no error, but codes fall where x rises (AFF-8)"
+        return f"a scale of {short(self.scale)} is no error, but no code gives its number back (AFF-8)"
+
+    def _zero_point_note(self) -> str:
+        low, high = (self.fmt.qmin, self.fmt.qmax) if isinstance(self.fmt, IntFormat) else (0, 0)
+        if not isinstance(self.zero_point, np.int32) or low <= self.zero_point <= high:
+            return ""
+        return f"a zero point of {self.zero_point} is no error, but outside {low}..{high}: no code gives 0 back (AFF-9)"
 
     def __str__(self) -> str:
         if self.scale is None:
