@@ -84,8 +84,10 @@ class Choice:
         return f"a scale of {short(self.scale)} is no error, but no code gives its number back (AFF-8)"
 
     def _zero_point_note(self) -> str:
-        low, high = (self.fmt.qmin, self.fmt.qmax) if isinstance(self.fmt, IntFormat) else (0, 0)
-        if not isinstance(self.zero_point, np.int32) or low <= self.zero_point <= high:
+        if not isinstance(self.fmt, IntFormat) or self.zero_point is None or self.zero_point.dtype != np.int32:
+            return ""
+        low, high = self.fmt.qmin, self.fmt.qmax
+        if low <= self.zero_point <= high:
             return ""
         return f"a zero point of {self.zero_point} is no error, but outside {low}..{high}: no code gives 0 back (AFF-9)"
 
