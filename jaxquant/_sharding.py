@@ -53,11 +53,12 @@ def _automatic(function: Callable, operands: list[Any], mesh: AbstractMesh, rule
             f"an array is sharded over {mesh.axis_names}, the axes of a mesh that is not set, need jax.set_mesh(mesh) "
             "around the call, or a mesh made with axis_types of AxisType.Auto (explicit axes)"
         )
-    automatic = mesh.update_axis_types(dict.fromkeys(mesh.axis_names, AxisType.Auto))
+    explicit = tuple(n for n, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit)
+    automatic = mesh.update_axis_types(dict.fromkeys(explicit, AxisType.Auto))
     with jax.sharding.use_abstract_mesh(automatic):
         shapes = jax.eval_shape(function, *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in operands))
     specs = jax.tree.map(lambda out: PartitionSpec(*rule(out)), shapes)
-    return jax.sharding.auto_axes(function, out_sharding=specs)(*map(jnp.asarray, operands))
+    return jax.sharding.auto_axes(function, axes=explicit, out_sharding=specs)(*map(jnp.asarray, operands))
 
 
 def spec_of(array: Any) -> Spec:

@@ -144,6 +144,35 @@ def others() -> None:
     same(lambda a: qat.matmul(a, codes.T, max_a=8, max_b=8), (codes, P("d")), want=P("d", None), call="matmul")
 
 
+def contexts() -> None:
+    """Inside transforms, and where other axes of the mesh are manual or automatic."""
+
+    def layer(x: Any) -> jax.Array:
+        return qat.dense(x, qat.Trained(W, spec=spec("int8", PerAxis(1))), inputs=TOKEN)
+
+    def square(x: Any) -> jax.Array:
+        return x + qat.dense(x, qat.Trained(W @ W.T, spec=spec("int8", PerAxis(1))), inputs=TOKEN)
+
+    same(jax.vmap(layer), (X[:, None], P("d")), want=P("d", None, None), call="vmap")
+    same(lambda x: jax.lax.scan(lambda c, _: (square(c), None), x, None, length=2)[0], (X, P("d")), call="scan")
+    same(jax.grad(lambda x: jax.checkpoint(layer)(x).sum()), (X, P("d", "m")), call="remat", exact=False)
+    want = np.asarray(jaxquant.quantize(X, 0.1, fmt=INT8))
+    for names, parts in (({"d"}, P("d")), ({"d", "m"}, P("d", "m"))):
+        options = {"in_specs": parts, "out_specs": parts, "axis_names": names}
+        manual = jax.jit(jax.shard_map(lambda x: jaxquant.quantize(x, 0.1, fmt=INT8), **options))
+        assert_same(np.asarray(manual(put(X, P("d", "m")))), want, call=f"manual {names}")
+
+
+def mixed() -> None:
+    mesh = jax.make_mesh((2, 4), ("d", "m"), axis_types=(AxisType.Explicit, AxisType.Auto))
+    with jax.set_mesh(mesh):
+        x, w = (jax.device_put(v, NamedSharding(mesh, at)) for v, at in ((X, P("d", "m")), (W, P(None, "m"))))
+        got = jax.jit(lambda x, w: qat.dense(x, qat.Trained(w, spec=spec("int8", PerAxis(1))), inputs=TOKEN))(x, w)
+        assert jax.typeof(got).sharding.spec == P("d", None)
+    want = qat.dense(X, qat.Trained(W, spec=spec("int8", PerAxis(1))), inputs=TOKEN)
+    assert_same(np.asarray(got), np.asarray(want), call="mixed")
+
+
 def main() -> None:
     assert jax.device_count() == 8
     unset()
@@ -152,6 +181,8 @@ def main() -> None:
         layers()
         others()
         refusal()
+        contexts()
+    mixed()
     sys.stdout.write("same bits\n")
 
 
