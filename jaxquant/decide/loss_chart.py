@@ -14,7 +14,8 @@ from markupsafe import Markup
 from jaxquant.decide.charts import glyph, number, picture, spread, tag, ticks
 
 TOP, FOOT, LEFT, RIGHT, STRIP = 40, 58, 46, 58, 60
-GAP = 21  # pixels between neighbouring marks
+GAP = 15  # pixels between neighbouring marks: whiskers apart, and no mark far from its size
+REACH = 18  # pixels in which a foot leads from a mark to its size
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Frame:
     @property
     def mark(self) -> float:
         """Half the width of a mark."""
-        return 9.0 if self.width > 500 else 8.0
+        return 8.5 if self.width > 500 else 7.5
 
     @property
     def base(self) -> float:
@@ -171,7 +172,7 @@ def _levels(frame: Frame, bar: float, reference: float | None) -> list[Markup]:
 
 def _feet(frame: Frame, true: float, drawn: float) -> list[Markup]:
     foot = frame.height - FOOT
-    lead = f"M{true:.1f} {foot}L{true:.1f} {foot - 4}L{drawn:.1f} {foot - 12}"
+    lead = f"M{true:.1f} {foot + 5}L{true:.1f} {foot}L{drawn:.1f} {foot - REACH}"
     return [tag("path", class_="foot", d=lead)]
 
 
