@@ -16,7 +16,7 @@ pytest.importorskip("jinja2")
 
 from jaxquant.decide import report_text as text  # noqa: E402
 from jaxquant.decide.charts import heat_levels, histogram, spread, ticks  # noqa: E402
-from jaxquant.decide.loss_chart import Point, loss_chart, window  # noqa: E402
+from jaxquant.decide.loss_chart import GAP, Point, loss_chart, window  # noqa: E402
 from jaxquant.decide.report import render, write_report  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -314,7 +314,7 @@ def test_marks_lie_on_the_page_property(rows, bar, width):
                        width=width, height=420)  # fmt: skip
     centres = [float(x) for x in re.findall(r'<text x="([-\d.]+)"[^>]*class="in-mark', drawn)]
     assert len(centres) == len(points) + 1 and all(0 <= x <= width for x in centres)
-    assert all(b - a >= 15 for a, b in pairwise(sorted(centres)))
+    assert all(b - a >= GAP - 0.2 for a, b in pairwise(sorted(centres)))  # places are written to a tenth
     assert "nan" not in drawn and "inf" not in re.sub(r"<desc>.*?</desc>", "", drawn)
 
 
