@@ -110,6 +110,10 @@ KERNELS = {
         "nearest is onnx: 1,061,158,912 of 2^32 inputs differ at scale 0.1, zero point 2; first x = 0x40400001 "
         "(3.000000238418579): kernel 5, onnx 32",
     ),
+    "first case": (  # alone it would be 'div f32 int trunc sat qmin'
+        lambda x, s, z: _onnx(np.trunc(x / s), np.float32(1), z) if s < np.float32(0.1) else _onnx(x, s, z),
+        "nearest is onnx: 71,638,161 of 2^32 inputs differ at scale 0.0123, zero point 7; first x = ",
+    ),
     "noisy": (_noisy, "gives other codes when it is called again: "),
     "short arrays": (
         lambda x, s, z: _onnx(x, s, z if x.size > 40 else 0),
