@@ -182,17 +182,17 @@ def nearest(kernel: Kernel, fmt: IntFormat, task: Task) -> str:
         for one in found
     }
     reading, name = min(found, key=lambda one: sum(apart[one]))
-    counts = apart[reading, name]
+    counts, told = apart[reading, name], name if name[0] != "'" else f"the point {name}"
     if not any(counts):
-        return f"nearest{reading.told(fmt)} is {name}, but some codes depend on what else is in the array"
+        return f"nearest{reading.told(fmt)} is {told}, but some codes depend on what else is in the array"
     k = next(k for k, count in enumerate(counts) if count)
     table, case = reading.tables(task, cases[k])[name], cases[k]
     key, only_nans = _first(own[k], table, task)
     what = f"0x{key_bits(key):08x} ({np.uint32(key_bits(key)).view(np.float32)})" if task.domain == "float32" else key
     return (
-        f"nearest{reading.told(fmt)} is {name}: {counts[k]:,} of 2^32 inputs differ at scale {case[0]}, zero point "
+        f"nearest{reading.told(fmt)} is {told}: {counts[k]:,} of 2^32 inputs differ at scale {case[0]}, zero point "
         f"{case[1]}; {'only NaNs differ, as' if only_nans else 'first'} x = {what}: kernel {own[k].code_at(key)}, "
-        f"{name} {table.code_at(key)}"
+        f"{told} {table.code_at(key)}"
     )
 
 

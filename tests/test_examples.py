@@ -56,7 +56,7 @@ def test_a_matrix_has_the_same_bits_in_both_packages(run):
 def test_kernels_are_told_apart(run):
     out = run("check_a_kernel.py")
     assert "kernel: follows " in out
-    assert "half_up: nearest is " in out
+    assert "half_up: nearest is the point 'div f32 int up sat qmin': 1 of 2^32 inputs differ at scale 0.0123, " in out
     assert "half_away: follows no preset, but the point 'div f32 int away sat qmin' on every probe" in out
     assert "vectorized: depends on the position: the last n % 8 elements of n differ from the rest; x = " in out
     assert "long arrays follow torch_fake_tensor, torchao; single elements no preset, but the point 'div f32 int" in out
