@@ -118,11 +118,7 @@ def _ratio(x: jax.Array, scale: jax.Array, convention: Affine) -> jax.Array:
 def _integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, Mask]:
     """AFF-3..AFF-5.  The zero point is coarse + fine, coarse exact in binary32, so that every int32 is exact."""
     fmt, convention = plan.fmt, plan.convention
-    flush = _exact.flush if plan.mask == "ratio" else lambda v: v  # STE-2 compares with 0
-    x = flush(x)
-    if convention.zero == "bias":
-        x = x if zero_point is None else flush(_exact.rounded(x) - zero_point)
-        zero_point = np.int32(fmt.qmin)
+    x, zero_point = _without_offset(plan, x, zero_point)
     ratio = _ratio(x, scale, convention)
     zero = NO_PARTS[1] if zero_point is None else zero_point
     before = convention.zero in ("add", "fma")
@@ -144,7 +140,21 @@ def _integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
     if plan.mask == "rounded":
         judged = placed if convention.overflow != "wrap32" else _exact.select(_exact.is_nan(real), real, placed)
         return codes, lambda: _between(_whole(placed, convention) if fast else judged, low, high)
-    return codes, lambda: _ratio_inside(flush(ratio), zero, fmt)
+    return codes, lambda: _ratio_inside(_compared(plan, ratio), zero, fmt)
+
+
+def _without_offset(plan: Plan, x: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """AFF-7: x without a real offset, and the zero point, which is then qmin."""
+    x = _compared(plan, x)
+    if plan.convention.zero != "bias":
+        return x, zero_point
+    x = x if zero_point is None else _compared(plan, _exact.rounded(x) - zero_point)
+    return x, np.int32(plan.fmt.qmin)
+
+
+def _compared(plan: Plan, value: jax.Array) -> jax.Array:
+    """STE-2 "ratio" compares with 0, so subnormals count as zeros."""
+    return _exact.flush(value) if plan.mask == "ratio" else value
 
 
 def _rounds_when_cast(convention: Affine) -> bool:
@@ -185,11 +195,7 @@ def _quotient_and(ratio: jax.Array, x: jax.Array, divisor: jax.Array, zero: jax.
 def _wide_integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, Mask]:
     """AFF-3..AFF-5 in binary64."""
     fmt, convention = plan.fmt, plan.convention
-    flush = _exact.flush if plan.mask == "ratio" else lambda v: v  # STE-2 compares with 0
-    x = flush(x)
-    if convention.zero == "bias":
-        x = x if zero_point is None else flush(_exact.rounded(x) - zero_point)
-        zero_point = np.int32(fmt.qmin)
+    x, zero_point = _without_offset(plan, x, zero_point)
     exact = _double.ratio(_exact.rounded(x), scale, convention.op)
     ratio, zero = _double.rounded(exact), jnp.asarray(NO_PARTS[1] if zero_point is None else zero_point)
     before = convention.zero in ("add", "fma")
