@@ -23,7 +23,8 @@ def jit(function: Callable, *, result: Callable[..., Spec] | None = None, **opti
       function: as for jax.jit.
       result: from (a result's shape, *args, **kwargs) to how that is sharded; None: `like_first`.
       **options: of jax.jit.
-
+    Returns:
+      A function of the same arguments; of what jax.jit adds it has `lower`.
     Raises:
       ValueError: arrays have explicit axes and no mesh is set.
     """
@@ -44,6 +45,7 @@ def jit(function: Callable, *, result: Callable[..., Spec] | None = None, **opti
 
         return _automatic(inside, [leaves[i] for i in at], mesh, lambda out: rule(out.shape, *args, **kwargs))
 
+    called.lower = compiled.lower
     return called
 
 
