@@ -73,7 +73,8 @@ def test_states_of_another_observer_are_refused_in_words(backend, name):
             module.finalize(state, **options)
             continue
         need = type(observe(backend, NEEDS[name], [])).__name__
-        text = f"finalize: state is of type {type(state).__name__}, need {need} of calibration.{NEEDS[name]}"
+        kind = f"{type(state).__module__}.{type(state).__name__}"
+        text = f"finalize: state is of type {kind}, need {need} of calibration.{NEEDS[name]}"
         with pytest.raises(TypeError, match=f"^{text}$"):
             module.finalize(state, **options)
 

@@ -34,17 +34,29 @@ def examples():
 """
 
 
+#: A suite that runs in the background has its children ignore Ctrl-C.
+LISTENING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from jaxquant.cli import script
+sys.exit(script())
+"""
+
+
 def test_ctrl_c_while_the_users_model_trains_is_one_line_and_130(tmp_path):
     """Compiled work goes on in other threads: a process that was torn down beneath it crashed (status -11)."""
     (tmp_path / "slow.py").write_text(SLOW)
-    command = [sys.executable, "-m", "jaxquant", "decide", "slow:build", "--on", "slow:examples"]
+    command = [sys.executable, "-c", LISTENING, "decide", "slow:build", "--on", "slow:examples"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
-        while not (tmp_path / "computing").exists():
-            assert process.poll() is None
-            time.sleep(0.05)
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        try:
+            while not (tmp_path / "computing").exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, len(err.strip().splitlines()), "interrupted" in err) == (130, 1, True)
 
 

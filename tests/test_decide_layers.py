@@ -32,7 +32,7 @@ class ConvNet(nnx.Module):
         self.stem = nnx.Conv(2, 8, (3, 3), strides=2, rngs=rngs)
         self.deep = nnx.Conv(8, 8, (3, 3), feature_group_count=8, padding="CIRCULAR", rngs=rngs)
         self.norm = nnx.BatchNorm(8, rngs=rngs)
-        self.up = nnx.ConvTranspose(8, 4, (2, 2), strides=(2, 2), rngs=rngs)
+        self.up = nnx.ConvTranspose(8, 4, (2, 2), strides=(2, 2), transpose_kernel=True, rngs=rngs)
         self.drop = nnx.Dropout(0.5, rngs=rngs)
         self.head = nnx.LinearGeneral((6, 6, 4), 5, axis=(-3, -2, -1), rngs=rngs)
 
@@ -47,8 +47,8 @@ class LinenConvNet(linen.Module):
         x = linen.Conv(8, (3, 3), strides=2, name="stem")(x)
         x = linen.Conv(8, (3, 3), feature_group_count=8, padding="CIRCULAR", name="deep")(x)
         x = linen.relu(linen.BatchNorm(use_running_average=True, name="norm")(x))
-        x = linen.ConvTranspose(4, (2, 2), strides=(2, 2), name="up")(x) * scale[:, None, None, None]
-        return linen.DenseGeneral(5, axis=(-3, -2, -1), name="head")(x)
+        x = linen.ConvTranspose(4, (2, 2), strides=(2, 2), transpose_kernel=True, name="up")(x)
+        return linen.DenseGeneral(5, axis=(-3, -2, -1), name="head")(x * scale[:, None, None, None])
 
 
 class Attentive(nnx.Module):

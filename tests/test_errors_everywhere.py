@@ -82,7 +82,7 @@ def test_a_tensor_of_the_other_package_is_refused_golden():
     from refquant.spec import QuantSpec
 
     theirs = qtensor.quantize_tensor(np.ones((4, 3), np.float32), QuantSpec(ALL["int4"]))
-    told = "dense: weight is of type refquant.qtensor.QTensor, need QTensor or Trained"
+    told = "dense: weight is of type refquant.qtensor.QTensor, need QTensor of qtensor or Trained of qat.trained"
     assert outcome("jaxquant", "qat.dot.dense", [np.ones((2, 4), np.float32), theirs], {}) == ("TypeError", told)
 
 

@@ -13,7 +13,7 @@ from jaxquant.flax.padding import circular_transposed, each, pad_inputs, transpo
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qat.trained import Trained
 from jaxquant.qtensor import QTensor
-from refquant.granularity import PerAxis, PerTensor
+from refquant.granularity import PerAxis, PerGroup, PerTensor
 
 
 def conv(
@@ -100,19 +100,21 @@ def mirror(weight: Trained | QTensor) -> Trained | QTensor:
     """A weight of (*taps, out, in) as one of (*taps, in, out) with its taps in reverse: the same codes and scales.
 
     Raises:
-      ValueError: groups or blocks, which would not be the same ones.
+      ValueError: blocks, or groups along taps, which would not be the same ones.
     """
-    spec, last = weight.spec, len(weight.shape) - 1
-    if not isinstance(spec.granularity, PerTensor | PerAxis):
+    grain, last = weight.spec.granularity, len(weight.shape) - 1
+    swapped = {last: last - 1, last - 1: last}
+    if isinstance(grain, PerAxis):
+        axes = tuple(swapped.get(axis % (last + 1), axis % (last + 1)) for axis in grain.axes)
+        grain = PerAxis(axes[0] if len(axes) == 1 else axes)
+    elif isinstance(grain, PerGroup) and grain.axis % (last + 1) in swapped:
+        grain = PerGroup(swapped[grain.axis % (last + 1)], grain.size)
+    elif not isinstance(grain, PerTensor):
         raise ValueError(
-            f"conv_transpose: transpose_kernel with weights {spec.granularity}, need tensor or channel (the kernel is "
-            "read backwards)"
+            f"conv_transpose: transpose_kernel with weights {grain}, need tensor, channel or groups of channels (the "
+            "kernel is read backwards)"
         )
-    if isinstance(spec.granularity, PerAxis):
-        swapped = {last: last - 1, last - 1: last}
-        axes = tuple(swapped.get(axis % (last + 1), axis % (last + 1)) for axis in spec.granularity.axes)
-        spec = replace(spec, granularity=PerAxis(axes[0] if len(axes) == 1 else axes))
-    return replace(jax.tree.map(_mirrored, weight), spec=spec)
+    return replace(jax.tree.map(_mirrored, weight), spec=replace(weight.spec, granularity=grain))
 
 
 def _mirrored(values: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from jaxquant.flax.nnx_variables import set_value
 from refquant import qat
 from refquant.formats import ALL
 from refquant.granularity import PerAxis, PerGroup
-from refquant.qtensor import quantize_tensor
+from refquant.qtensor import dequantize_tensor, quantize_tensor
 from refquant.spec import QuantSpec
 from tests.flax.linen_models import full_init, inputs
 
@@ -103,6 +103,19 @@ def test_mirrored_differential_is_the_reference_convolution() -> None:
     assert_same(linen_api.convert(qmodel, floats, x)["kernel"].codes, stored.codes)
 
 
+def test_mirrored_differential_groups_of_channels_are_the_same_groups() -> None:
+    """Weights alone, in groups of input channels: as the kernel that is turned round by hand."""
+    x, taps, named = options("even", True, "VALID")
+    layer, spec = nn.ConvTranspose(4, taps, **named), QuantSpec(ALL["int4"], PerGroup(3, 2))
+    floats = full_init(layer, x)
+    qmodel = Quantized(layer, Recipe(Rule("**", weights=spec)))
+    params, _ = linen_api.prepare(qmodel, floats, x)
+    got = qmodel.apply({"params": params}, x)
+    assert_same(qmodel.apply({"params": linen_api.convert(qmodel, params)}, x), got)
+    stored = dequantize_tensor(quantize_tensor(np.asarray(floats["kernel"]), spec))
+    assert_same(got, layer.apply({"params": {**floats, "kernel": stored}}, x))
+
+
 def test_mirrored_property_what_it_cannot_is_said() -> None:
     class Normed(nn.Module):
         @nn.compact
@@ -123,7 +136,7 @@ def test_mirrored_property_what_it_cannot_is_said() -> None:
         )
     with pytest.raises(ValueError, match="layer 'up': fold with transpose_kernel"):
         nnx_api.prepare(Twin(), recipe)
-    grouped = Recipe(Rule("**", weights=QuantSpec(ALL["int4"], granularity=PerGroup(2, 2))))
+    grouped = Recipe(Rule("**", weights=QuantSpec(ALL["int4"], granularity=PerGroup(0, 2))))  # along taps
     layer = nn.ConvTranspose(3, (2,), transpose_kernel=True)
     with pytest.raises(ValueError, match="transpose_kernel with weights"):
         linen_api.prepare(Quantized(layer, grouped), full_init(layer, x), x)
