@@ -59,6 +59,10 @@ def winner(model: Any, folder: Path | str) -> Callable[..., Any]:
     Args:
       model: as it was given to `decide`.
       folder: where that wrote its files.
+    Returns:
+      a compiled function of the model's inputs, with the bits of the recommended row.
+    Raises:
+      ValueError: nothing was recommended, or the file is another model's.
     """
     from jaxquant.decide import saved
 
