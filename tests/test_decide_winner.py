@@ -76,3 +76,22 @@ def test_a_decision_for_float_has_no_winner(tmp_path):
     jaxquant.decide(model, small_models.vectors(), bar="same>=99.9%", schemes=["int2:channel"], out=out)
     with pytest.raises(ValueError, match="recommends float"):
         jaxquant.decide.winner(model, out)
+
+
+def test_a_kernel_of_a_folder_that_no_run_reads_may_have_codes(tmp_path):
+    """A bert file keeps its pooler, which the embedding of a text does not use."""
+    import json
+
+    from test_models_bert import tiny_tensors, write_folder
+
+    from jaxquant.store import quantize_file
+    from refquant.schemes import parse
+
+    rng, tensors = np.random.default_rng(0), tiny_tensors()
+    pooler = {"pooler.dense.weight": rng.standard_normal((8, 8)).astype(np.float32)}
+    (tmp_path / "bert").mkdir()
+    folder, out = write_folder(tmp_path / "bert", tensors | pooler), tmp_path / "out"
+    out.mkdir()
+    quantize_file(folder / "model.safetensors", out / "model.safetensors", parse("int8:channel"))
+    (out / "result.json").write_text(json.dumps({"decision": {"winner": "int8:channel"}}))
+    assert callable(jaxquant.decide.winner(folder, out))
