@@ -85,6 +85,15 @@ def requantize(codes: np.ndarray, source: tuple[float, int], target: tuple[float
     return run(model(schema.BuiltinOperator.QUANTIZE, 2, tensors, [0], 1, []), codes, way)
 
 
+def connected_model(
+    codes: np.ndarray, weights: np.ndarray, bias: np.ndarray, scales: tuple[float, float, float], zeros: tuple[int, int]
+) -> bytes:
+    """FULLY_CONNECTED of int8 or int16 codes; scales of (input, weights, output), zeros of (input, output)."""
+    tensors = layer_tensors(codes, weights, bias, (codes.shape[0], weights.shape[0]), scales, zeros)
+    options = (schema.BuiltinOptions.FullyConnectedOptions, schema.FullyConnectedOptionsT())
+    return model(schema.BuiltinOperator.FULLY_CONNECTED, 4, tensors, [0, 1, 2], 3, [weights, bias], options)
+
+
 def fully_connected(
     codes: np.ndarray,
     weights: np.ndarray,
@@ -93,17 +102,44 @@ def fully_connected(
     zeros: tuple[int, int],
     way: str,
 ) -> np.ndarray:
-    """FULLY_CONNECTED of int8 or int16 codes; scales of (input, weights, output), zeros of (input, output)."""
-    rows, columns = codes.shape[0], weights.shape[0]
-    tensors = [
+    """`connected_model` run once."""
+    return run(connected_model(codes, weights, bias, scales, zeros), codes, way)
+
+
+def convolution(
+    codes: np.ndarray, bias: np.ndarray, scales: tuple[float, float, float], op: str, way: str
+) -> np.ndarray:
+    """CONV_2D or DEPTHWISE_CONV_2D of one pixel with one channel; the weights are zeros, so the bias is the result."""
+    n = len(bias)
+    weights = np.zeros((n, 1, 1, 1) if op == "CONV_2D" else (1, 1, 1, n), np.int8)
+    tensors = layer_tensors(codes, weights, bias, (1, 1, 1, n), scales, (0, 0))
+    held = tensors[1].quantization  # these kernels take a scale for each output channel
+    held.scale, held.zeroPoint = held.scale * n, held.zeroPoint * n
+    held.quantizedDimension = weights.shape.index(n) if n > 1 else 0
+    kind = "Conv2DOptions" if op == "CONV_2D" else "DepthwiseConv2DOptions"
+    options = getattr(schema, kind + "T")()
+    options.strideW = options.strideH = options.dilationWFactor = options.dilationHFactor = 1
+    if op != "CONV_2D":
+        options.depthMultiplier = n
+    made = model(
+        getattr(schema.BuiltinOperator, op), 5, tensors, [0, 1, 2], 3, [weights, bias],
+        (getattr(schema.BuiltinOptions, kind), options),
+    )  # fmt: skip
+    return run(made, codes, way).ravel()
+
+
+def layer_tensors(
+    codes: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    shape: tuple[int, ...],
+    scales: tuple[float, float, float],
+    zeros: tuple[int, int],
+) -> list:
+    """Input, weights, bias and output of a layer; scales of (input, weights, output), zeros of (input, output)."""
+    return [
         tensor("x", codes.shape, str(codes.dtype), (scales[0], zeros[0])),
         tensor("w", weights.shape, "int8", (scales[1], 0), 1),
         tensor("b", bias.shape, str(bias.dtype), (float(np.float32(scales[0]) * np.float32(scales[1])), 0), 2),
-        tensor("y", (rows, columns), str(codes.dtype), (scales[2], zeros[1])),
+        tensor("y", shape, str(codes.dtype), (scales[2], zeros[1])),
     ]
-    options = schema.FullyConnectedOptionsT()
-    made = model(
-        schema.BuiltinOperator.FULLY_CONNECTED, 4, tensors, [0, 1, 2], 3, [weights, bias],
-        (schema.BuiltinOptions.FullyConnectedOptions, options),
-    )  # fmt: skip
-    return run(made, codes, way)

@@ -10,7 +10,7 @@ import pytest
 from external.peers import assert_follows, assert_follows_point
 
 from refquant.affine import quantize
-from refquant.conventions import PRESETS, RESCALES
+from refquant.conventions import PRESETS, RESCALES, fixed_point
 from refquant.formats import ALL
 from refquant.requantize import requantize
 from refquant.thresholds import probes, thresholds
@@ -128,18 +128,51 @@ def test_fully_connected_external_follows_the_rescale(way, numbers):
     assert np.array_equal(got, want)
 
 
+def int16_accumulators(real: float) -> np.ndarray:
+    """The probes of all rescales to int8, and random ones: of an int16 result most lie inside its range."""
+    acc = probes(*(thresholds(row.point, INT8, real, 0) for row in RESCALES.values()))
+    return np.concatenate([np.unique(acc), np.random.default_rng(0).integers(-(2**28), 2**28, 20_000, np.int32)])
+
+
 @pytest.mark.parametrize("way", CONNECTED)
 @pytest.mark.parametrize("numbers", LAYERS)
 def test_fully_connected_external_of_int16_codes(way, numbers):
-    """16x8: binary64 in all kernels, not the 16-bit multiplier of the source's function for 64-bit accumulators."""
+    """16x8: binary64 in all kernels, not the 16-bit multiplier that convolutions have."""
     scales = [np.float32(s) for s in numbers[:3]]
     real = float(scales[0]) * float(scales[1]) / float(scales[2])
-    acc = probes(*(thresholds(row.point, INT8, real, 0) for row in RESCALES.values()))
-    acc = np.concatenate([np.unique(acc), np.random.default_rng(0).integers(-(2**28), 2**28, 20_000, np.int32)])
+    acc = int16_accumulators(real)
     x, weights = np.zeros((1, 8), np.int16), np.zeros((len(acc), 8), np.int8)
     got = models.fully_connected(x, weights, acc.astype(np.int64), tuple(map(float, scales)), (0, 0), way)[0]
-    want, read = (
+    want, other = (
         requantize(acc, real, 0, fmt=ALL["int16"], rescale=RESCALES[name].point)
         for name in ("litert_reference", "litert_16x8")
     )
-    assert np.array_equal(got, want) and not np.array_equal(got, read)
+    assert np.array_equal(got, want) and not np.array_equal(got, other)
+
+
+@pytest.mark.parametrize("way", CONNECTED)
+@pytest.mark.parametrize("op", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+@pytest.mark.parametrize("numbers", [*LAYERS, (0.001, 0.002, 30.0, 0, 0)])
+def test_convolution_external_of_int16_codes_follows_the_rescale(way, op, numbers):
+    """16x8 with a bias of int64: the multiplier is reduced to 16 bits, one rounding."""
+    scales = [np.float32(s) for s in numbers[:3]]
+    real = float(scales[0]) * float(scales[1]) / float(scales[2])
+    acc, x = int16_accumulators(real), np.zeros((1, 1, 1, 1), np.int16)
+    got = models.convolution(x, acc.astype(np.int64), tuple(map(float, scales)), op, way)
+    want = requantize(acc, real, 0, fmt=ALL["int16"], rescale=RESCALES["litert_16x8"].point)
+    assert np.array_equal(got, want), np.nonzero(got != want)[0][:5]
+
+
+@pytest.mark.parametrize("op", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+def test_convolution_external_of_int16_codes_wraps_past_int32(op):
+    """M = 1.44: the preset holds until the rounded product leaves int32; then LiteRT's is taken mod 2**32."""
+    scales, point = (0.9, 0.8, 0.5), RESCALES["litert_16x8"].point
+    real = float(np.float32(0.9)) * float(np.float32(0.8)) / 0.5
+    acc, x = int16_accumulators(real), np.zeros((1, 1, 1, 1), np.int16)
+    got = models.convolution(x, acc.astype(np.int64), scales, op, "reference")
+    q, shift = fixed_point(real, point)
+    product = (acc.astype(np.int64) * q + (1 << (14 - shift))) >> (15 - shift)
+    inside = product == product.astype(np.int32)
+    want = requantize(acc, real, 0, fmt=ALL["int16"], rescale=point)
+    assert inside.any() and not inside.all() and np.array_equal(got[inside], want[inside])
+    assert np.array_equal(got[~inside], np.clip(product[~inside].astype(np.int32), -(2**15), 2**15 - 1))
