@@ -34,7 +34,11 @@ SCALES = (1.0, 0.1, 0.0123, 0.00214854861, 0.75, 2.0**-20, 1000.1)
 
 def cases_of(fmt: IntFormat, scales: Iterable[float] = SCALES) -> list[Case]:
     """Two zero points a scale: 0, 1, both ends of the format and inside."""
-    zeros = [z for z in dict.fromkeys((0, 1, fmt.qmin, fmt.qmax, (fmt.qmin + fmt.qmax) // 2 + 3)) if fmt.qmin <= z]
+    zeros = [
+        z
+        for z in dict.fromkeys((0, 1, fmt.qmin, fmt.qmax, (fmt.qmin + fmt.qmax) // 2 + 3))
+        if fmt.qmin <= z <= fmt.qmax
+    ]
     held = [float(np.float32(scale)) for scale in scales]
     return [(s, zeros[(i + by) % len(zeros)]) for i, s in enumerate(held) for by in (0, 2)]
 
@@ -92,6 +96,12 @@ def assert_follows_point(kernel: Kernel, point: Affine, name: str, *, keep: Call
 
 def not_nan(x: np.ndarray, scale: float) -> np.ndarray:
     return ~np.isnan(x)
+
+
+def all_halves() -> np.ndarray:
+    """All 65,536 values of binary16 and all of bfloat16, in binary32; subnormals, infinities and NaNs too."""
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    return np.concatenate([bits.view(np.float16).astype(np.float32), (bits.astype(np.uint32) << 16).view(np.float32)])
 
 
 def cast_mismatches(codes: np.ndarray, x: np.ndarray, fmt: Format, cast: Cast) -> np.ndarray:

@@ -15,15 +15,17 @@ jnp = jax.numpy
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def kernel(x: np.ndarray, scale: float, zero: int | None, jit: bool) -> np.ndarray:
+def kernel(x: np.ndarray, scale: float, zero: int | None, jit: bool, whole: bool = False) -> np.ndarray:
+    """whole: a scale for each element, so that nothing is broadcast."""
     qarray = pytest.importorskip("qwix._src.core.qarray")
 
     def codes(x, scale, zero):
         return qarray.quantize_with_scale_zero_point(x, jnp.int8, scale, zero).qvalue
 
-    zeros = None if zero is None else jnp.full((1, 1), zero, jnp.int32)
+    shape = (1, len(x) if whole else 1)
+    zeros = None if zero is None else jnp.full(shape, zero, jnp.int32)
     run = jax.jit(codes) if jit else codes
-    return np.asarray(run(jnp.asarray(x)[None], jnp.full((1, 1), scale, jnp.float32), zeros))[0]
+    return np.asarray(run(jnp.asarray(x)[None], jnp.full(shape, scale, jnp.float32), zeros))[0]
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -36,6 +38,17 @@ def test_qwix_symmetric_external_follows_the_preset(jit):
 def test_qwix_asymmetric_external_follows_the_preset(jit, preset):
     cases = cases_of(ALL["int8"], (0.1, 0.0123, 0.75))
     assert_follows(lambda x, s, z: kernel(x, s, z, jit), preset, "int8", cases=cases, keep=not_nan)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_qwix_external_runs_as_written_where_the_scale_is_not_broadcast(jit):
+    """Its division stays one: XLA makes a product of a division by a broadcast scale only."""
+    cases = cases_of(ALL["int8"], (0.1, 0.0123, 0.75))
+    symmetric = [(scale, 0) for scale, _ in cases]
+    assert_follows(lambda x, s, z: kernel(x, s, None, jit, whole=True), "qwix_symmetric", "int8", cases=symmetric)
+    whole = lambda x, s, z: kernel(x, s, z, jit, whole=True)  # noqa: E731
+    assert_follows(whole, "qwix_asymmetric", "int8", cases=cases, keep=not_nan)
+    assert [int(whole(np.float32([np.nan]), 0.5, z)[0]) for z in (-128, 0, 5)] == [0, 0, 0]
 
 
 def test_aqt_external_follows_the_preset():
