@@ -58,7 +58,7 @@ $(VENV)/.lint: $(VENV)/.test
 
 $(VENV)/.peers: $(VENV)/.test
 	$(PIP) install -e '.[peers]'
-	$(PIP) install --no-deps hqq termcolor
+	$(PIP) install --no-deps hqq termcolor torchmx
 	-$(PIP) install --no-deps --only-binary :all: auto-gptq
 	@touch $@
 

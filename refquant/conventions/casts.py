@@ -34,10 +34,11 @@ SPECIAL_SIGNED = Cast("special", nan="signed")
 #         name                   point             source, version, note
 CASTS = table(
     Preset("onnx_saturate",      SATURATE_SIGNED,  RUN, "onnxruntime 1.32.0",
-           "Cast saturate=1 to e4m3fn and both FNUZ; E5M2 has the same values but NaN is all ones (7F, FF), not 7E"),
+           "Cast saturate=1 to e4m3fn and both FNUZ; E5M2 has the same values but NaN is all ones (7F, FF), not 7E; "
+           "onnx.reference of onnx 1.23.2 follows it in all four"),
     Preset("onnx_no_saturate",   SPECIAL_SIGNED,   RUN, "onnxruntime 1.32.0",
            "Cast saturate=0 to e4m3fn and both FNUZ; E5M2: NaN 7F / FF, and 61440 <= |x| < inf gives NaN where the "
-           "specification says inf"),
+           "specification says inf; onnx.reference of onnx 1.23.2 follows it in all four"),
     Preset("onnx_float16",       SPECIAL_SIGNED,   RUN, "onnxruntime 1.32.0", "also bfloat16; NaN payloads are kept"),
     Preset("ml_dtypes",          SPECIAL_SIGNED,   RUN, "0.6.0",
            "all 8-bit formats and bfloat16; JAX casts with the same bits"),
@@ -51,6 +52,7 @@ CASTS = table(
     Preset("torch_e8m0",         Cast("special"),  RUN, "2.13.0 CPU",
            "except as ml_dtypes_e8m0, and ±0 and small negative values give code 0"),
     Preset("mlx_e4m3fn",         Cast("saturate", nan="max"), RUN, "0.32.4 CPU", "to_fp8; a negative NaN gives -448"),
-    Preset("ocp_mx",             Cast("finite"),   "read, not run: OCP MX 1.0, section 5.3", "1.0",
-           "normals saturate; what inf and NaN give is left to the implementation"),
+    Preset("ocp_mx",             Cast("finite"),   RUN, "gfloat 0.5.2, torchao 0.18.0, torchmx 0.1.0",
+           "the five element formats, finite values (torchmx: computed in binary64, but -0 gives +0); MX 1.0 leaves "
+           "inf and NaN open: torchmx keeps both, as the point does in E5M2, gfloat and torchao saturate inf"),
 )  # fmt: skip

@@ -6,13 +6,15 @@ RUN = "measured"
 READ = "read, not run: "
 INT8_NAN = "NaN to int8 gives the code 0 (an undefined cast of C++ as x86 does it); nan is right for uint8"
 X86 = "beyond int64 and for NaN as x86-64 casts: C++ leaves that open (CNV-8)"
+NUMPY_WRAP = "beyond int32 and for NaN as x86-64 casts and adds: NumPy casts as C does (CNV-8)"
 LITERT_WRAP = "beyond int32 and for NaN as x86-64 casts and adds: C++ leaves both open (CNV-8)"
 
 #              name                 op     prec   zero   ties    overflow nan        source, version, note
 ROWS = (
     Convention("onnx",               Affine("div", "f32", "int", "even", "sat", "qmin"),
                READ + "ONNX QuantizeLinear (operator set 10 to 25)", "1.23.2",
-               "the specification leaves NaN open; from operator set 23 the scale's dtype decides the precision"),
+               "the specification leaves NaN open; from operator set 23 the scale's dtype decides the precision; what "
+               "its reference evaluator runs is onnx_reference: the same codes while x / scale fits int32"),
     Convention("onnxruntime",        Affine("div", "f32", "int", "even", "sat", "qmin"), RUN, "1.32.0",
                "CPU; a float16 scale divides in float16 from operator set 23"),
     Convention("torch_per_tensor",   Affine("inv", "f32", "fma", "even", "sat", "qmax"), RUN, "2.13.0",
@@ -38,10 +40,11 @@ ROWS = (
                RUN, "auto-gptq 0.7.1", "quantize of GPTQ's quant.py; packing rounds (w + scale * zero) / scale with "
                "the stored float16 scale; NaN is undefined"),
     Convention("compressed_tensors", Affine("div", "f32", "add", "even", "sat", "qmin"), RUN, "0.20.0", INT8_NAN),
-    Convention("qwix_symmetric",     Affine("div", "f32", "int", "even", "sat", "zero"), READ + "qwix source", "0.1.8",
-               "as written; what XLA:CPU runs is qwix_symmetric_xla"),
-    Convention("qwix_asymmetric",    Affine("div", "f32", "add", "even", "sat", "zero"), READ + "qwix source", "0.1.8",
-               "as written; what XLA:CPU runs are the two below"),
+    Convention("qwix_symmetric",     Affine("div", "f32", "int", "even", "sat", "zero"), RUN, "0.1.8, JAX 0.10.2 CPU",
+               "as written: scale of the shape of x, eager and jit; a broadcast scale runs qwix_symmetric_xla"),
+    Convention("qwix_asymmetric",    Affine("div", "f32", "add", "even", "sat", "zero"), RUN, "0.1.8, JAX 0.10.2 CPU",
+               "as written: scale of the shape of x, eager and jit; a broadcast scale runs the two below; NaN gives "
+               "the code 0, whatever the zero point"),
     Convention("qwix_symmetric_xla", Affine("inv", "f32", "int", "even", "sat", "zero"), RUN, "0.1.8, JAX 0.10.2 CPU",
                "scale of shape (n, 1), eager and jit: XLA turns the division by a broadcast scale into a product"),
     Convention("qwix_asymmetric_eager", Affine("inv", "f32", "add", "even", "sat", "zero"), RUN,
@@ -50,18 +53,23 @@ ROWS = (
                "0.1.8, JAX 0.10.2 CPU", "jit fuses product and sum; NaN gives the code 0, whatever the zero point"),
     Convention("aqt",                Affine("inv", "f32", "int", "even", "sat", "zero"), RUN, "0.9.0",
                "narrow formats, no zero point: x is clipped to ±qmax before rounding"),
-    Convention("stablehlo",          Affine("div", "f32", "add", "even", "sat", "qmin"),
-               READ + "StableHLO specification, uniform_quantize", "1.x", "NaN is open"),
+    Convention("stablehlo",          Affine("div", "f32", "add", "even", "sat", "qmin"), RUN, "jaxlib 0.10.2",
+               "uniform_quantize by StableHLO's own pass stablehlo-legalize-quant-to-math and its interpreter; NaN, "
+               "which the specification leaves open, gives the code 0 there; unsigned storage types are taken for "
+               "signed there (codes above 127 give 127), so unsigned ranges were run in a wider signed type"),
     Convention("openvino",           Affine("given", "f32", "add", "even", "sat", "qmin"), RUN, "2026.4.1",
                "FakeQuantize on CPU in f32: the argument is (levels - 1) / (high - low), the zero point -low times it "
                "(a real number there; the same where it is an integer); codes count from 0"),
     Convention("tensorrt",           Affine("div", "f32", "int", "even", "sat", "qmin"),
-               READ + "TensorRT documentation", "10", "zero point 0; NaN is open"),
+               READ + "TensorRT documentation", "10", "zero point 0; NaN is open; needs an NVIDIA GPU"),
     Convention("mlx",                Affine("div", "f32", "bias", "even", "sat", "qmin"), RUN, "0.32.4",
                "mx.quantize mode affine, unsigned codes; the scale may be negative"),
     Convention("hqq",                Affine("given", "f32", "add", "even", "sat", "qmin"), RUN, "0.2.8.post1",
                "Quantizer.quantize on CPU, not optimized; the argument is the inverse scale; the zero point is a real "
                "number except with round_zero (at 4 bits)"),
+    Convention("onnx_reference",     Affine("div", "f32", "int", "even", "wrap32", "qmin"), RUN, "onnx 1.23.2",
+               "onnx.reference, QuantizeLinear (operator set 13 to 25), all integer types; the attribute precision is "
+               "followed, the scale's dtype is not: NumPy promotes; " + NUMPY_WRAP),
 )  # fmt: skip
 
 PRESETS: dict[str, Convention] = {row.name: row for row in ROWS}

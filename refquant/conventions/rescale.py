@@ -60,15 +60,16 @@ RESCALES = table(
     Preset("litert_builtin",      DOUBLE_UP,                                 RUN, "LiteRT 2.3.0",
            "FULLY_CONNECTED int8 without delegates (ruy) and REQUANTIZE int8; " + LEFT),
     Preset("gemmlowp",            DOUBLE_AWAY,                               RUN, "LiteRT 2.3.0",
-           "REQUANTIZE int8 in the reference kernels: rounding high product, then rounding shift; " + LEFT),
+           "REQUANTIZE int8 in the reference kernels: rounding high product, then rounding shift; so does "
+           "FULLY_CONNECTED int8 of tflite-micro 0.dev20261023; " + LEFT),
     Preset("xnnpack_requantize",  Rescale("q8", "single", "up"),             RUN, "LiteRT 2.3.0",
            "REQUANTIZE int8 with the default delegate; the multiplier is f32(s_in / s_out)"),
     Preset("cmsis_nn_single",     Rescale("q31", "single", "up"),            "read, not run: CMSIS-NN source",
            "7.0", "also LiteRT built with TFLITE_SINGLE_ROUNDING"),
-    Preset("litert_16x8",         Rescale("q15", "single", "up"),            "read, not run: LiteRT source, common.cc",
-           "2.3.0",
-           "the multiplier reduced to 16 bits; there the accumulator may be 48 bits wide, here it is int32; what 2.3.0 "
-           "runs for FULLY_CONNECTED int16 by int8 is litert_reference"),
+    Preset("litert_16x8",         Rescale("q15", "single", "up"),            RUN, "LiteRT 2.3.0",
+           "CONV_2D and DEPTHWISE_CONV_2D int16 by int8 with an int64 bias, all kernels: the multiplier reduced to 16 "
+           "bits; there the accumulator may be 48 bits wide, here it is int32; past int32 the rounded product wraps; "
+           "FULLY_CONNECTED of tflite-micro 0.dev20261023 too, but LiteRT's is litert_reference"),
 )  # fmt: skip
 
 
