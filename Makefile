@@ -56,10 +56,12 @@ $(VENV)/.lint: $(VENV)/.test
 	$(PIP) install -e '.[lint]'
 	@touch $@
 
+# tosa-tools is pinned: its wheel has a folder `tests` at the top, in this version one that hides nothing of ours.
 $(VENV)/.peers: $(VENV)/.test
 	$(PIP) install -e '.[peers]'
 	$(PIP) install --no-deps hqq termcolor torchmx
 	-$(PIP) install --no-deps --only-binary :all: auto-gptq
+	-$(PIP) install --no-deps --only-binary :all: tosa-tools==2026.8.0
 	@touch $@
 
 .venv-numpy/.done: pyproject.toml

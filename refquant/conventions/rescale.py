@@ -65,11 +65,14 @@ RESCALES = table(
     Preset("xnnpack_requantize",  Rescale("q8", "single", "up"),             RUN, "LiteRT 2.3.0",
            "REQUANTIZE int8 with the default delegate; the multiplier is f32(s_in / s_out)"),
     Preset("cmsis_nn_single",     Rescale("q31", "single", "up"),            "read, not run: CMSIS-NN source",
-           "7.0", "also LiteRT built with TFLITE_SINGLE_ROUNDING"),
+           "7.0", "also LiteRT built with TFLITE_SINGLE_ROUNDING; the same point is run as tosa"),
     Preset("litert_16x8",         Rescale("q15", "single", "up"),            RUN, "LiteRT 2.3.0",
            "CONV_2D and DEPTHWISE_CONV_2D int16 by int8 with an int64 bias, all kernels: the multiplier reduced to 16 "
            "bits; there the accumulator may be 48 bits wide, here it is int32; past int32 the rounded product wraps; "
            "FULLY_CONNECTED of tflite-micro 0.dev20261023 too, but LiteRT's is litert_reference"),
+    Preset("tosa",                Rescale("q31", "single", "up"),            RUN, "tosa-tools 2026.8.0",
+           "RESCALE with scale32 and SINGLE_ROUND in the reference model; DOUBLE_ROUND is gemmlowp; its "
+           "shift is 31 - shift, and it requires |acc| < 2**(30 - shift), so no result leaves int32"),
 )  # fmt: skip
 
 
