@@ -68,8 +68,8 @@ ROWS = (
                "Quantizer.quantize on CPU, not optimized; the argument is the inverse scale; the zero point is a real "
                "number except with round_zero (at 4 bits)"),
     Convention("onnx_reference",     Affine("div", "f32", "int", "even", "wrap32", "qmin"), RUN, "onnx 1.23.2",
-               "onnx.reference, QuantizeLinear (operator set 13 to 25), all integer types; the attribute precision is "
-               "followed, the scale's dtype is not: NumPy promotes; " + NUMPY_WRAP),
+               "onnx.reference, QuantizeLinear to all integer types (operator set 25; 13 to 23 for uint8); the "
+               "attribute precision is followed, the scale's dtype is not: NumPy promotes; " + NUMPY_WRAP),
 )  # fmt: skip
 
 PRESETS: dict[str, Convention] = {row.name: row for row in ROWS}
