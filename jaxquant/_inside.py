@@ -23,7 +23,7 @@ def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> t
     (low - 1/2) * |scale| and (high + 1/2) * |scale|, where the elements around are asked.
 
     Args:
-      judge: x to (at least low, at most high) for a positive scale, exact.
+      judge: x, shape (2, n, *shape of scale), to (at least low, at most high) for a positive scale, exact.
       low: float32, smallest rounded value inside, shape of scale.
       high: float32, largest rounded value inside, shape of scale.
       scale: float32, any sign.
@@ -33,8 +33,8 @@ def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> t
     size, limit = jnp.abs(scale), np.float32(FLT_MAX)
     asked = (2, 2 * REACH + 1, *size.shape)
     upper = constant(_steps, jnp.broadcast_to(_exact.bits(size), asked), size.ndim + 2) == 1
-    half = jnp.where(upper, high + np.float32(0.5), low - np.float32(0.5))
-    ends = bits.key_of(lax.clamp(-limit, half * size, limit)) - REACH
+    half = jnp.where(upper, beside(high) + np.float32(0.5), beside(low) - np.float32(0.5))
+    ends = bits.key_of(lax.clamp(-limit, half * beside(size), limit)) - REACH
     keys = ends + constant(_steps, ends, size.ndim + 1)  # bare steps: XLA takes others out of loops, for each layer
     not_below, not_above = judge(bits.value_of(keys))
     keys = jnp.where(upper, -keys, keys)  # the largest that is not above, as the smallest of its negatives
@@ -42,6 +42,11 @@ def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> t
     first, last = bits.value_of(nearest[0]), bits.value_of(-nearest[1])
     mirrored = _exact.bits(scale) < 0
     return _exact.select(mirrored, -last, first), _exact.select(mirrored, -first, last)
+
+
+def beside(values: jax.Array) -> jax.Array:
+    """With two axes in front, as those of what is asked: ranks are not broadcast where a user forbids it."""
+    return lax.expand_dims(values, (0, 1)) if values.ndim else values
 
 
 def _steps(shape: tuple[int, ...], axis: int) -> jax.Array:

@@ -1,7 +1,8 @@
-"""Meshes with explicit axes: a function runs with automatic ones, its result is sharded as its operands say.
+"""Meshes with explicit or manual axes.  Explicit: a function runs with automatic ones, sharded as its operands say.
 
 With explicit axes JAX asks for the sharding of every step.  The steps in here are many and their bits do not depend on
-it, so a call as a whole is a step: what is in one is left to the compiler, as with automatic axes.
+it, so a call as a whole is a step: what is in one is left to the compiler, as with automatic axes.  Manual (in a
+shard_map): JAX checks what varies over the devices, so the operands of a call vary alike.
 """
 
 from collections.abc import Callable
@@ -11,13 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 Spec = tuple[Any, ...]
 
 
 def jit(function: Callable, *, result: Callable[..., Spec] | None = None, **options: Any) -> Callable:
-    """jax.jit that takes arrays sharded over explicit axes as well.
+    """jax.jit that takes arrays sharded over explicit axes, or varying over manual ones, as well.
 
     Args:
       function: as for jax.jit.
@@ -33,10 +35,14 @@ def jit(function: Callable, *, result: Callable[..., Spec] | None = None, **opti
     @wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
+        axes = frozenset().union(*map(_manual_axes, leaves))
+        if axes:  # all alike, or a gradient of our own would vary where its operand does not
+            leaves = [_varying(leaf, axes) if _is_array(leaf) else leaf for leaf in leaves]
+            args, kwargs = jax.tree.unflatten(tree, leaves)
         mesh = next(filter(None, map(_explicit_mesh, leaves)), None)
         if mesh is None:
             return compiled(*args, **kwargs)
-        at = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray | np.generic)]
+        at = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
 
         def inside(*arrays: Any) -> Any:
             given = dict(zip(at, arrays, strict=True))
@@ -61,6 +67,29 @@ def _automatic(function: Callable, operands: list[Any], mesh: AbstractMesh, rule
         shapes = jax.eval_shape(function, *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in operands))
     specs = jax.tree.map(lambda out: PartitionSpec(*rule(out)), shapes)
     return jax.sharding.auto_axes(function, axes=explicit, out_sharding=specs)(*map(jnp.asarray, operands))
+
+
+def varying_as(value: jax.Array, *operands: Any) -> jax.Array:
+    """The value, counted as varying over the manual axes of a mesh over which an operand varies.
+
+    Inside a shard_map that checks it (check_vma), a loop must start from what varies as its steps' results do.
+    """
+    return _varying(value, frozenset().union(*map(_manual_axes, operands)))
+
+
+def _varying(value: Any, axes: frozenset[str]) -> Any:
+    missing = tuple(axes - _manual_axes(value)) if axes else ()
+    if not missing:
+        return value
+    return lax.pcast(value, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(value, missing)
+
+
+def _manual_axes(value: Any) -> frozenset[str]:
+    """The manual axes of a mesh over which an array varies: none outside of shard_map, or where it does not check."""
+    if not isinstance(value, jax.core.Tracer):
+        return frozenset()
+    kind = jax.typeof(value)
+    return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
 
 
 def spec_of(array: Any) -> Spec:
@@ -93,6 +122,10 @@ def joined(*parts: Spec) -> Spec:
             "lay x or the weight out anew with jax.sharding.reshard, or call the layer inside jax.sharding.auto_axes)"
         )
     return spec
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
 
 
 def _explicit_mesh(leaf: Any) -> AbstractMesh | None:

@@ -52,8 +52,9 @@ def bounds(plan: Plan, scale: jax.Array, zero_point: jax.Array | None) -> tuple[
     low, high = (plan.fmt.qmin - fine).astype(jnp.float32), (plan.fmt.qmax - fine).astype(jnp.float32)
 
     def judge(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        placed = _whole(_exact.div(x, jnp.abs(scale)), plan.convention) + coarse
-        return placed >= low, placed <= high
+        size, zero, first, last = map(_inside.beside, (jnp.abs(scale), coarse, low, high))
+        placed = _whole(_exact.div(x, size), plan.convention) + zero
+        return placed >= first, placed <= last
 
     return _inside.bounds(judge, low - coarse, high - coarse, scale)
 

@@ -131,7 +131,8 @@ def merge(a: EmaState, b: EmaState) -> EmaState:
     checks.same_shape("merge", "b.lows", b.lows.shape, a.lows.shape, "a.lows")
     checks.option("merge", "averaging_constant of b", b.averaging_constant, (a.averaging_constant,), "that of a")
     seen = minmax.merge(a.seen, b.seen)
-    rows = jax.lax.fori_loop(0, b.length, lambda i, s: _append(s, b.lows[i], b.highs[i], True), a)  # CAL-10
+    first = jax.tree.map(lambda v: _sharding.varying_as(v, b.lows, b.highs, b.length), a)
+    rows = jax.lax.fori_loop(0, b.length, lambda i, s: _append(s, b.lows[i], b.highs[i], True), first)  # CAL-10
     return replace(rows, seen=seen)
 
 

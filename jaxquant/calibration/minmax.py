@@ -96,10 +96,11 @@ def seen(x: Array, like: MinMaxState) -> MinMaxState:
 def _specials(x: Array) -> tuple[Array, Array]:
     """How many NaNs and infinities; asking first whether there are any costs a tenth of counting."""
     sizes = _exact.bits(_exact.widen(x)) & _exact.MAGNITUDE
+    none = _sharding.varying_as(jnp.int32(0), sizes)
     return lax.cond(
         jnp.any(sizes >= _exact.INF),
         lambda: (_count(sizes > _exact.INF), _count(sizes == _exact.INF)),
-        lambda: (jnp.int32(0), jnp.int32(0)),
+        lambda: (none, none),
     )
 
 

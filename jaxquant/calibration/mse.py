@@ -143,7 +143,7 @@ def _search(
         return jnp.where(better, found, best[0]), jnp.where(better, k, best[1])
 
     start = jnp.full(low.shape, jnp.inf, jnp.float32), jnp.full(low.shape, 100, jnp.int32)
-    _, k = lax.fori_loop(0, 101 - smallest, step, start)
+    _, k = lax.fori_loop(0, 101 - smallest, step, tuple(_sharding.varying_as(v, low, high) for v in start))
     return _shrink(low, k), _shrink(high, k)
 
 

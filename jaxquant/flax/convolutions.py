@@ -11,6 +11,7 @@ from jaxquant import qat
 from jaxquant.flax.layers import Dtypes, Kernel, State, input_options, real, scheduled, weight
 from jaxquant.flax.padding import circular_transposed, each, pad_inputs, transposed_padding
 from jaxquant.flax.site import LayerSpec
+from jaxquant.qat.layer import of_rank
 from jaxquant.qat.trained import Trained
 from jaxquant.qtensor import QTensor
 from refquant.granularity import PerAxis, PerGroup, PerTensor
@@ -132,4 +133,4 @@ def _plain_conv(x: jax.Array, kernel: jax.Array, bias: Any, window: dict[str, An
         lhs_dilation=window["input_dilation"], rhs_dilation=window["kernel_dilation"], dimension_numbers=numbers,
         feature_group_count=window["feature_group_count"],
     )  # fmt: skip
-    return y if bias is None else y + bias.astype(dtype)
+    return y if bias is None else y + of_rank(y.ndim, bias.astype(dtype))

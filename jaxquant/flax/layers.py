@@ -14,6 +14,7 @@ from jax import lax
 from jaxquant import qat
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qat import learned
+from jaxquant.qat.layer import of_rank
 from jaxquant.qat.trained import Trained, frozen
 from jaxquant.qtensor import QTensor
 from refquant import checks
@@ -199,7 +200,7 @@ def _plain(subscripts: str, x: jax.Array, kernel: jax.Array, bias: Any, options:
     """Flax's own float layer."""
     dtype = options["dtype"]
     y = jnp.einsum(subscripts, x.astype(dtype), kernel.astype(dtype))
-    return y if bias is None else y + bias.astype(dtype)
+    return y if bias is None else y + of_rank(y.ndim, bias.astype(dtype))
 
 
 def real(x: jax.Array, options: dict[str, Any]) -> jax.Array:

@@ -17,6 +17,7 @@ from jaxquant.flax.layers import Dtypes
 from jaxquant.flax.linen_layers import own_dtypes
 from jaxquant.flax.linen_sites import Layer
 from jaxquant.qat import folding
+from jaxquant.qat.layer import of_rank
 from jaxquant.qtensor import QTensor
 
 Act = Callable[[Layer, Callable[[], Any]], Any]
@@ -125,9 +126,9 @@ class Handoffs:
         before = _statistics(norm)
         y = act(replace(layer, given=(layer.given[0], None)), call)
         factor = folding.factor_of(before[1], _param(norm, "scale"), epsilon=norm.epsilon)
-        y = y / jnp.where(factor == 0, 1, factor).astype(y.dtype)
+        y = y / of_rank(y.ndim, jnp.where(factor == 0, 1, factor).astype(y.dtype))
         own = replace(layer, given=None).bias
-        y = call(y if own is None else y + own.astype(y.dtype))
+        y = call(y if own is None else y + of_rank(y.ndim, own.astype(y.dtype)))
         if self.freeze is None:
             return y
         frozen = layer.get("step") >= self.freeze

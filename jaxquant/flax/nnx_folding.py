@@ -17,6 +17,7 @@ from jaxquant.flax.layers import Dtypes
 from jaxquant.flax.nnx_layers import operate
 from jaxquant.flax.nnx_variables import value_of
 from jaxquant.qat import folding
+from jaxquant.qat.layer import of_rank
 
 Thunk = Callable[[], jax.Array]
 
@@ -116,8 +117,8 @@ def _training(norm: QuantBatchNorm, given: Handoff, mask: Any) -> jax.Array:
     kernel, _ = folded(layer.weight, None, norm)
     y = operate(layer, kernel, None, given.inputs, _dtypes(norm, layer, given.inputs))
     factor = folding.factor_of(norm.var[...], value_of(norm.scale), epsilon=norm.epsilon)
-    y = y / jnp.where(factor == 0, 1, factor).astype(y.dtype)
-    y = y if layer.bias is None else y + layer.bias[...].astype(y.dtype)
+    y = y / of_rank(y.ndim, jnp.where(factor == 0, 1, factor).astype(y.dtype))
+    y = y if layer.bias is None else y + of_rank(y.ndim, layer.bias[...].astype(y.dtype))
     y = nnx.BatchNorm.__call__(norm, y, False, mask=mask)
     if still is None:
         return y

@@ -14,6 +14,7 @@ from jaxquant.qat.layer import (
     Operand,
     finished,
     given,
+    of_rank,
     present,
     real_input,
     result_dtype,
@@ -112,8 +113,7 @@ class ConvLayer:
 
     def weight_factor(self, weight: QTensor) -> jax.Array:
         """The scale of the weight as it broadcasts to the result."""
-        scale = present(weight.scale)
-        return scale.reshape(-1) if scale.ndim else scale
+        return present(weight.scale)
 
     def sharded(self, x: Spec, weight: Spec) -> Spec:
         """Examples as those of x, channels as those of the weight, space not."""
@@ -122,7 +122,7 @@ class ConvLayer:
     def weights_only(self, x: jax.Array, weight: QTensor, bias: jax.Array | None) -> jax.Array:
         """LAY-7: the float convolution with the dequantized weight."""
         y = correlate(_exact.widen(x), dequantize_tensor(weight), self.at, jnp.float32)
-        return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(bias)), self.dtype)
+        return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(of_rank(y.ndim, bias))), self.dtype)
 
     def product(self, x: jax.Array, weight: jax.Array) -> jax.Array:
         """The float convolution, for gradients."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxquant import _exact
+from jaxquant._sharding import varying_as
 from jaxquant.qat.integer import product
 from jaxquant.qat.layer import scaled_sums
 
@@ -46,7 +47,7 @@ def grouped_sums(
     tiles = math.ceil(a.shape[batch] / max(1, AT_ONCE // max(held, 1)))
     if count == 1:  # in a loop XLA:CPU forgets the transpose of a constant that is not sliced
         tiles = 1
-    y = _by_tiles(some, a, batch, tiles, columns)
+    y = _by_tiles(some, a, batch, tiles, columns, nothing=varying_as(jnp.float32(0), a, w, scale))
     return y.reshape(*y.shape[:batch], *rows, *columns)
 
 
@@ -79,7 +80,13 @@ def _filled_up(x: jax.Array, axis: int, size: int) -> jax.Array:
 
 
 def _by_tiles(
-    function: Callable[[jax.Array], jax.Array], a: jax.Array, axis: int, tiles: int, columns: tuple[int, ...]
+    function: Callable[[jax.Array], jax.Array],
+    a: jax.Array,
+    axis: int,
+    tiles: int,
+    columns: tuple[int, ...],
+    *,
+    nothing: jax.Array,
 ) -> jax.Array:
     """The function of all rows, `tiles` times for interleaved rows, each written to its place.
 
@@ -96,5 +103,5 @@ def _by_tiles(
         part = function(lax.dynamic_index_in_dim(split, i, axis + 1, keepdims=False))
         return lax.dynamic_update_index_in_dim(y, part, i, axis + 1)
 
-    y = lax.fori_loop(0, tiles, step, jnp.zeros((*before, high, tiles, *columns), jnp.float32))
+    y = lax.fori_loop(0, tiles, step, jnp.broadcast_to(nothing, (*before, high, tiles, *columns)))
     return lax.slice_in_dim(y.reshape(*before, high * tiles, *columns), 0, rows, axis=axis)

@@ -158,8 +158,7 @@ def _pulled(pull: Callable, flowing: jax.Array, factor: jax.Array | None) -> jax
 
 
 def _bias_cotangent(bias: jax.Array, flowing: jax.Array) -> jax.Array:
-    like = jax.ShapeDtypeStruct(bias.shape, jnp.float32)
-    summed = jax.linear_transpose(lambda b: jnp.broadcast_to(b, flowing.shape), like)(flowing)[0]
+    summed = jax.linear_transpose(lambda b: jnp.broadcast_to(b, flowing.shape), _exact.widen(bias))(flowing)[0]
     return _exact.narrow(summed, str(bias.dtype))
 
 
