@@ -51,6 +51,11 @@ def test_help_has_a_sentence_two_examples_few_options_and_the_exit_codes(capsys,
     assert 1 <= len(set(re.findall(r"--[a-z]+", text)) - {"--help"}) <= 8 + 3
 
 
+def test_version_golden(capsys):
+    code, out, _ = run(capsys, "--version")
+    assert code == 0 and re.fullmatch(r"jaxquant \d+\.\d+\.\d+, JAX \S+, NumPy \S+, Python \S+\n", out)
+
+
 def test_help_loads_no_jax():
     code = "import sys; from jaxquant.cli import main; main(['decide', '--help']); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 
 import typer
 
@@ -41,6 +42,13 @@ def _told(text: str, code: int) -> int:
     return code
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        own, *others = (version(name) for name in ("refquant", "jax", "numpy"))
+        print("jaxquant {}, JAX {}, NumPy {}, Python {}".format(own, *others, sys.version.split()[0]))
+        raise typer.Exit
+
+
 app = typer.Typer(
     help=f"Is my model good enough when it is quantized?  (Which bits are right: see refquant.)  {EXIT_CODES}",
     add_completion=False,
@@ -50,6 +58,15 @@ app = typer.Typer(
 )
 for module in (decide, look, quantize, diff, doctor):
     app.command(module.__name__.rsplit(".", 1)[-1], epilog=EXIT_CODES)(guarded(module.command))
+
+
+@app.callback()
+def _options(
+    asked: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the versions and exit."
+    ),
+) -> None:
+    pass
 
 
 def run(arguments: list[str]) -> int:

@@ -93,7 +93,7 @@ def unsure_note(needed: int | None, minimum_n: int | None, n: int, looks_good: b
         return "no number of examples proves this bar as long as nothing improves"
     parts = []
     if looks_good and n < minimum_n:
-        parts.append(f"too few examples: {minimum_n:,} are the least that can prove it, even with no answer against it")
+        parts.append(f"too few examples: {minimum_n:,} at least")
     if needed is None:
         parts.append("the estimate sits on the bar or too near it: no number of examples would decide")
     elif needed != minimum_n or not parts:
