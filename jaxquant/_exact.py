@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxquant._bitcast import bitcast
 from jaxquant._constants import as_dtype, select
 
 NAN = 0x7FC00000
@@ -20,7 +21,7 @@ NEGATIVE_ZERO = -0x80000000
 
 def bits(x: jax.Array) -> jax.Array:
     """The pattern of a binary32 array as int32.  Witness: test_bits_differential."""
-    return x.view(np.int32) if isinstance(x, np.float32) else lax.bitcast_convert_type(x, jnp.int32)
+    return x.view(np.int32) if isinstance(x, np.float32) else bitcast(x, jnp.int32)
 
 
 def from_bits(pattern: jax.Array) -> jax.Array:
@@ -39,7 +40,7 @@ def shift_right(pattern: jax.Array, by: jax.Array | int) -> jax.Array:
 
 
 def is_nan(x: jax.Array) -> jax.Array:
-    """Where x is NaN, from the bits; no compiler flag can assume it away.  Witness: test_is_nan_differential."""
+    """Where x is NaN, from the bits.  Witness: test_is_nan_differential."""
     return (bits(x) & MAGNITUDE) > INF
 
 
@@ -118,7 +119,7 @@ def widen(x: jax.Array) -> jax.Array:
     and fuses where a barrier would materialise.  Witness: test_widen_differential.
     """
     if x.dtype == jnp.bfloat16:
-        pattern = lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.int32)
+        pattern = bitcast(x, jnp.uint16).astype(jnp.int32)
         return from_bits(shift_left(pattern, np.int32(16)))
     if x.dtype == jnp.float16:
         return _seal16(x).astype(jnp.float32)
@@ -142,7 +143,7 @@ def narrow(x: jax.Array, dtype: str) -> jax.Array:
 
 
 def _seal16(x: jax.Array) -> jax.Array:
-    sealed = jnp.minimum(lax.bitcast_convert_type(x, jnp.int16), np.int16(0x7E00))  # as in `rounded`
+    sealed = jnp.minimum(bitcast(x, jnp.int16), np.int16(0x7E00))  # as in `rounded`
     return lax.bitcast_convert_type(sealed, jnp.float16)
 
 

@@ -11,10 +11,8 @@ from jaxquant import _exact, bits
 from jaxquant._constants import constant
 
 FLT_MAX = float.fromhex("0x1.fffffep+127")
-STEPS = 8, 4, 2, 1
-REACH = sum(STEPS) // 2
-INF = 0x7F800000  # the key of infinity
-NOWHERE = 0x7FFFFFFF  # of a NaN
+REACH = 4
+NOWHERE = 0x7FFFFFFF  # the key of a NaN
 Judge = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
@@ -22,10 +20,10 @@ def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> t
     """The smallest and the largest x inside, one pair a tile; NaN where there is none.
 
     Rounding is monotone, so what rounds into low..high is an interval of x.  Its ends lie within 3 ulp of
-    (low - 1/2) * |scale| and (high + 1/2) * |scale|: four questions, each of half the numbers that are left, find them.
+    (low - 1/2) * |scale| and (high + 1/2) * |scale|, where the elements around are asked.
 
     Args:
-      judge: x, shape (2, *shape of scale), to (at least low, at most high) for a positive scale, exact.
+      judge: x, shape (2, n, *shape of scale), to (at least low, at most high) for a positive scale, exact.
       low: float32, smallest rounded value inside, shape of scale.
       high: float32, largest rounded value inside, shape of scale.
       scale: float32, any sign.
@@ -33,26 +31,24 @@ def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> t
       (first, last), float32, shape of scale.
     """
     size, limit = jnp.abs(scale), np.float32(FLT_MAX)
-    upper = constant(_halves, jnp.broadcast_to(_exact.bits(size), (2, *size.shape)), size.ndim + 1) == 1
+    asked = (2, 2 * REACH + 1, *size.shape)
+    upper = constant(_steps, jnp.broadcast_to(_exact.bits(size), asked), size.ndim + 2) == 1
     half = jnp.where(upper, beside(high) + np.float32(0.5), beside(low) - np.float32(0.5))
-    ends = bits.key_of(lax.clamp(-limit, half * beside(size), limit))
-    start = jnp.where(upper, -ends, ends) - REACH  # the largest that is not above, as the smallest of its negatives
-    keys = start
-    for step in STEPS:
-        asked = jnp.clip(keys + np.int32(step - 1), -INF, INF)
-        not_below, not_above = judge(bits.value_of(jnp.where(upper, -asked, asked)))
-        keys = jnp.where(jnp.where(upper, not_above, not_below), keys, keys + np.int32(step))
-    none = keys == start + np.int32(sum(STEPS))
-    first, last = bits.value_of(jnp.where(none, NOWHERE, jnp.where(upper, -1, 1) * jnp.clip(keys, -INF, INF)))
+    ends = bits.key_of(lax.clamp(-limit, half * beside(size), limit)) - REACH
+    keys = ends + constant(_steps, ends, size.ndim + 1)  # bare steps: XLA takes others out of loops, for each layer
+    not_below, not_above = judge(bits.value_of(keys))
+    keys = jnp.where(upper, -keys, keys)  # the largest that is not above, as the smallest of its negatives
+    nearest = _exact.select(jnp.where(upper, not_above, not_below), keys, NOWHERE).min(1)
+    first, last = bits.value_of(nearest[0]), bits.value_of(-nearest[1])
     mirrored = _exact.bits(scale) < 0
     return _exact.select(mirrored, -last, first), _exact.select(mirrored, -first, last)
 
 
 def beside(values: jax.Array) -> jax.Array:
-    """With an axis in front, as what is asked has for its two ends: a user may forbid to broadcast ranks."""
-    return lax.expand_dims(values, (0,)) if values.ndim else values
+    """With two axes in front, as those of what is asked: ranks are not broadcast where a user forbids it."""
+    return lax.expand_dims(values, (0, 1)) if values.ndim else values
 
 
-def _halves(shape: tuple[int, ...], axis: int) -> jax.Array:
-    """0 and 1 along an axis counted from the last one, which a vmap leaves in its place."""
+def _steps(shape: tuple[int, ...], axis: int) -> jax.Array:
+    """0, 1, … along an axis counted from the last one, which a vmap leaves in its place."""
     return lax.broadcasted_iota(jnp.int32, shape, len(shape) - axis)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxquant import _exact, _inputs, _sharding, _steps, blocks
+from jaxquant._bitcast import bitcast
 from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
 from refquant import checks
@@ -285,7 +286,7 @@ def _backward(plan: Plan, inside: jax.Array, cotangent: jax.Array) -> tuple[jax.
 def _pass(inside: jax.Array, cotangent: jax.Array) -> jax.Array:
     """STE-1 as an AND with the mask: a select compiles to a branch, which is slow where many elements are outside."""
     whole = jnp.int32 if cotangent.dtype == jnp.float32 else jnp.int16
-    kept = lax.bitcast_convert_type(cotangent, whole) & inside.astype(whole)
+    kept = bitcast(cotangent, whole) & inside.astype(whole)
     return lax.bitcast_convert_type(kept, cotangent.dtype)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from jaxquant import _inputs, _sharding
+from jaxquant._bitcast import bitcast
 from jaxquant.affine import quantize
 from jaxquant.codec import encode
 from jaxquant.requantize import requantize
@@ -138,7 +139,7 @@ def _keys(x: Array) -> Array:
     """The keys of inputs, int32; integer steps, so that subnormals keep their place."""
     if x.dtype == jnp.int32:
         return x
-    bits = lax.bitcast_convert_type(x, jnp.int32)
+    bits = bitcast(x, jnp.int32)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
