@@ -1,4 +1,4 @@
-"""Constants of a program that stay where they are written, and selections from them."""
+"""Constants of a program that stay where they are written, selections from them, and their bits."""
 
 import functools
 from collections.abc import Callable, Hashable
@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+PRECISION = {"float32": (8, 23), "bfloat16": (8, 7), "float16": (5, 10)}
 
 
 def as_dtype(value: jax.Array | int, dtype: jnp.dtype) -> jax.Array | np.ndarray:
@@ -43,3 +45,14 @@ def _maker(make: Callable, *options: Hashable) -> Callable[[jax.Array], jax.Arra
     called = jax.custom_batching.custom_vmap(lambda like: make(like.shape, *options))
     called.def_vmap(lambda _, batched, like: (called(like), batched[0]))
     return called
+
+
+def bitcast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """lax.bitcast_convert_type of floats to integers of the same size.
+
+    XLA knows the bits of a constant when it compiles, and takes them in the order of its memory, which a transpose has
+    changed where a call or a loop lies between: other elements come out.  A step that is computed has its result laid
+    out anew, and a rounding to the precision that x has is one that changes nothing, is not removed before and is free
+    after (of a bfloat16 NaN the payload may change).  Witness: test_bitcast_differential.
+    """
+    return lax.bitcast_convert_type(lax.reduce_precision(x, *PRECISION[x.dtype.name]), dtype)

@@ -1,7 +1,7 @@
 """The seam: every step that XLA would otherwise change.  Nothing else in jaxquant divides, fuses or sums floats.
 
-A guard is empirical: it holds for the compilers that tests/test_exact_seam.py runs on, and each docstring names its
-witness there.  All guards are elementwise, so they fuse and cost no pass over memory.
+A guard is empirical: it holds for the compilers that its witness, named in its docstring, runs on (most of them are in
+tests/test_exact_seam.py).  All guards are elementwise, so they fuse and cost no pass over memory.
 """
 
 import jax
@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxquant._bitcast import bitcast
-from jaxquant._constants import as_dtype, select
+from jaxquant._constants import as_dtype, bitcast, select
 
 NAN = 0x7FC00000
 INF = 0x7F800000
@@ -20,7 +19,7 @@ NEGATIVE_ZERO = -0x80000000
 
 
 def bits(x: jax.Array) -> jax.Array:
-    """The pattern of a binary32 array as int32.  Witness: test_bits_differential."""
+    """The pattern of a binary32 array as int32.  Witness: test_bits_differential, test_bitcast_differential."""
     return x.view(np.int32) if isinstance(x, np.float32) else bitcast(x, jnp.int32)
 
 

@@ -58,6 +58,11 @@ def array(value: Any, number: type | None = None) -> Any:
     return _strong(value) if hasattr(value, "dtype") else np.asarray(value)
 
 
+def of_rank(ndim: int, values: jax.Array) -> jax.Array:
+    """With leading axes of one element, so that nothing broadcasts ranks where a user forbids it."""
+    return lax.expand_dims(values, range(ndim - values.ndim))
+
+
 def result_dtype(function: str, dtype: Any) -> str:
     """The name of the dtype of a real result.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxquant import _exact, _inputs, _sharding, _steps, blocks
-from jaxquant._bitcast import bitcast
+from jaxquant._constants import bitcast
 from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
 from refquant import checks

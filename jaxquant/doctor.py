@@ -73,6 +73,20 @@ def _bf16_sum(x: Any, s: Any) -> Any:
     return (half + half[::-1]).astype(np.float32)
 
 
+def _reference_table() -> np.ndarray:
+    return np.arange(1, 257, dtype=np.float32).reshape(8, 32)
+
+
+def _table() -> Any:
+    """A constant of the program that is one after a first look only."""
+    return jnp.where(np.ones((8, 32), bool), _reference_table(), 0)
+
+
+def _inner(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function of the program, to whose argument something is done."""
+    return jax.jit(lambda t: function(t) + 0)
+
+
 INT8 = ALL["int8"]
 HAZARDS = (
     Hazard(
@@ -109,6 +123,13 @@ HAZARDS = (
         lambda x, s: _reference_sum(_rows(x), s),
         lambda x, s: jnp.sum(_rows(x), axis=-1),  # the hazard itself
         lambda x, s: _exact.tree_sum(_rows(x), 1),
+    ),
+    Hazard(
+        "bits of a constant's .T",
+        "a compile-time constant that a function gets transposed has its bits taken in the order of memory",
+        lambda x, s: np.ascontiguousarray(_reference_table().T).view(np.int32),
+        lambda x, s: _inner(lambda t: jax.lax.bitcast_convert_type(t, jnp.int32))(_table().T),
+        lambda x, s: _inner(_exact.bits)(_table().T),
     ),
     Hazard(
         "encode to e4m3fn",

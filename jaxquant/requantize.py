@@ -59,14 +59,14 @@ def requantize(
     """
     acc, zero = _operands("requantize", acc, zero_point, multiplier, fmt)
     if rescale.multiplier in FRACTION_BITS:
-        q, shift = _host(multiplier, rescale, partial(fixed_point, rescale=rescale), (np.int32, np.int32))
+        q, shift = _host(multiplier, rescale, partial(fixed_point, rescale=rescale), (np.int32, np.int32), acc.ndim)
         return _fixed(acc, q, shift, zero, fmt=fmt, rescale=rescale)
     if rescale.multiplier == "f64":
-        parts = _host(multiplier, rescale, _binary64, (np.uint32, np.uint32, np.int32, np.int32))
+        parts = _host(multiplier, rescale, _binary64, (np.uint32, np.uint32, np.int32, np.int32), acc.ndim)
         return _float64(acc, *parts, zero, fmt=fmt, rescale=rescale)
     multiplier = _inputs.array(multiplier, np.float32)
     check_multiplier("requantize", multiplier.dtype)
-    return _float32(acc, jnp.asarray(multiplier), zero, fmt=fmt, rescale=rescale)
+    return _float32(acc, _ranked(acc, multiplier), zero, fmt=fmt, rescale=rescale)
 
 
 @kinds
@@ -99,7 +99,7 @@ def requantize_fixed(
     acc, zero = _operands("requantize_fixed", acc, zero_point, q, fmt)
     check_broadcast("requantize_fixed", "shift", np.shape(shift), acc.shape)
     q, shift = (_part("requantize_fixed", name, v) for name, v in (("q", q), ("shift", shift)))
-    return _fixed(acc, jnp.asarray(q), jnp.asarray(shift), zero, fmt=fmt, rescale=rescale)
+    return _fixed(acc, _ranked(acc, q), _ranked(acc, shift), zero, fmt=fmt, rescale=rescale)
 
 
 def _part(function: str, argument: str, value: Any) -> Any:
@@ -207,11 +207,16 @@ def _saturate(value: Array, zero: Array, shape: tuple[int, ...], fmt: IntFormat)
     return jnp.broadcast_to(code.astype(fmt.storage), shape)
 
 
-def _host(multiplier: Any, rescale: Rescale, parts: Any, dtypes: tuple[type, ...]) -> tuple[np.ndarray, ...]:
-    """Integers that hold the multipliers, as arrays of the multiplier's shape."""
+def _ranked(acc: Array, values: Any) -> Array:
+    return _inputs.of_rank(acc.ndim, jnp.asarray(values))
+
+
+def _host(multiplier: Any, rescale: Rescale, parts: Any, dtypes: tuple[type, ...], ndim: int) -> tuple[np.ndarray, ...]:
+    """Integers that hold the multipliers, as arrays of the multiplier's shape, of the accumulators' rank."""
     rows = [parts(m) for m in multipliers("requantize", multiplier, rescale)]
     table = np.array(rows, np.int64).reshape(len(rows), len(dtypes))
-    return tuple(table[:, i].astype(d).reshape(np.shape(multiplier)) for i, d in enumerate(dtypes))
+    shape = (*[1] * (ndim - np.ndim(multiplier)), *np.shape(multiplier))
+    return tuple(table[:, i].astype(d).reshape(shape) for i, d in enumerate(dtypes))
 
 
 def _binary64(multiplier: float) -> tuple[int, int, int, int]:
@@ -231,4 +236,4 @@ def _operands(function: str, acc: Any, zero_point: Any, multiplier: Any, fmt: In
     check_integer(function, fmt.name, isinstance(fmt, IntFormat))
     check_broadcast(function, "multiplier", np.shape(multiplier), acc.shape)
     check_broadcast(function, "zero_point", zero.shape, acc.shape)
-    return jnp.asarray(acc), jnp.asarray(zero)
+    return jnp.asarray(acc), _ranked(acc, zero)

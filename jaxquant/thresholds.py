@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxquant import _inputs, _sharding
-from jaxquant._bitcast import bitcast
+from jaxquant._constants import bitcast
 from jaxquant.affine import quantize
 from jaxquant.codec import encode
 from jaxquant.requantize import requantize

@@ -266,6 +266,7 @@ def jax_plants() -> dict[str, tuple[str, str, object, Check]]:
     import jax.numpy as jnp
     import test_contexts
     import test_double
+    import test_transposed_constants
 
     from jaxquant import _double, _exact, affine, codec, packing, rounding, scales, sums
     from jaxquant import bits as jax_bits
@@ -278,6 +279,9 @@ def jax_plants() -> dict[str, tuple[str, str, object, Check]]:
             functools.partial(test_contexts.check_context, "constant scale", int8)),
         "product not rounded": (
             "jaxquant._exact", "rounded", lambda p: p, test_contexts.test_bait_fma_after_dequantize),
+        "bits of a constant in the order of memory": (
+            "jaxquant._exact", "bitcast", jax.lax.bitcast_convert_type,
+            lambda: test_transposed_constants.test_transposed_constant_differential("ordered_key", "selected")),
         "rounding of bfloat16 elided": (
             "jaxquant._exact", "widen", lambda x: x.astype(jnp.float32),
             functools.partial(test_contexts.test_bait_elided_rounding_of_the_producer, "bfloat16")),

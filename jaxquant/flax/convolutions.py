@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxquant import qat
+from jaxquant._inputs import of_rank
 from jaxquant.flax.layers import Dtypes, Kernel, State, input_options, real, scheduled, weight
 from jaxquant.flax.padding import circular_transposed, each, pad_inputs, transposed_padding
 from jaxquant.flax.site import LayerSpec
-from jaxquant.qat.layer import of_rank
 from jaxquant.qat.trained import Trained
 from jaxquant.qtensor import QTensor
 from refquant.granularity import PerAxis, PerGroup, PerTensor

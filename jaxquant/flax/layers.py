@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxquant import qat
+from jaxquant._inputs import of_rank
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qat import learned
-from jaxquant.qat.layer import of_rank
 from jaxquant.qat.trained import Trained, frozen
 from jaxquant.qtensor import QTensor
 from refquant import checks

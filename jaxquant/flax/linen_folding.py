@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import meta
 
+from jaxquant._inputs import of_rank
 from jaxquant.flax.layers import Dtypes
 from jaxquant.flax.linen_layers import own_dtypes
 from jaxquant.flax.linen_sites import Layer
 from jaxquant.qat import folding
-from jaxquant.qat.layer import of_rank
 from jaxquant.qtensor import QTensor
 
 Act = Callable[[Layer, Callable[[], Any]], Any]

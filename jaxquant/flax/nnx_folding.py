@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxquant._inputs import of_rank
 from jaxquant.flax import watch
 from jaxquant.flax.layers import Dtypes
 from jaxquant.flax.nnx_layers import operate
 from jaxquant.flax.nnx_variables import value_of
 from jaxquant.qat import folding
-from jaxquant.qat.layer import of_rank
 
 Thunk = Callable[[], jax.Array]
 

@@ -93,8 +93,8 @@ class Bert(nnx.Module):
         self._check(ids, mask)
         real = mask != 0
         positions = jnp.arange(ids.shape[1], dtype=jnp.int32)
-        x = self.word_embeddings(ids) + self.position_embeddings(positions)
-        x = self.embeddings_norm(x + self.token_type_embeddings(jnp.zeros(1, jnp.int32)))
+        x = self.word_embeddings(ids) + self.position_embeddings(positions)[None]
+        x = self.embeddings_norm(x + self.token_type_embeddings(jnp.zeros((1, 1), jnp.int32)))
         for layer in self.layers:
             x = layer(x, real)
         return _unit(jnp.einsum("bth,bt->bh", x, real.astype(x.dtype)))

@@ -12,9 +12,9 @@ from jaxquant._sharding import Spec, joined
 from jaxquant.qat.integer import convolve, correlate
 from jaxquant.qat.layer import (
     Operand,
+    biased,
     finished,
     given,
-    of_rank,
     present,
     real_input,
     result_dtype,
@@ -122,7 +122,7 @@ class ConvLayer:
     def weights_only(self, x: jax.Array, weight: QTensor, bias: jax.Array | None) -> jax.Array:
         """LAY-7: the float convolution with the dequantized weight."""
         y = correlate(_exact.widen(x), dequantize_tensor(weight), self.at, jnp.float32)
-        return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(of_rank(y.ndim, bias))), self.dtype)
+        return _exact.narrow(biased(y, bias), self.dtype)
 
     def product(self, x: jax.Array, weight: jax.Array) -> jax.Array:
         """The float convolution, for gradients."""

@@ -13,9 +13,9 @@ from jaxquant.qat.integer import product
 from jaxquant.qat.layer import (
     Operand,
     aligned,
+    biased,
     finished,
     given,
-    of_rank,
     real_input,
     result_dtype,
     scaled_sums,
@@ -109,7 +109,7 @@ class DotLayer:
     def weights_only(self, x: jax.Array, weight: QTensor, bias: jax.Array | None) -> jax.Array:
         """LAY-7: the float product with the dequantized weight."""
         y = self._dot(_exact.widen(x), dequantize_tensor(weight), lax.Precision.HIGHEST)
-        return _exact.narrow(y if bias is None else y + _exact.rounded(_exact.widen(of_rank(y.ndim, bias))), self.dtype)
+        return _exact.narrow(biased(y, bias), self.dtype)
 
     def product(self, x: jax.Array, weight: jax.Array) -> jax.Array:
         """The float contraction, for gradients."""

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxquant import _exact, _inputs, _sharding
-from jaxquant.qat.layer import of_rank
 from refquant.layer_checks import check_fold
 
 
@@ -109,7 +108,7 @@ _factor.defvjp(_factor_forward, _factor_backward)
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _fold(epsilon: float, kernel, bias, mean, var, scale, offset) -> tuple[jax.Array, jax.Array]:
     factor = factor_of(var, scale, epsilon=epsilon)
-    folded = _exact.flush(_exact.rounded(_wide(kernel) * of_rank(kernel.ndim, factor)))  # LAY-14
+    folded = _exact.flush(_exact.rounded(_wide(kernel) * _inputs.of_rank(kernel.ndim, factor)))  # LAY-14
     centre = _exact.flush(-_wide(mean)) if bias is None else _exact.add(_wide(bias), -_wide(mean))
     shifted = _exact.flush(_exact.rounded(centre * factor))
     return folded, shifted if offset is None else _exact.add(shifted, _wide(offset))
@@ -123,7 +122,7 @@ def _backward(epsilon: float, arrays, cotangents):
     kernel, bias, mean, var, scale, offset = arrays
     factor = factor_of(var, scale, epsilon=epsilon)
     centre = -_wide(mean) if bias is None else _exact.add(_wide(bias), -_wide(mean))
-    _, pull = jax.vjp(lambda k, c, f: (k * of_rank(k.ndim, f), c * f), _wide(kernel), centre, factor)
+    _, pull = jax.vjp(lambda k, c, f: (k * _inputs.of_rank(k.ndim, f), c * f), _wide(kernel), centre, factor)
     to_kernel, to_centre, to_factor = pull(cotangents)
     to_var, to_scale = _to_statistics(epsilon, var, factor, to_factor)
     to_scale = None if scale is None else to_scale

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxquant import _exact, _inputs
 from jaxquant.qtensor import QTensor
@@ -79,7 +78,7 @@ def weight_operand(weight: QTensor) -> Operand:
 def scaled_sums(acc: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax.Array:
     """rounded(float32(acc) · s_w), an int32 bias added to the sum first, modulo 2^32 (LAY-1, LAY-9)."""
     if bias is not None and bias.dtype == jnp.int32:
-        acc = acc + of_rank(acc.ndim, bias)
+        acc = acc + _inputs.of_rank(acc.ndim, bias)
     return _exact.rounded(acc.astype(jnp.float32) * _exact.rounded(scale))  # GEN-3: scale may be a product itself
 
 
@@ -87,13 +86,13 @@ def finished(y: jax.Array, scale: jax.Array, bias: jax.Array | None, dtype: str)
     """rounded(y · s_x) + bias, flushed, then the one cast (LAY-1)."""
     y = _exact.rounded(y * _exact.rounded(scale))
     if bias is not None and bias.dtype != jnp.int32:
-        y = _exact.add(y, _exact.rounded(_exact.widen(of_rank(y.ndim, bias))))
+        y = _exact.add(y, _exact.rounded(_exact.widen(_inputs.of_rank(y.ndim, bias))))
     return _exact.narrow(y, dtype)
 
 
-def of_rank(ndim: int, values: jax.Array) -> jax.Array:
-    """With leading axes of one element, so that nothing broadcasts ranks where a user forbids it."""
-    return lax.expand_dims(values, range(ndim - values.ndim))
+def biased(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """The sum of a float layer and its bias (LAY-7)."""
+    return y if bias is None else y + _exact.rounded(_exact.widen(_inputs.of_rank(y.ndim, bias)))
 
 
 def present(scale: jax.Array) -> jax.Array:
