@@ -51,8 +51,15 @@ def bitcast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """lax.bitcast_convert_type of floats to integers of the same size.
 
     XLA knows the bits of a constant when it compiles, and takes them in the order of its memory, which a transpose has
-    changed where a call or a loop lies between: other elements come out.  A step that is computed has its result laid
-    out anew, and a rounding to the precision that x has is one that changes nothing, is not removed before and is free
-    after (of a bfloat16 NaN the payload may change).  Witness: test_bitcast_differential.
+    changed where a call or a loop lies between: other elements come out.  A barrier keeps it from looking; XLA:CPU
+    takes it away before it settles layouts and fuses.  Elsewhere it would stay between the loops: there a rounding to
+    the precision that x has is a step that is computed, laid out anew, which a transpose of long axes does not pass.
+    Witness: test_bitcast_differential.
     """
-    return lax.bitcast_convert_type(lax.reduce_precision(x, *PRECISION[x.dtype.name]), dtype)
+    if x.ndim < 2:
+        return lax.bitcast_convert_type(x, dtype)
+    if jax.default_backend() == "cpu":
+        x = lax.optimization_barrier(x)
+    else:
+        x = lax.reduce_precision(x, *PRECISION[x.dtype.name])
+    return lax.bitcast_convert_type(x, dtype)
