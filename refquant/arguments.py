@@ -61,6 +61,11 @@ def as_array(value: object, number: type | None = None) -> np.ndarray:
     return np.asarray(value, number) if type(value) in (int, float) else np.asarray(value)
 
 
+def shape_of(value: object) -> Shape:
+    """The shape of an argument that is no array yet; a class is one object, what it calls its shape is none."""
+    return () if isinstance(value, type) else np.shape(value)  # pyright: ignore[reportArgumentType]
+
+
 def real_result(function: str, dtype: np.dtype | type | str) -> np.dtype:
     """The NumPy dtype of a real result; bfloat16 is ml_dtypes' (NumPy has none of its own).
 
