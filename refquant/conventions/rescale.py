@@ -130,7 +130,7 @@ def multipliers(function: str, multiplier: Any, rescale: Rescale) -> tuple[float
       ValueError: not finite.
     """
     array = hasattr(multiplier, "ravel") and not isinstance(multiplier, type)
-    flat = multiplier.ravel().tolist() if array else [multiplier]
+    flat: list[Any] = multiplier.ravel().tolist() if array else [multiplier]
     try:
         numbers = tuple(float(number) for number in flat)
     except (TypeError, ValueError):
