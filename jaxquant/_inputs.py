@@ -55,7 +55,13 @@ def array(value: Any, number: type | None = None) -> Any:
     if number and type(value) in (int, float):
         with np.errstate(all="ignore"):
             return np.asarray(value, number)
-    return _strong(value) if hasattr(value, "dtype") else np.asarray(value)
+    plain = isinstance(value, type) or not hasattr(value, "dtype")  # the dtype of a class such as np.float32 is none
+    return np.asarray(value) if plain else _strong(value)
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of an argument that is no array yet; a class is one object, what it calls its shape is none."""
+    return () if isinstance(value, type) else np.shape(value)
 
 
 def of_rank(ndim: int, values: jax.Array) -> jax.Array:

@@ -46,9 +46,8 @@ def unpack(packed: jax.Array, shape: Shape, *, fmt: Format) -> jax.Array:
 
     Spec: PCK-3 (specs/15-packing.md).  Class: exact.
     """
-    shape = checks.shape("unpack", shape)
+    packed, shape = _inputs.array(packed), checks.shape("unpack", shape)
     need = -(-math.prod(shape) * fmt.bits // 8)
-    packed = _inputs.array(packed)
     checks.packed("unpack", packed.dtype, packed.shape, need, shape, fmt)
     return _unpack(packed, shape=shape, fmt=fmt)
 

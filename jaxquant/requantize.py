@@ -97,7 +97,7 @@ def requantize_fixed(
     """
     check_fixed("requantize_fixed", rescale)
     acc, zero = _operands("requantize_fixed", acc, zero_point, q, fmt)
-    check_broadcast("requantize_fixed", "shift", np.shape(shift), acc.shape)
+    check_broadcast("requantize_fixed", "shift", _inputs.shape_of(shift), acc.shape)
     q, shift = (_part("requantize_fixed", name, v) for name, v in (("q", q), ("shift", shift)))
     return _fixed(acc, _ranked(acc, q), _ranked(acc, shift), zero, fmt=fmt, rescale=rescale)
 
@@ -234,6 +234,6 @@ def _operands(function: str, acc: Any, zero_point: Any, multiplier: Any, fmt: In
     zero = _int32(0 if zero_point is None else zero_point)
     check_zero_point(function, zero.dtype)
     check_integer(function, fmt.name, isinstance(fmt, IntFormat))
-    check_broadcast(function, "multiplier", np.shape(multiplier), acc.shape)
+    check_broadcast(function, "multiplier", _inputs.shape_of(multiplier), acc.shape)
     check_broadcast(function, "zero_point", zero.shape, acc.shape)
     return jnp.asarray(acc), _ranked(acc, zero)

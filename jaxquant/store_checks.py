@@ -38,9 +38,13 @@ def check_stored(name: str, q: QTensor) -> None:
     Raises:
       TypeError: codes or zero points of another dtype.
       ValueError: a code or a zero point that the format does not have; a zero point that the spec has and the tensor
-        lacks, or the other way round; a scale of another shape, or one that its storage format does not hold.
+        lacks, or the other way round; a spec of another rank; a scale of another shape, or one that its storage format
+        does not hold.
     """
-    shape = q.spec.granularity.scale_shape(q.shape)
+    try:
+        shape = q.spec.granularity.scale_shape(q.shape)
+    except ValueError as error:
+        raise ValueError(f"save: {name!r} has a spec of another rank: {error}") from None
     _check_codes(name, q)
     _check_shape(name, "scale", q.scale, shape)
     _check_scale(name, q)

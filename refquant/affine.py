@@ -97,7 +97,7 @@ def dequantize(
       >>> dequantize(np.uint8([0, 128, 255]), 0.5, 128, fmt=ALL["uint8"]).tolist()
       [-64.0, 0.0, 63.5]
     """
-    codes, result = as_array(codes), real_result("dequantize", dtype)
+    result, codes = real_result("dequantize", dtype), as_array(codes)
     checks.codes_dtype("dequantize", codes.dtype, fmt)
     scale = as_scale("dequantize", scale, codes.shape, granularity)
     kind = _zero_kind(zero_point)

@@ -1,5 +1,7 @@
 """Arguments as arrays: what is accepted for x, scale and zero point, and that nothing is converted silently (GEN-1)."""
 
+from typing import Any
+
 import numpy as np
 
 from refquant import checks
@@ -59,6 +61,11 @@ def as_array(value: object, number: type | None = None) -> np.ndarray:
     """
     checks.unmasked(type(value))
     return np.asarray(value, number) if type(value) in (int, float) else np.asarray(value)
+
+
+def shape_of(value: Any) -> Shape:
+    """The shape of an argument that is no array yet; a class is one object, what it calls its shape is none."""
+    return () if isinstance(value, type) else np.shape(value)
 
 
 def real_result(function: str, dtype: np.dtype | type | str) -> np.dtype:

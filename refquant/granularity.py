@@ -6,6 +6,8 @@ tile of an axis may be ragged and still has a scale of its own.
 
 import math
 from dataclasses import dataclass
+from operator import index
+from typing import SupportsIndex
 
 Shape = tuple[int, ...]
 
@@ -43,6 +45,10 @@ class PerAxis(_Tiled):
 
     axis: int | tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        axes = tuple(_whole("PerAxis: axis", a, "an integer or a tuple of integers") for a in self.axes)
+        object.__setattr__(self, "axis", axes if isinstance(self.axis, tuple) else axes[0])
+
     @property
     def axes(self) -> tuple[int, ...]:
         """The kept axes, always a tuple."""
@@ -78,7 +84,9 @@ class PerGroup(_Tiled):
     size: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 1:
+        object.__setattr__(self, "axis", _whole("PerGroup: axis", self.axis, "an integer"))
+        object.__setattr__(self, "size", _whole("PerGroup: size", self.size, "an int from 1 up"))
+        if self.size < 1:
             raise ValueError(f"PerGroup: size is {self.size!r}, need an int from 1 up (elements that share a scale)")
 
     def tile(self, shape: Shape) -> Shape:
@@ -97,6 +105,9 @@ class PerBlock(_Tiled):
     shape: Shape
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shape, tuple):
+            raise TypeError(f"PerBlock: shape is {self.shape!r}, need a tuple of integers")
+        object.__setattr__(self, "shape", tuple(_whole("PerBlock: size", n, "an integer") for n in self.shape))
         if not self.shape or min(self.shape) < 1:
             raise ValueError(f"PerBlock: shape is {self.shape}, need positive sizes (elements that share a scale)")
 
@@ -127,6 +138,20 @@ def blocked_shape(shape: Shape, tile: Shape) -> tuple[Shape, Shape, Shape]:
     blocked = tuple(v for c, t in zip(counts, tile, strict=True) for v in (c, t))
     scales = tuple(v for c in counts for v in (c, 1))
     return padding, blocked, scales
+
+
+def _whole(argument: str, value: SupportsIndex, need: str) -> int:
+    """An integer as Python's own: one of NumPy's is equal, but JSON does not take it.
+
+    Raises:
+      TypeError: True or 1.0, which are equal to 1 and told otherwise, or anything else.
+    """
+    try:
+        if not isinstance(value, bool):
+            return index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{argument} is {value!r}, need {need}")
 
 
 def _axis(axis: int, shape: Shape, granularity: object) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from refquant import checks
-from refquant.arguments import as_array
+from refquant.arguments import as_array, shape_of
 from refquant.conventions.rescale import (
     FRACTION_BITS,
     RESCALE,
@@ -96,7 +96,7 @@ def requantize_fixed(
     """
     check_fixed("requantize_fixed", rescale)
     acc, zero = _operands("requantize_fixed", acc, zero_point, q, fmt)
-    check_broadcast("requantize_fixed", "shift", np.shape(shift), acc.shape)
+    check_broadcast("requantize_fixed", "shift", shape_of(shift), acc.shape)
     q, shift = (_part("requantize_fixed", name, v) for name, v in (("q", q), ("shift", shift)))
     return _fixed(acc, q, shift, zero, fmt, rescale)
 
@@ -159,6 +159,6 @@ def _operands(function: str, acc: Array, zero_point: Any, multiplier: Any, fmt: 
     zero = _int32(0 if zero_point is None else zero_point)
     check_zero_point(function, zero.dtype)
     check_integer(function, fmt.name, isinstance(fmt, IntFormat))
-    check_broadcast(function, "multiplier", np.shape(multiplier), acc.shape)
+    check_broadcast(function, "multiplier", shape_of(multiplier), acc.shape)
     check_broadcast(function, "zero_point", zero.shape, acc.shape)
     return acc, zero.astype(np.int64)

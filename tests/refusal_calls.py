@@ -111,6 +111,7 @@ ARRAYS = {
     "complex": 1j,
     "set": {1},
     "type": int,
+    "dtype": np.float32,
     "large": 2**70,
     "float": 2.5,
     "true": True,
@@ -154,7 +155,11 @@ VALUES = {
     "negatives": (-24, -1),
     "dict": {},
     "type": int,
+    "dtype": np.float32,
     "array": np.ones(2),
     "lambda": repr,
+    "format": UINT4,
 }
+#: Of both, in place of two arguments at once.
+PAIRED = ("masked", "texts", "vector", "text", "list", "format")
 PLAIN = ("axis", "shape", "subscripts", "estimator", "spec", "convention", "fmt", "steps")

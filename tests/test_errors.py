@@ -109,7 +109,30 @@ def test_refusal_golden(backend, module, function, arguments, options, error, te
 @pytest.mark.parametrize(
     ("make", "text"),
     [
+        (lambda: PerAxis(True), "PerAxis: axis is True, need an integer or a tuple of integers"),
+        (lambda: PerAxis((0, 1.0)), "PerAxis: axis is 1.0, need an integer or a tuple of integers"),
+        (lambda: PerAxis([0, 1]), "PerAxis: axis is [0, 1], need an integer or a tuple of integers"),
+        (lambda: PerGroup(1.0, 4), "PerGroup: axis is 1.0, need an integer"),
+        (lambda: PerGroup(0, True), "PerGroup: size is True, need an int from 1 up"),
+        (lambda: PerBlock(2), "PerBlock: shape is 2, need a tuple of integers"),
+        (lambda: PerBlock((2, 2.0)), "PerBlock: size is 2.0, need an integer"),
+    ],
+)
+def test_granularity_golden_integers_alone(make, text):
+    """GEN-5: True and 1.0 are equal to 1, so that two of them would be one key and be told differently."""
+    with pytest.raises(TypeError) as caught:
+        make()
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
         (lambda: PerGroup(0, 0), "PerGroup: size is 0, need an int from 1 up (elements that share a scale)"),
+        (
+            lambda: PerGroup(0, np.int64(-1)),
+            "PerGroup: size is -1, need an int from 1 up (elements that share a scale)",
+        ),
         (lambda: PerBlock(()), "PerBlock: shape is (), need positive sizes (elements that share a scale)"),
         (
             lambda: ScaleRule("int", "pow2"),

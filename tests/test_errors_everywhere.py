@@ -2,10 +2,11 @@
 
 import importlib
 import inspect
+from itertools import combinations, product
 
 import numpy as np
 import pytest
-from refusal_calls import ARRAYS, CALLS, OTHERS, PLAIN, VALUES
+from refusal_calls import ARRAYS, CALLS, OTHERS, PAIRED, PLAIN, VALUES
 from test_mirror import mirrored, public
 
 pytest.importorskip("jax")
@@ -30,27 +31,48 @@ def outcome(package: str, name: str, arguments: list, options: dict) -> tuple[st
     return "", ""
 
 
-def wrong(name: str):  # noqa: ANN201
-    """(what, arguments, options) with one of them exchanged."""
+def places(name: str):  # noqa: ANN201
+    """Each argument of a call by name, and what nobody should pass for it."""
     arguments, options = CALLS[name]
-    parameters = list(inspect.signature(find("refquant", name)).parameters)
-    for place, parameter in enumerate(parameters[: len(arguments)]):
-        for kind, value in (VALUES if parameter in PLAIN else ARRAYS).items():
-            yield f"{parameter}={kind}", [*arguments[:place], value, *arguments[place + 1 :]], options
+    parameters = list(inspect.signature(find("refquant", name)).parameters)[: len(arguments)]
+    for parameter in parameters:
+        yield parameter, VALUES if parameter in PLAIN else ARRAYS
     for option in options:
-        for kind, value in (ARRAYS if option in ("input_scale", "input_zero_point") else VALUES).items():
-            yield f"{option}={kind}", arguments, options | {option: value}
+        yield option, ARRAYS if option in ("input_scale", "input_zero_point") else VALUES
+
+
+def refusals(name: str, wrong: dict) -> list[tuple[str, str]]:
+    """What each package says to a call with some arguments exchanged."""
+    arguments, options = CALLS[name]
+    parameters = inspect.signature(find("refquant", name)).parameters
+    passed = [wrong.get(parameter, value) for parameter, value in zip(parameters, arguments, strict=False)]
+    return [outcome(package, name, passed, {k: wrong.get(k, v) for k, v in options.items()}) for package in PACKAGES]
+
+
+def check_refusals(name: str, wrong: dict, what: str) -> None:
+    """The same text of the house, *function: argument is X, need Y*, never one of NumPy's or JAX's own."""
+    ours, theirs = refusals(name, wrong)
+    assert ours == theirs, what
+    assert ours[0] in ("", "TypeError", "ValueError"), what
+    assert not ours[0] or (" need " in ours[1] and "\n" not in ours[1]), f"{what}: {ours}"
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_wrong_arguments_differential_same_refusal(name):
-    """GEN-5: a text of the house, *function: argument is X, need Y*, never one of NumPy's or JAX's own."""
-    assert [outcome(package, name, *CALLS[name]) for package in PACKAGES] == [("", "")] * 2
-    for what, arguments, options in wrong(name):
-        ours, theirs = (outcome(package, name, arguments, options) for package in PACKAGES)
-        assert ours == theirs, what
-        assert ours[0] in ("", "TypeError", "ValueError"), what
-        assert not ours[0] or (" need " in ours[1] and "\n" not in ours[1]), f"{what}: {ours}"
+    """GEN-5."""
+    assert refusals(name, {}) == [("", "")] * 2
+    for parameter, values in places(name):
+        for kind, value in values.items():
+            check_refusals(name, {parameter: value}, f"{parameter}={kind}")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_two_wrong_arguments_differential_same_first(name):
+    """GEN-5: of two wrong arguments both packages name the same."""
+    for (one, values), (other, others) in combinations(places(name), 2):
+        for a, b in product(PAIRED, PAIRED):
+            if a in values and b in others:
+                check_refusals(name, {one: values[a], other: others[b]}, f"{one}={a}, {other}={b}")
 
 
 def test_every_public_function_is_swept():

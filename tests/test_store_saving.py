@@ -14,8 +14,12 @@ import refquant  # noqa: E402
 from jaxquant import store  # noqa: E402
 from jaxquant.qtensor import quantize_tensor  # noqa: E402
 from refquant.conventions import PRESETS  # noqa: E402
-from refquant.files import UnreadableFile, read_header  # noqa: E402
-from refquant.schemes import parse_tensor  # noqa: E402
+from refquant.files import TensorInfo, UnreadableFile, read_header  # noqa: E402
+from refquant.files.quantized import plan  # noqa: E402
+from refquant.formats import ALL, IntFormat  # noqa: E402
+from refquant.schemes import Scheme, TensorScheme, parse_tensor  # noqa: E402
+
+INT4 = ALL["int4"]
 
 GRAINS = {
     "layer/kernel": ((12, 6), refquant.PerAxis(1)),
@@ -55,6 +59,10 @@ def test_saved_tensors_come_back_with_their_bits(tmp_path, scheme):
             "convention",
         ),
         ({"spec": parse_tensor("int4:tensor:sf16").spec(), "scale": np.float32(0.1)}, "not a float16 number"),
+        (
+            {"spec": refquant.QuantSpec(INT4, refquant.PerAxis(2))},
+            "save: 'w' has a spec of another rank: PerAxis.axis=2",
+        ),
     ],
 )
 def test_what_a_file_cannot_tell_is_refused(tmp_path, change, message):
@@ -117,6 +125,59 @@ def test_a_file_with_codes_that_its_format_lacks_is_refused(tmp_path, scheme, pa
     path.write_bytes(damaged)
     with pytest.raises(UnreadableFile, match=message):
         store.load(path)
+
+
+@pytest.mark.parametrize(
+    "fmt",
+    [
+        IntFormat("mine", 5, -10, 10, source="a test"),
+        IntFormat("int8:channel", 8, -128, 127, source="a test"),
+        dataclasses.replace(INT4, qmin=-7, qmax=6),
+        dataclasses.replace(ALL["e4m3fn"], ties="away"),
+        dataclasses.replace(ALL["nf4"], values=tuple(2 * value for value in ALL["nf4"].values)),
+    ],
+    ids=["own", "colon", "range", "ties", "values"],
+)
+def test_a_format_that_a_file_does_not_tell_is_refused(tmp_path, fmt):
+    """FIL-7: it would come back as the format that has its name, or not at all; of a source likewise."""
+    q = quantize_tensor(np.ones((2, 2), np.float32), refquant.QuantSpec(fmt))
+    with pytest.raises(
+        ValueError, match=f"plan_of: 'a/w' has a format '{fmt.name}' of its own, need one as formats.ALL"
+    ):
+        store.save(tmp_path / "out.safetensors", {"a": {"w": q}})
+    with pytest.raises(ValueError, match=f"plan: 'w' has a format '{fmt.name}' of its own, need one as formats.ALL"):
+        plan([TensorInfo("w", "F32", (2, 2), 0, 16)], Scheme(TensorScheme(fmt)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("block", [(2,), (2, 2, 2)])
+def test_blocks_that_a_file_does_not_tell_are_refused(tmp_path, block):
+    """FIL-7: a scheme has blocks of two axes."""
+    q = quantize_tensor(np.ones((4, 4, 4), np.float32), refquant.QuantSpec(INT4, refquant.PerBlock(block)))
+    with pytest.raises(ValueError, match="plan_of: 'w' has .*, need scales per tensor, channel, group or block of two"):
+        store.save(tmp_path / "out.safetensors", {"w": q})
+    grain = str(refquant.PerBlock(block))
+    with pytest.raises(ValueError, match=f"plan: weights have grain '{grain}', need tensor, channel, gN or bRxC"):
+        plan([TensorInfo("w", "F32", (4, 4), 0, 64)], Scheme(TensorScheme(INT4, grain)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "granularity",
+    [
+        refquant.PerAxis(np.int64(1)),
+        refquant.PerAxis((np.int32(0), np.uint8(1))),
+        refquant.PerGroup(np.int64(-1), np.int64(2)),
+        refquant.PerBlock((np.int64(2), 2)),
+    ],
+    ids=str,
+)
+def test_integers_of_numpy_are_saved(tmp_path, granularity):
+    """FIL-3: axes and sizes are Python's integers from the start."""
+    q = quantize_tensor(np.ones((2, 4), np.float32), refquant.QuantSpec(INT4, granularity))
+    store.save(tmp_path / "w.safetensors", {"w": q})
+    back = store.load(tmp_path / "w.safetensors")["w"]
+    assert repr(back.spec) == repr(q.spec) and "int64" not in repr(q.spec)
 
 
 def test_a_tree_is_saved_under_its_paths(tmp_path):

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxquant import _exact, _inputs
 from jaxquant.qtensor import QTensor
@@ -49,7 +48,8 @@ def given(
       ValueError: a shape does not fit, or one without the other.
     """
     check_learned(function, estimator, inputs, scale is not None, zero_point is not None)
-    check_static(function, inputs, x.shape, *(None if v is None else np.shape(v) for v in (scale, zero_point)))
+    shape, zero_shape = (None if v is None else _inputs.shape_of(v) for v in (scale, zero_point))
+    check_static(function, inputs, x.shape, shape, zero_shape)
     if scale is None:
         return None
     kind = "bias" if isinstance(estimator, LsqPlus) else "int"

@@ -89,7 +89,7 @@ def checked(function: str, weight: QTensor | Trained) -> QTensor | Trained:
         check_weight(function, weight)
         return weight
     values = _inputs.real("quantize_tensor", "x", weight.values)
-    shapes = tuple(np.shape(v) for v in weight.learned)
+    shapes = tuple(_inputs.shape_of(v) for v in weight.learned)
     check_trained("quantize_tensor", weight.spec, values.shape, shapes, len(learned_names(weight.estimator)))
     learned = learned_arrays("effective", weight.estimator, weight.learned) if weight.learned else ()
     return replace(weight, values=values, learned=learned)

@@ -102,8 +102,8 @@ def search(
       3.6
     """
     _check("search", power, smallest)
-    spec = QuantSpec(fmt, granularity, rule, convention)
     x = as_real("search", "x", x).astype(np.float32)
+    spec = QuantSpec(fmt, granularity, rule, convention)
     low, high = scales.range_of(x, granularity=granularity)
     if x.size == 0:
         return low, high

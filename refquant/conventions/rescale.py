@@ -129,7 +129,8 @@ def multipliers(function: str, multiplier: Any, rescale: Rescale) -> tuple[float
       TypeError: no numbers.
       ValueError: not finite.
     """
-    flat = multiplier.ravel().tolist() if hasattr(multiplier, "ravel") else [multiplier]
+    array = hasattr(multiplier, "ravel") and not isinstance(multiplier, type)
+    flat: list[Any] = multiplier.ravel().tolist() if array else [multiplier]
     try:
         numbers = tuple(float(number) for number in flat)
     except (TypeError, ValueError):

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from refquant import formats
 from refquant.files.errors import UnreadableFile
 from refquant.files.safetensors import Header, TensorInfo, tensor_bytes
 from refquant.files.safetensors_writer import predicted_size
 from refquant.granularity import PerAxis, PerGroup, PerToken
-from refquant.schemes import Scheme, TensorScheme, parse_tensor
+from refquant.schemes import GRAIN, Scheme, TensorScheme, parse_tensor
 from refquant.spec import SCALE_BITS, QuantSpec
 
 Kind = Literal["linear", "embedding", "conv", "other"]
@@ -113,7 +114,8 @@ def plan_of(info: TensorInfo, spec: QuantSpec | None) -> Plan:
       info: its name and shape; the dtype is the source's.
       spec: the spec of its codes.
     Raises:
-      ValueError: a spec that the metadata does not hold: scales per token, or a convention that is not the default.
+      ValueError: a spec that the metadata does not hold: a format that is not as `formats.ALL` has it, scales per token
+        or per block of other than two axes, or a convention that is not the default.
     """
     if spec is None:
         return Plan(info, "other", None, "not quantized")
@@ -121,13 +123,27 @@ def plan_of(info: TensorInfo, spec: QuantSpec | None) -> Plan:
     channel = grain.axis if isinstance(grain, PerAxis) else 0
     group = grain.axis if isinstance(grain, PerGroup) else 0
     scheme = TensorScheme(spec.fmt, "channel" if isinstance(grain, PerAxis) else str(grain), spec.scale)
+    _check_format("plan_of", info.name, spec.fmt)
     made = Plan(info, classify(info.name, info.shape, info.dtype), scheme, given=(channel, group))
-    if grain == PerToken() or made.spec != spec:
+    if grain == PerToken() or not GRAIN.fullmatch(scheme.grain) or made.spec != spec:
         raise ValueError(
-            f"plan_of: {info.name!r} has {spec}, need scales per tensor, channel, group or block and the default "
-            "convention (FIL-3: the scheme and its axes are all that a file tells)"
+            f"plan_of: {info.name!r} has {spec}, need scales per tensor, channel, group or block of two axes and the "
+            "default convention (FIL-3: the scheme and its axes are all that a file tells)"
         )
     return made
+
+
+def _check_format(function: str, name: str, fmt: formats.Format) -> None:
+    """A file tells a format by its name, so it must be the one that has the name.
+
+    Raises:
+      ValueError: another format, of a name of its own or of a known one.
+    """
+    if formats.ALL.get(fmt.name) != fmt:
+        raise ValueError(
+            f"{function}: {name!r} has a format {fmt.name!r} of its own, need one as formats.ALL has it (FIL-3: a file "
+            "tells a format by its name)"
+        )
 
 
 def check_stored(header: Header, name: str, spec: QuantSpec, shape: tuple[int, ...]) -> None:
@@ -167,7 +183,11 @@ def classify(name: str, shape: tuple[int, ...], dtype: str) -> Kind:
 
 
 def plan(tensors: Iterable[TensorInfo], scheme: Scheme) -> tuple[Plan, ...]:
-    """What a scheme makes of each tensor of a file, in file order (FIL-1)."""
+    """What a scheme makes of each tensor of a file, in file order (FIL-1).
+
+    Raises:
+      ValueError: a scheme of formats or grains that no file tells (FIL-3).
+    """
     return tuple(_plan_one(info, scheme) for info in tensors)
 
 
@@ -180,9 +200,11 @@ def _plan_one(info: TensorInfo, scheme: Scheme) -> Plan:
         return Plan(info, kind, None, f"the scheme leaves {kind} tensors in float")
     if info.dtype not in QUANTIZABLE:
         return Plan(info, kind, None, f"dtype {info.dtype}, need one of {', '.join(QUANTIZABLE)}")
-    if chosen.grain == "token":
+    _check_format("plan", info.name, chosen.fmt)
+    if chosen.grain == "token" or not GRAIN.fullmatch(chosen.grain):
         raise ValueError(
-            "plan: weights have grain 'token', need tensor, channel, gN or bRxC (tokens are rows of a layer's inputs)"
+            f"plan: weights have grain {chosen.grain!r}, need tensor, channel, gN or bRxC (tokens are rows of a "
+            "layer's inputs)"
         )
     return Plan(info, kind, chosen)
 

@@ -47,10 +47,9 @@ def fold(
       >>> kernel.tolist(), bias.tolist()
       ([[1.0]], [-0.5])
     """
-    kernel, mean, var = _wide("kernel", kernel), _wide("mean", mean), _wide("var", var)
-    bias, scale, offset = (
-        None if v is None else _wide(name, v) for name, v in (("bias", bias), ("scale", scale), ("offset", offset))
-    )
+    kernel, bias = _wide("kernel", kernel), _given("bias", bias)
+    mean, var = _wide("mean", mean), _wide("var", var)
+    scale, offset = _given("scale", scale), _given("offset", offset)
     check_fold(epsilon, kernel.shape, bias=bias, mean=mean, var=var, scale=scale, offset=offset)
     deviation = np.sqrt(flush(var + flush(np.asarray(float(np.float32(epsilon)), np.float32))))
     top = np.float32(1) if scale is None else scale
@@ -59,6 +58,10 @@ def fold(
     shifted = flush(centre * factor)
     shifted = shifted if offset is None else flush(shifted + offset)
     return flush(kernel * factor), shifted
+
+
+def _given(name: str, x: np.ndarray | None) -> np.ndarray | None:
+    return None if x is None else _wide(name, x)
 
 
 def _wide(name: str, x: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refquant import checks
-from refquant.arguments import as_array, as_real, real_result
+from refquant.arguments import as_array, as_real, real_result, shape_of
 from refquant.bits import flush
 from refquant.contractions import Contraction
 from refquant.estimators import Estimator, LsqPlus, Ste
@@ -57,7 +57,7 @@ def given(
       TypeError: a dtype does not fit.
       ValueError: a shape does not fit, or one without the other.
     """
-    shape, zero_shape = (None if v is None else np.shape(v) for v in (scale, zero_point))
+    shape, zero_shape = (None if v is None else shape_of(v) for v in (scale, zero_point))
     check_learned(function, estimator, inputs, scale is not None, zero_point is not None)
     check_static(function, inputs, x.shape, shape, zero_shape)
     if scale is None or inputs is None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from refquant.arguments import as_real
+from refquant.arguments import as_real, shape_of
 from refquant.estimators import Estimator, Ste, learned_names
 from refquant.layer_checks import check_trained
 from refquant.qat.learned import effective
@@ -31,7 +31,7 @@ class Trained:
     def quantized(self) -> QTensor:
         """The QTensor that a converted layer stores: the codes of this moment (LAY-12)."""
         values = as_real("quantize_tensor", "x", self.values)
-        shapes = tuple(np.shape(v) for v in self.learned)
+        shapes = tuple(shape_of(v) for v in self.learned)
         check_trained("quantize_tensor", self.spec, values.shape, shapes, len(learned_names(self.estimator)))
         if not self.learned:
             return quantize_tensor(values, self.spec)
