@@ -19,7 +19,7 @@ NEGATIVE_ZERO = -0x80000000
 
 
 def bits(x: jax.Array) -> jax.Array:
-    """The pattern of a binary32 array as int32.  Witness: test_bits_differential, test_bitcast_differential."""
+    """The pattern of a binary32 array as int32.  Witness: test_bits_differential."""
     return x.view(np.int32) if isinstance(x, np.float32) else bitcast(x, jnp.int32)
 
 
