@@ -91,6 +91,16 @@ def test_transposed_constant_differential(operation, context):
     assert_same(np.asarray(CONTEXTS[context](function, w)), want(np.ascontiguousarray(w.T)))
 
 
+@pytest.mark.parametrize("operation", ["quantize", "fake_quantize of float16", "encode", "ordered_key", "scalb"])
+def test_rows_of_a_transposed_constant_differential(operation):
+    """A vmap has axes that a function of rows, or of numbers, does not see."""
+    function, want, w = OPERATIONS[operation]
+    rows, columns = (jax.jit(lambda n=n: jax.vmap(function, n, n)(_selected(w).T))() for n in (0, 1))
+    numbers = jax.jit(lambda: jax.vmap(jax.vmap(function))(_selected(w).T))()
+    for got in (rows, columns, numbers):
+        assert_same(np.asarray(got), want(np.ascontiguousarray(w.T)))
+
+
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize(
     ("w", "whole"), [(W, np.int32), (HALF, np.int16), (BRAIN, np.uint16)], ids=["float32", "float16", "bfloat16"]
