@@ -10,8 +10,8 @@ from jax import lax
 from jaxquant import _exact, bits
 from jaxquant._constants import constant
 
+REACH = 2
 FLT_MAX = float.fromhex("0x1.fffffep+127")
-REACH = 4
 NOWHERE = 0x7FFFFFFF  # the key of a NaN
 Judge = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -19,8 +19,10 @@ Judge = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 def bounds(judge: Judge, low: jax.Array, high: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The smallest and the largest x inside, one pair a tile; NaN where there is none.
 
-    Rounding is monotone, so what rounds into low..high is an interval of x.  Its ends lie within 3 ulp of
-    (low - 1/2) * |scale| and (high + 1/2) * |scale|, where the elements around are asked.
+    Rounding is monotone, so what rounds into low..high is an interval of x.  It ends around (low - 1/2) * |scale| and
+    (high + 1/2) * |scale|, where the elements are asked.  Half an ulp of the quotient, or of an end too large to have
+    its 1/2, is 1 ulp of x at most; the product's rounding half a one; the last element inside is less than 1 ulp from
+    there: 2 steps in all.  Witness: tests/test_mask_bounds.py.
 
     Args:
       judge: x, shape (2, n, *shape of scale), to (at least low, at most high) for a positive scale, exact.
