@@ -5,7 +5,7 @@ import numpy as np
 from refquant import checks
 from refquant.arguments import as_real
 from refquant.bits import flush
-from refquant.blocks import to_blocks
+from refquant.blocks import over_tiles, to_blocks
 from refquant.codec import decode, encode
 from refquant.formats import Format, IntFormat, minifloats
 from refquant.granularity import Granularity, PerTensor
@@ -44,11 +44,11 @@ def range_of(x: np.ndarray, *, granularity: Granularity = TENSOR) -> tuple[np.nd
     blocks = to_blocks(x, granularity=granularity)  # ragged tiles get zeros, which are in every range
     tensor = isinstance(granularity, PerTensor)
     within = tuple(range(blocks.ndim)) if tensor else tuple(range(1, blocks.ndim, 2))
-    high = np.maximum.reduce(blocks, axis=within, initial=ZERO)  # SCL-1; a NaN shows up here, a signalling one too
+    high = over_tiles(np.maximum, blocks, within)  # SCL-1; a NaN shows up here, a signalling one too
     if np.isnan(high).any():
         blocks = np.where(np.isnan(blocks), ZERO, blocks)  # SCL-1: NaN is ignored
-        high = np.maximum.reduce(blocks, axis=within, initial=ZERO)
-    low = np.minimum.reduce(blocks, axis=within, initial=ZERO)  # SCL-1
+        high = over_tiles(np.maximum, blocks, within)
+    low = over_tiles(np.minimum, blocks, within)  # SCL-1
     return _range(np.asarray(low), np.asarray(high))
 
 
