@@ -48,7 +48,7 @@ CONTEXTS = {
     )()[0],
     "in a vmap": lambda f, w: jax.jit(lambda: jax.vmap(f)(_selected(np.stack([w, w])).swapaxes(1, 2)))()[1],
     "in a cond": lambda f, w: jax.jit(
-        lambda n: lax.cond(n > 0, lambda: f(_selected(w).T), lambda: f(_selected(w * 0).T))
+        lambda n: lax.cond(n > 0, lambda: f(_selected(w).T), lambda: f(_selected(np.zeros_like(w)).T))
     )(1),
 }
 OPERATIONS = {
