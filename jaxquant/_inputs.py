@@ -51,7 +51,7 @@ def array(value: Any, number: type | None = None) -> Any:
     Raises:
       TypeError: a masked array.
     """
-    checks.unmasked(type(value))
+    checks.plain(value)
     if number and type(value) in (int, float):
         with np.errstate(all="ignore"):
             return np.asarray(value, number)

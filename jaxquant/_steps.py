@@ -10,7 +10,7 @@ from jax import lax
 from jaxquant import _double, _exact, _inside, _minifloats, bits, codec, rounding
 from jaxquant._plan import Plan
 from refquant.conventions import CAST, Affine
-from refquant.formats import CodebookFormat, IntFormat
+from refquant.formats import CodebookFormat, Format, IntFormat
 from refquant.spec import ScaleRule, scale_limits
 
 FLT_MAX = float.fromhex("0x1.fffffep+127")
@@ -31,9 +31,11 @@ def quantized(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
     return codec.codes_of(ratio, plan.fmt, plan.cast), lambda: _real_inside(plan, ratio)
 
 
-def covers(rule: ScaleRule) -> bool:
-    """Whether a scale from the range of x is never below max |x| / qmax by more than its rounding."""
-    return rule.zero == "none" and rule.denominator == "qmax" and rule.storage in ("float32", "pow2", "e8m0fnu")
+def covers(rule: ScaleRule, fmt: Format) -> bool:
+    """Whether a scale from the range of x is never below max |x| / qmax by more than its rounding, nor -qmax a code."""
+    exact = rule.storage in ("float32", "pow2", "e8m0fnu")
+    mirrored = not isinstance(fmt, IntFormat) or fmt.qmin <= -fmt.qmax
+    return exact and mirrored and rule.zero == "none" and rule.denominator == "qmax"
 
 
 def has_bounds(plan: Plan, size: int, tiles: int) -> bool:

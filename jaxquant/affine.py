@@ -202,7 +202,7 @@ def judge(
     Spec: STE-2, STE-3 (specs/20-affine.md).  Class: exact.
     """
     plan, operands = _prepare("quantize", x, scale, zero_point, fmt, granularity, convention, CAST, mask)
-    return _judge(replace(plan, own=own is not None and _steps.covers(own)), *operands)
+    return _judge(replace(plan, own=own is not None and _steps.covers(own, fmt)), *operands)
 
 
 def masked(cotangent: jax.Array, inside: jax.Array) -> jax.Array:

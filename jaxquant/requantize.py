@@ -228,7 +228,7 @@ def _binary64(multiplier: float) -> tuple[int, int, int, int]:
 
 def _operands(function: str, acc: Any, zero_point: Any, multiplier: Any, fmt: IntFormat) -> tuple[Array, Array]:
     acc = _inputs.array(acc)
-    checks.unmasked(type(multiplier))
+    checks.plain(multiplier)
     check_accumulator(function, acc.dtype)
     checks.int32_value(function, "zero_point", zero_point)
     zero = _int32(0 if zero_point is None else zero_point)

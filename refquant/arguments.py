@@ -59,7 +59,7 @@ def as_array(value: object, number: type | None = None) -> np.ndarray:
     Raises:
       TypeError: a masked array.
     """
-    checks.unmasked(type(value))
+    checks.plain(value)
     return np.asarray(value, number) if type(value) in (int, float) else np.asarray(value)
 
 

@@ -21,14 +21,16 @@ def told(value: object) -> str:
     return text if len(text) <= 40 and "\n" not in text else f"of type {kind.__module__}.{kind.__qualname__}"
 
 
-def unmasked(kind: type) -> None:
-    """No masked array: its hidden elements would count.
+def plain(value: object) -> None:
+    """No masked array, whose hidden elements would count, and no random key.
 
     Raises:
       TypeError: one.
     """
-    if any(base.__name__ == "MaskedArray" for base in kind.__mro__):
+    if any(base.__name__ == "MaskedArray" for base in type(value).__mro__):
         raise TypeError("an argument is a masked array, need a plain one: x.filled(0) (a masked element has no code)")
+    if str(getattr(value, "dtype", "")).startswith("key<"):
+        raise TypeError("an argument is a key, need numbers: jax.random.bits(key, x.shape, 'uint32') (GEN-6)")
 
 
 def real_dtype(function: str, argument: str, dtype: object) -> None:
@@ -206,7 +208,7 @@ def number(function: str, argument: str, value: object) -> None:
     Raises:
       TypeError: anything else.
     """
-    unmasked(type(value))
+    plain(value)
     if isinstance(value, complex | type) or not hasattr(value, "__float__") or getattr(value, "shape", ()) != ():
         raise TypeError(f"{function}: {argument} is {told(value)}, need one real number")
 

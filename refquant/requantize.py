@@ -153,7 +153,7 @@ def _int32(value: Any) -> Array:
 
 def _operands(function: str, acc: Array, zero_point: Any, multiplier: Any, fmt: IntFormat) -> tuple[Array, Array]:
     acc = as_array(acc)
-    checks.unmasked(type(multiplier))
+    checks.plain(multiplier)
     check_accumulator(function, acc.dtype)
     checks.int32_value(function, "zero_point", zero_point)
     zero = _int32(0 if zero_point is None else zero_point)

@@ -9,6 +9,7 @@ from refquant.granularity import Granularity, PerTensor
 from refquant.kinds import check_fields
 
 SCALE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "e4m3fn": 8, "e8m0fnu": 8, "pow2": 8}
+SMALLEST_DENOMINATOR = 2.0**-26  # times the smallest scale, 2**-100, it is the smallest normal number
 RULE_OPTIONS = {
     "zero": ("none", "int", "float"),
     "denominator": ("qmax", "half_range", "pow2", "signed_absmax"),
@@ -72,13 +73,18 @@ def check_scale_rule(function: str, fmt: Format, rule: ScaleRule) -> None:
 
     Raises:
       ValueError: zero points outside integer formats, symmetric scales of unsigned integers, signed_absmax or
-        2**(bits-1) where the format has no -2**(bits-1).
+        2**(bits-1) where the format has no -2**(bits-1), a largest value below 2**-26.
     """
     if not isinstance(fmt, IntFormat):
         if rule.zero != "none" or rule.denominator != "qmax":
             raise ValueError(
                 f"{function}: scale rule is zero={rule.zero!r}, denominator={rule.denominator!r} for {fmt.name}, need "
                 "zero='none', denominator='qmax' (zero points and denominators belong to integer formats)"
+            )
+        if fmt.max_value < SMALLEST_DENOMINATOR:
+            raise ValueError(
+                f"{function}: fmt is {fmt.name!r}, need one whose largest value is at least 2**-26, its own is "
+                f"{fmt.max_value!r} (a scale is the largest magnitude divided by it)"
             )
     elif rule.zero == "none" and not fmt.signed:
         raise ValueError(
@@ -94,7 +100,9 @@ def check_scale_rule(function: str, fmt: Format, rule: ScaleRule) -> None:
 
 def magnitude(fmt: Format) -> float:
     """The largest |value| of a code, before any scale."""
-    return float(fmt.max_magnitude) if isinstance(fmt, IntFormat) else fmt.max_value
+    if isinstance(fmt, IntFormat):
+        return float(fmt.max_magnitude)
+    return max(fmt.max_value, -min(fmt.values)) if isinstance(fmt, CodebookFormat) else fmt.max_value
 
 
 def denominator(fmt: Format, rule: ScaleRule) -> float:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -18,8 +19,22 @@ ONE = np.float32(1)
 INT8, UINT4, NF4 = ALL["int8"], ALL["uint4"], ALL["nf4"]
 REAL = "need float32, float16 or bfloat16 (what widens exactly to binary32, GEN-1)"
 
+KEY = types.SimpleNamespace(dtype="key<fry>", shape=())  # as much of jax.random.key(0) as is looked at
+SMALL = formats.CodebookFormat("small", 1, (-(2.0**-40), 2.0**-40), "trial")
+NEGATIVE = formats.CodebookFormat("negative", 1, (-2.0, -1.0), "trial")
+
 #: (module, function, arguments, options, error, text)
 REFUSALS = [
+    ("affine", "quantize", (KEY, ONE), {"fmt": INT8}, TypeError,
+     "an argument is a key, need numbers: jax.random.bits(key, x.shape, 'uint32') (GEN-6)"),
+    ("rounding", "round_stochastic", (F32, KEY), {}, TypeError,
+     "an argument is a key, need numbers: jax.random.bits(key, x.shape, 'uint32') (GEN-6)"),
+    ("scales", "choose_scale", (ONE, ONE), {"fmt": SMALL}, ValueError,
+     "choose_scale: fmt is 'small', need one whose largest value is at least 2**-26, its own is 9.094947017729282e-13 "
+     "(a scale is the largest magnitude divided by it)"),
+    ("scales", "choose_scale", (ONE, ONE), {"fmt": NEGATIVE}, ValueError,
+     "choose_scale: fmt is 'negative', need one whose largest value is at least 2**-26, its own is -1.0 "
+     "(a scale is the largest magnitude divided by it)"),
     ("codec", "encode", (np.ones(3),), {"fmt": INT8}, TypeError, f"encode: x has dtype float64, {REAL}"),
     ("codec", "encode", (np.ones(3, int),), {"fmt": INT8}, TypeError, f"encode: x has dtype int64, {REAL}"),
     ("codec", "decode", (np.ones(3, np.int16),), {"fmt": INT8}, TypeError,

@@ -18,6 +18,7 @@ from refquant.spec import ScaleRule, scale_limits
 jax = pytest.importorskip("jax", reason="the shortcuts are jaxquant's")
 FLT_MAX = np.finfo(np.float32).max
 FORMATS = [ALL[name] for name in ("int2", "int4", "int8", "int8_narrow", "int16", "ternary")]
+FORMATS.append(IntFormat("lopsided", 8, -5, 100, "a scale of its own range leaves much below the format"))
 STORAGES = ["float32", "pow2", "float16"]
 
 
