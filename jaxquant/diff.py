@@ -231,7 +231,8 @@ def _print_answers(told: dict[str, Any], a: str, b: str) -> None:
     low, high, middle = (100 * told["same"][k] for k in ("low", "high", "estimate"))
     print(f"answers: {told['changed']} of {told['n']} changed; same {middle:.1f} % [{low:.1f}, {high:.1f}]")
     if told["own_a"]:
-        ours, theirs, gap = (_span(told[key], times, form) for key in ("own_a", "own_b", "change"))
+        ours, theirs = (_span(told[key], times, form) for key in ("own_a", "own_b"))
+        gap = _span(told["change"], times, "+" + form)
         print(f"{printable(told['metric'])}: {ours} against {theirs}, change {gap} (95 %, n = {told['n']})")
     print(f"workload: {printable(told['workload'])}")
     if told["worst"]:

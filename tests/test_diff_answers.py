@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,9 @@ def test_what_a_reader_sees(run):
     code, out, err = run(MODEL, "out/model.safetensors", "--on", LABELLED, *SCORE, "--top", 2)
     lines = out.splitlines()
     assert (code, err) == (1, "") and lines[0].startswith("DIFFERENT")
-    assert any(line.startswith("score: ") and ", change " in line and "(95 %, n = 200)" in line for line in lines)
+    own = r"[\d.]+ \[[\d.]+, [\d.]+\]"
+    told = rf"score: {own} against {own}, change [+-][\d.]+ \[[+-].*\] \(95 %, n = 200\)"
+    assert any(re.fullmatch(told, line) for line in lines)
     assert "worst first: lost, changed, won, each by how far the lead of small_models:build_linen's answer fell" in out
     assert [line[:13] for line in lines if line[:4] in ("  as", "  A ", "  B ")] == [
         "  asked      ",

@@ -21,7 +21,7 @@ def command(
     top: Annotated[int, typer.Option(help="Tensors and changed answers shown.")] = 12,
     json: Annotated[bool, typer.Option("--json", help="The comparison as JSON on stdout.")] = False,
 ) -> int:
-    """Compare two files tensor by tensor (quantized ones as the values they stand for), worst first.
+    """Compare two files tensor by tensor (quantized ones as the values they stand for), and their answers; worst first.
 
     Examples:  jaxquant diff model.safetensors small.safetensors
     |   jaxquant diff mymodel:build jaxquant-decide/model.safetensors --on mydata:examples --score mydata:score
