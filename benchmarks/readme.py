@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ RESULTS = HERE / "results"
 KEPT = ("version", "model", "workload", "bar", "rows", "bits", "decision", "speed", "saved", "source", "provenance")
 EXAMPLES = ("digits_qat_nnx.py", "digits_qat_linen.py", "text_qat.py")
 COMMAND = "python benchmarks/readme.py write"
+MEASURED = {"milliseconds": "time", "compile": "compile time", "temp": "memory", "bytes": "bytes accessed"}  # of a step
+STUDENT = {4: 2.776}  # the 97.5 % point by degrees of freedom
 
 
 def ladder() -> str:
@@ -86,20 +89,64 @@ def elementwise() -> str:
     return "\n".join([*lines, "", f"({found['device']}, JAX {found['jax']}; `python benchmarks/elementwise.py`)"])
 
 
+def layers() -> str:
+    """Integer layers beside their float twins: the span of each way, and by name what is clearly slower than float."""
+    found = json.loads((RESULTS / "layers.json").read_text())
+    rows = {name: row for name, row in found.items() if isinstance(row, dict)}
+    ways = {
+        "sum": "the int8 sum alone, codes given",
+        "static": "whole layer, the inputs' scale given: codes, sum, float result",
+        "layer": "whole layer, the inputs' range and scale computed too",
+    }
+    lines = [
+        "| integer layers, times float's (1 is as fast) | lowest | highest | above 1.10 |",
+        "|---|---|---|---|",
+    ]
+    for way, what in ways.items():
+        times = sorted(((row[way], name) for name, row in rows.items() if way in row), reverse=True)
+        slow = ", ".join(f"{name} {time:.2f}" for time, name in times if time > 1.1) or "none"
+        lines.append(f"| {what} ({len(times)} layers) | {times[-1][0]:.2f} | {times[0][0]:.2f} | {slow} |")
+    about = f"({found['device']}, JAX {found['jax']}; int8, g128: groups of 128; `python benchmarks/layers.py`)"
+    return "\n".join([*lines, "", about])
+
+
 def peers() -> str:
-    """A training step and accuracy beside qwix, from one run each."""
+    """A training step and accuracy beside qwix, from one run each, and where jaxquant is behind."""
     steps, digits = (json.loads((RESULTS / name).read_text()) for name in ("qat.json", "qat_accuracy.json"))
-    names = {"milliseconds": "time", "compile": "compile time", "temp": "memory", "bytes": "bytes accessed"}
-    lines = ["| a step, times float's | " + " | ".join(names.values()) + " |", "|---" * 5 + "|"]
+    lines = ["| a step, times float's | " + " | ".join(MEASURED.values()) + " |", "|---" * 5 + "|"]
     for way, row in steps.items():
         if way != "float":
-            ratios = [f"{row[key] / steps['float'][key]:.2f}" for key in names]
+            ratios = [f"{row[key] / steps['float'][key]:.2f}" for key in MEASURED]
             lines.append(f"| {way} | " + " | ".join(ratios) + " |")
+    lines += ["", "| a step, jaxquant's over qwix's | jaxquant is ahead | equal | behind |", "|---|---|---|---|"]
+    lines += [_standing(steps, key) for key in MEASURED]
     lines += ["", "| right digits in %, 5 seeds, 397 test images each | mean [lowest, highest] |", "|---|---|"]
     for way, values in digits.items():
         shares = [100 * value for value in values]
         lines.append(f"| {way} | {sum(shares) / len(shares):.1f} [{min(shares):.1f}, {max(shares):.1f}] |")
+    lines += ["", "| right digits, jaxquant - qwix | points [95 %, 5 seeds] | jaxquant is |", "|---|---|---|"]
+    lines += [_gap(digits, way) for way in digits if "jaxquant" in way]
     return "\n".join([*lines, "", "(`python benchmarks/qat.py`, `python benchmarks/qat_accuracy.py`, recorded)"])
+
+
+def _standing(steps: dict, key: str) -> str:
+    """One measure of a step: on which schemes jaxquant needs less than qwix, as much (to two digits), more."""
+    places: dict[str, list[str]] = {"ahead": [], "equal": [], "behind": []}
+    for scheme in [way.removeprefix("qwix ") for way in steps if way.startswith("qwix ")]:
+        ratio = round(steps[f"jaxquant {scheme}"][key] / steps[f"qwix {scheme}"][key], 2)
+        places["ahead" if ratio < 1 else "behind" if ratio > 1 else "equal"].append(f"{scheme} {ratio:.2f}")
+    return f"| {MEASURED[key]} | " + " | ".join(", ".join(found) or "-" for found in places.values()) + " |"
+
+
+def _gap(digits: dict, way: str) -> str:
+    """The difference to qwix's twin of a way, paired by seed, with Student's interval."""
+    twin = digits[way.replace("jaxquant LSQ", "qwix").replace("jaxquant", "qwix")]
+    gaps = [100 * (ours - theirs) for ours, theirs in zip(digits[way], twin, strict=True)]
+    mean = statistics.fmean(gaps)
+    half = STUDENT[len(gaps) - 1] * statistics.stdev(gaps) / len(gaps) ** 0.5
+    word = "equal" if round(mean, 2) == 0 else "ahead" if mean > 0 else "behind"
+    word += "" if word == "equal" or abs(mean) > half else ", within what seeds vary by"
+    return f"| {way.replace(' jaxquant', '')} | {mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}] | {word} |"
 
 
 def printed(example: str) -> str:
@@ -112,7 +159,7 @@ def printed(example: str) -> str:
     return "\n".join(["```text", "\n\n".join(lines), about, "```"])
 
 
-PARTS = {"ladder": ladder, "exhaustive": exhaustive, "elementwise": elementwise, "peers": peers}
+PARTS = {"ladder": ladder, "exhaustive": exhaustive, "elementwise": elementwise, "layers": layers, "peers": peers}
 PARTS |= {example: partial(printed, example) for example in EXAMPLES}
 
 

@@ -1,6 +1,9 @@
 """Two files compared: names, shapes, every bit of every value, and their answers where there is a workload."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from jaxquant.decide.bits import differing
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from jaxquant.store import load
 from refquant.files.printable import printable
+from refquant.schemes import Scheme
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
@@ -64,39 +68,91 @@ def _kind(tensor: Any) -> str:
     return str(tensor.spec.fmt.name) if isinstance(tensor, QTensor) else str(tensor.dtype)
 
 
-def compare_answers(folder: Path, a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """How the answers of a bert folder's model differ between two sets of weights, on the docstring workload."""
-    from jaxquant.decide.intervals import share_interval
-    from jaxquant.decide.targets.nnx_target import open_bert
-    from jaxquant.decide.workloads import docstrings
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared: its name, its tensors, and what they are quantized as."""
 
-    target, work = open_bert(folder), docstrings.open_workload(folder)
-    first, second = (
-        work.evaluate(target.forward({name: _values(value).astype(np.float32) for name, value in part.items()}))
-        for part in (a, b)
-    )
+    name: str
+    tensors: dict[str, Any]
+    scheme: Scheme = Scheme()
+
+
+def compare_answers(target: Any, work: Any, a: Side, b: Side, *, top: int = 12) -> dict[str, Any]:
+    """How a model's answers differ between two sets of weights.
+
+    Args:
+      target: the model; its own weights do not count.
+      work: the examples.  Without right answers b is scored by its agreement with a.
+      a: the first.
+      b: the second.
+      top: how many changed answers are kept, worst first.
+    Returns:
+      dict with workload, metric, n, changed, same, score_a, score_b, own_a, own_b, change (intervals), worst, order.
+    Raises:
+      ValueError: weights that are not this model's, examples or a score function that do not fit.
+
+    Spec: CMD-8 (specs/80-commands.md).
+    """
+    from jaxquant.decide.changes import change, worst_first
+    from jaxquant.decide.intervals import share_interval
+    from jaxquant.decide.means import change_interval, score_interval
+    from jaxquant.decide.saved import in_model
+    from jaxquant.decide.workloads import AGREEMENT
+
+    if hasattr(work, "check"):
+        work.check(target.forward({}))
+    runs = [in_model(target, side.tensors, side.scheme, f"diff: {side.name}") for side in (a, b)]
+    first, second = (work.evaluate(run) for run in runs)
     same = first.same_as(second)
-    interval = share_interval(int(np.count_nonzero(same)), len(same))
+    order = worst_first(first, second)
+    own = [None if work.metric == AGREEMENT else score_interval(one.score).as_dict() for one in (first, second)]
     return {
         "workload": work.describe().splitlines()[0],
+        "metric": work.metric.replace("float", a.name) if work.metric == AGREEMENT else work.metric,
         "n": len(same),
-        "changed": int(np.count_nonzero(~same)),
-        "same": interval.as_dict(),
+        "changed": len(order),
+        "same": share_interval(int(np.count_nonzero(same)), len(same)).as_dict(),
         "score_a": float(np.mean(first.score)),
         "score_b": float(np.mean(second.score)),
+        "own_a": own[0],
+        "own_b": own[1],
+        "change": change_interval(first.score, second.score).as_dict(),
+        "order": f"the lead of {first.led.replace('the float model', a.name)}" if first.led else "the score",
+        "worst": [change(work, first, second, i) for _, _, i in order[:top]],
     }
 
 
-def diff_command(a: Path, b: Path, *, answers: Path | None, top: int, as_json: bool) -> int:
+def diff_command(
+    a: str,
+    b: Path,
+    *,
+    answers: str | None = None,
+    on: str | None = None,
+    score: str | None = None,
+    top: int = 12,
+    as_json: bool = False,
+) -> int:
     """Runs the verb: 0 where every value is equal, 1 where something differs.
 
+    Args:
+      a: a file or folder, or module:function giving a Flax model.
+      b: a file or folder.
+      answers: the model that both are run in; None: `a`, if that is a model.
+      on: module:function giving examples; None: none, or those known for a bert folder.
+      score: module:function taking (output, example).
+      top: how many tensors and answers are shown.
+      as_json: one JSON document instead of text.
+
     Raises:
-      ValueError: a bad file.
+      ValueError: a bad file, a text that names nothing, weights of another model.
     """
-    first, second = load(a), load(b)
-    found = compare(first, second)
-    if answers is not None:
-        found["answers"] = compare_answers(answers, first, second)
+    with _named_diff():
+        target, work = _opened(a, answers, on, score)
+    first, second = _side(a, target, None if answers else target), _side(str(b), target, None)
+    found = compare(first.tensors, second.tensors)
+    if work is not None:
+        with _named_diff():
+            found["answers"] = compare_answers(target, work, first, second, top=top)
     equal = not found["only_a"] and not found["only_b"] and all(row["equal"] for row in found["tensors"])
     if as_json:
         print(json.dumps(found | {"equal": equal}, indent=1))
@@ -105,7 +161,49 @@ def diff_command(a: Path, b: Path, *, answers: Path | None, top: int, as_json: b
     return 0 if equal else 1
 
 
-def _print(a: Path, b: Path, found: dict[str, Any], equal: bool, top: int) -> None:
+def _opened(a: str, answers: str | None, on: str | None, score: str | None) -> tuple[Any, Any]:
+    """The model and the examples; None for what was not asked."""
+    from jaxquant.decide.opening import called, open_target, target_of
+
+    own = not Path(a).exists() and ":" in a
+    if own and answers:
+        raise ValueError(f"diff: {a} is a model and --answers names another, need one (both are run in the same)")
+    if own and on is None:
+        if score:
+            raise ValueError("diff: --score is given without --on, need module:function giving examples")
+        return target_of(called(a), a), None
+    if own or answers:
+        return open_target(answers or a, on, score)
+    if on or score:
+        raise ValueError("diff: --on or --score is given without a model, need --answers or module:function first")
+    return None, None
+
+
+def _side(name: str, target: Any, model: Any) -> Side:
+    """The tensors of a file, named as the model's where there is one; or those of a model."""
+    if model is not None:
+        return Side(name, {info.name: model.tensor(info.name) for info in model.infos})
+    tensors = load(name)
+    if target is not None:  # a tree that was saved has slashes
+        known = {info.name for info in target.infos}
+        tensors = {key if key in known else key.replace("/", "."): value for key, value in tensors.items()}
+    from jaxquant.decide.saved import scheme_of
+
+    return Side(name, tensors, scheme_of(Path(name)))
+
+
+@contextmanager
+def _named_diff() -> Iterator[None]:
+    """What decide says of models and examples, under this verb's name."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        if not str(error).startswith("decide: "):
+            raise
+        raise type(error)("diff: " + str(error).removeprefix("decide: ")) from error
+
+
+def _print(a: str, b: Path, found: dict[str, Any], equal: bool, top: int) -> None:
     rows = found["tensors"]
     same = sum(row["equal"] for row in rows)
     print(f"{'equal' if equal else 'DIFFERENT'}: {same} of {len(rows)} common tensors have the same values")
@@ -122,8 +220,27 @@ def _print(a: Path, b: Path, found: dict[str, Any], equal: bool, top: int) -> No
         count = f"{row['differing']:,} of {row['elements']:,}"
         print(f"  {row['error']:.6f} relative, worst {row['worst']:.3g}, {count}  {kinds}  {name}")
     if "answers" in found:
-        told = found["answers"]
-        low, high, middle = (100 * told["same"][k] for k in ("low", "high", "estimate"))
-        print(f"answers: {told['changed']} of {told['n']} changed; same {middle:.1f} % [{low:.1f}, {high:.1f}]")
-        print(f"score: {100 * told['score_a']:.1f} against {100 * told['score_b']:.1f} (n = {told['n']})")
-        print(f"workload: {told['workload']}")
+        _print_answers(found["answers"], str(a), str(b))
+
+
+def _print_answers(told: dict[str, Any], a: str, b: str) -> None:
+    from jaxquant.decide.console import change_lines
+
+    points = 0 <= min(told["score_a"], told["score_b"]) <= max(told["score_a"], told["score_b"]) <= 1
+    times, form = (100, ".1f") if points else (1, ".4g")
+    low, high, middle = (100 * told["same"][k] for k in ("low", "high", "estimate"))
+    print(f"answers: {told['changed']} of {told['n']} changed; same {middle:.1f} % [{low:.1f}, {high:.1f}]")
+    if told["own_a"]:
+        ours, theirs = (_span(told[key], times, form) for key in ("own_a", "own_b"))
+        gap = _span(told["change"], times, "+" + form)
+        print(f"{printable(told['metric'])}: {ours} against {theirs}, change {gap} (95 %, n = {told['n']})")
+    print(f"workload: {printable(told['workload'])}")
+    if told["worst"]:
+        print(f"worst first: lost, changed, won, each by how far {printable(told['order'])} fell")
+    for row in told["worst"]:
+        print("", *map(printable, change_lines(row, ("A", "B"))), sep="\n")
+
+
+def _span(interval: dict[str, Any], times: float, form: str) -> str:
+    middle, low, high = (format(times * interval[key], form) for key in ("estimate", "low", "high"))
+    return f"{middle} [{low}, {high}]"

@@ -52,6 +52,25 @@ def test_golden_tables_are_those_of_the_recorded_runs(pages):
         assert pages.rendered(page.replace(table, re.sub(r"\d(?=\.)", "0", table))) == page
 
 
+def test_where_qwix_is_ahead_the_page_says_behind(pages):
+    """Each scheme of a step once in each line, on the side of its ratio; each difference with the sign of its mean."""
+    page = (DOCS / "qat.md").read_text(encoding="utf-8")
+    steps, digits = (json.loads((pages.RESULTS / f"{name}.json").read_text()) for name in ("qat", "qat_accuracy"))
+    for key, name in {"milliseconds": "time", "compile": "compile time", "temp": "memory"}.items():
+        ahead, equal, behind = re.search(rf"^\| {name} \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE).groups()
+        for scheme in ("w8a8", "w4a8", "w4", "w2"):
+            ratio = steps[f"jaxquant {scheme}"][key] / steps[f"qwix {scheme}"][key]
+            side = behind if ratio >= 1.005 else ahead if ratio < 0.995 else equal
+            assert f"{scheme} {ratio:.2f}" in side.split(", ")
+    for bits in (4, 3, 2):
+        for way in ("PTQ", "QAT"):
+            ours, theirs = (100 * sum(digits[f"int{bits} {way} {who}"]) / 5 for who in ("jaxquant", "qwix"))
+            word = "ahead" if ours > theirs else "behind"
+            assert re.search(
+                rf"^\| int{bits} {way} \| {re.escape(f'{ours - theirs:+.2f}')} \[.*\| {word}\b", page, re.M
+            )
+
+
 def test_golden_both_digits_examples_printed_the_same_and_wrote_the_same_bytes(pages):
     found = json.loads((pages.RESULTS / "qat_examples.json").read_text(encoding="utf-8"))
     nnx, linen = (pages.printed(f"digits_qat_{api}.py") for api in ("nnx", "linen"))

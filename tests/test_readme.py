@@ -39,6 +39,24 @@ def test_a_stale_number_is_seen(tmp_path, monkeypatch):
     assert stale.read_text() == README
 
 
+def test_every_generated_part_has_its_place():
+    pages = README + (HERE / "docs" / "qat.md").read_text(encoding="utf-8")
+    for name in ("ladder", "exhaustive", "elementwise", "layers", "peers", "digits_qat_nnx.py", "text_qat.py"):
+        assert pages.count(f"<!-- {name} -->\n") == pages.count(f"\n<!-- /{name} -->") == 1, name
+
+
+def test_a_layer_that_is_slower_than_float_is_named():
+    found = json.loads((HERE / "benchmarks" / "results" / "layers.json").read_text())
+    told = re.search(r"<!-- layers -->\n(.*?)\n<!-- /layers -->", README, re.DOTALL)[1].splitlines()
+    rows = {name: row for name, row in found.items() if isinstance(row, dict)}
+    assert len(rows) == 14
+    for way, line in zip(("sum", "static", "layer"), told[2:5], strict=True):
+        times = {name: row[way] for name, row in rows.items() if way in row}
+        slow = [f"{name} {time:.2f}" for name, time in times.items() if time > 1.1]
+        assert sorted(line.split(" | ")[-1].rstrip(" |").split(", ")) == sorted(slow)
+        assert f" {max(times.values()):.2f} |" in line and f" {min(times.values()):.2f} |" in line
+
+
 def test_the_planted_mistakes_are_counted():
     pytest.importorskip("jax")
     import test_estimators_planted

@@ -104,9 +104,8 @@ class Printer:
         order = f"worst first: lost, changed, won, each by how far {by} fell"
         self.line(f"Answers that changed under {scheme}: {counts[scheme]}, {order}")
         for row in mine:
-            self.line(f"  asked      {_cut(row['question'])}")
-            self.line(f"  float      {_cut(row['float'])}  ({_worth(row['was_right'], row['score_was'])})")
-            self.line(f"  quantized  {_cut(row['quantized'])}  ({_worth(row['is_right'], row['score_is'])})")
+            for text in change_lines(row):
+                self.line(text)
             self.line()
 
     def speed(self, timings: list[Timing], sentence: str) -> None:
@@ -126,10 +125,12 @@ def head_text(kind: str = "points") -> str:
 
 def row_text(row: Row, kind: str = "points") -> str:
     """The columns of a row but the verdict."""
-    score = f"{100 * row.score:.1f}" if kind != "score" and 0 <= row.score <= 1 else f"{row.score:.4g}"
+    inside = kind != "score" and 0 <= row.score <= 1
+    score = f"{100 * row.score:.1f}" if inside else f"{row.score:.4g}"
     size = f"{row.scheme:<34} {size_text(row.bytes):>8} {row.bits_per_weight:>6.2f} {score:>6}"
     if row.verdict is None or row.same is None:
-        return f"{size}  {'n = ' + str(row.n):<22} {'':>4} {'':>4} {'':>6}"
+        own = interval_text(row.own, "same" if inside else "score").partition(" ")[2] + ", " if row.own else ""
+        return f"{size}  {f'{own}n = {row.n}':<39}"
     lost, won = ("" if v is None else str(v) for v in (row.lost, row.won))
     interval = interval_text(row.verdict.interval, kind)
     return f"{size}  {interval:<22} {lost:>4} {won:>4} {100 * row.same.estimate:>5.1f}%"
@@ -155,6 +156,15 @@ def interval_text(interval: Interval, kind: str = "points") -> str:
     times, form = {"points": (100, "+.1f"), "same": (100, ".1f"), "score": (1, ".4g")}[kind]
     middle, low, high = (format(times * value, form) for value in (interval.estimate, interval.low, interval.high))
     return f"{middle} [{low}, {high}]"
+
+
+def change_lines(row: dict[str, Any], names: tuple[str, str] = ("float", "quantized")) -> list[str]:
+    """A changed answer, side by side: the question, then what the two models of those names answered."""
+    return [
+        f"  asked      {_cut(row['question'])}",
+        f"  {names[0]:<9}  {_cut(row['float'])}  ({_worth(row['was_right'], row['score_was'])})",
+        f"  {names[1]:<9}  {_cut(row['quantized'])}  ({_worth(row['is_right'], row['score_is'])})",
+    ]
 
 
 def _worth(right: bool | None, score: float) -> str:

@@ -1,6 +1,5 @@
 """The whole of `jaxquant decide` without a word printed: ladder, decision, what changed, speed, anatomy, files."""
 
-import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -13,13 +12,12 @@ import numpy as np
 
 from jaxquant.decide import anatomy, decision, speed
 from jaxquant.decide.caution import caution
+from jaxquant.decide.changes import change, worst_first
 from jaxquant.decide.decision import Candidate, Decision
-from jaxquant.decide.intervals import is_binary
 from jaxquant.decide.ladder import Rung
 from jaxquant.decide.rows import Row
 from jaxquant.decide.run import Ladder
 from jaxquant.decide.targets import Target
-from jaxquant.decide.workloads import Workload, number_of
 from jaxquant.grids import against_grid
 from jaxquant.store import write_quantized
 from refquant.files import sha256_file
@@ -76,18 +74,13 @@ class Job:
         Spec: DEC-16 (specs/70-decide.md).
         """
         work, base = self.ladder.workload, self.ladder.answers["float"]
-        rows = []
-        for scheme, answers in self.ladder.answers.items():
-            with np.errstate(invalid="ignore"):  # a masked rival in both
-                drop, better = base.margin - answers.margin, np.sign(answers.score - base.score)
-            changed = np.flatnonzero(~answers.same_as(base))
-            rows += [(scheme, int(i), float(drop[i]), float(better[i])) for i in changed]
+        rows = [(row, scheme) for scheme, found in self.ladder.answers.items() for row in worst_first(base, found)]
         by_scheme: dict[str, int] = {}
         kept = []
-        for scheme, i, drop, _ in sorted(rows, key=lambda row: (row[3], -np.nan_to_num(row[2], nan=np.inf))):
+        for (_, _, i), scheme in sorted(rows, key=lambda row: row[0][:2]):
             by_scheme[scheme] = by_scheme.get(scheme, 0) + 1
             if by_scheme[scheme] <= max(CHANGED // max(len(self.rungs), 1), 12):
-                kept.append(_change(work, base, self.ladder.answers[scheme], scheme, i, drop))
+                kept.append({"scheme": scheme, **change(work, base, self.ladder.answers[scheme], i)})
         self.found["changed"] = kept
         self.found["changed_counts"], self.found["changed_by"] = by_scheme, base.led
         return kept
@@ -201,20 +194,4 @@ def _model(target: Target, plans: Sequence[Plan]) -> dict[str, Any]:
         "path": str(source.path) if source.path else None,
         "weights": sum(e["weights"] for e in classes.values()),
         "classes": classes,
-    }
-
-
-def _change(work: Workload, base: Any, answers: Any, scheme: str, i: int, drop: float) -> dict[str, Any]:
-    scores = {"score_was": float(base.score[i]), "score_is": float(answers.score[i])}
-    right = is_binary(base.score, answers.score)  # any other score has no right and wrong
-    return {
-        "scheme": scheme,
-        "example": number_of(work, i),
-        "drop": drop if math.isfinite(drop) else None,
-        **work.show(i),
-        "float": work.answer_text(base.answers[i]),
-        "quantized": work.answer_text(answers.answers[i]),
-        **scores,
-        "was_right": scores["score_was"] > 0 if right else None,
-        "is_right": scores["score_is"] > 0 if right else None,
     }

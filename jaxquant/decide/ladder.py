@@ -53,9 +53,11 @@ LADDER = (
     Rung("w=int4:g32:sf16,e=int4:g32:sf16",         "4-bit weights and embeddings"),
     Rung("int4:channel",                            "4-bit weights, one scale a channel"),
     Rung("w=int4:channel,a=int8:token",             "4-bit weights, 8-bit inputs a token"),
+    Rung("w=int4:channel,a=int8:tensor",            "4-bit weights, 8-bit inputs a tensor"),
     Rung("int3:g32:sf16",                           "3-bit weights, groups of 32"),
     Rung("int3:channel",                            "3-bit weights, one scale a channel"),
     Rung("int2:g32:sf16",                           "2-bit weights, groups of 32"),
+    Rung("int2:channel",                            "2-bit weights, one scale a channel"),
 )  # fmt: skip
 
 

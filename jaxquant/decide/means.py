@@ -18,7 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxquant.decide.intervals import Interval, check_level, check_scores
+from jaxquant.decide.intervals import (
+    Interval,
+    check_level,
+    check_scores,
+    count_pairs,
+    is_binary,
+    paired_interval,
+    share_interval,
+)
 
 PSEUDO = 2  # pseudo-observations at each end of the span: about z**2 / 2 at 95 %
 
@@ -126,3 +134,49 @@ def mean_interval(found: Moments, *, level: float = 0.95) -> Interval:
     half = student_quantile(1 - alpha, found.freedom) * found.error
     low, high = max(found.centre - half, found.low), min(found.centre + half, found.high)
     return Interval(min(low, found.mean), max(high, found.mean), found.mean, level, "Student-t")
+
+
+def span_of(seen: np.ndarray) -> tuple[float, float]:
+    """[0, 1], or as far beyond it as the scores were seen: where nobody says what a score may be (DEC-4)."""
+    return min(0.0, float(seen.min())), max(1.0, float(seen.max()))
+
+
+def score_interval(scores: Any, *, level: float = 0.95) -> Interval:
+    """The interval of one model's own mean score, right answers counted or not.
+
+    Args:
+      scores: shape (n,), finite.
+      level: 0.95 for 2.5 % on each side.
+    Returns:
+      Clopper and Pearson's Interval of 0/1 scores, Student's of others.
+    Raises:
+      ValueError: not a vector, a score that is not finite, or level outside [0.5, 1).
+
+    Spec: DEC-3, DEC-4 (specs/70-decide.md).  Class: bounded.
+    Example:
+      >>> found = score_interval([1] * 382 + [0] * 218)
+      >>> found.method, round(found.low, 4), round(found.high, 4)
+      ('Clopper-Pearson', 0.5968, 0.6752)
+    """
+    (array,) = check_scores("score_interval", scores=scores)
+    if is_binary(array):
+        return share_interval(int(array.sum()), array.size, level=level)
+    low, high = span_of(array)
+    return mean_interval(moments(array, low=low, high=high), level=level)
+
+
+def change_interval(base: Any, ours: Any, *, level: float = 0.95) -> Interval:
+    """The interval of the paired change of two models' scores on the same examples, without a bar.
+
+    Args:
+      base: shape (n,), finite, of the model that is compared with.
+      ours: likewise, of the other one.
+      level: 0.95 for 2.5 % on each side.
+
+    Spec: DEC-2, DEC-4 (specs/70-decide.md).  Class: bounded.
+    """
+    first, second = check_scores("change_interval", base=base, ours=ours)
+    if is_binary(first, second):
+        return paired_interval(count_pairs(first, second), level=level)
+    low, high = span_of(np.concatenate([first, second]))
+    return mean_interval(moments(second - first, low=low - high, high=high - low), level=level)

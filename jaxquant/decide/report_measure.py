@@ -58,6 +58,10 @@ class Measure:
             return text.NONE
         return text.fixed(100 * value) if self.score_unit == 100 else text.significant(value, 4)
 
+    def own(self, interval: Mapping[str, Any] | None) -> str:
+        """The interval of a score, "59.7 to 67.5"."""
+        return f"{self.score(interval['low'])} to {self.score(interval['high'])}" if interval else ""
+
     def span(self, interval: Mapping[str, Any] | None) -> str:
         """An interval of the bar's kind, "−2.0 to +0.5"."""
         return f"{self.value(interval['low'])} to {self.value(interval['high'])}" if interval else ""

@@ -83,14 +83,14 @@ def _facts(result: Mapping[str, Any], measure: Measure) -> list[dict[str, str]]:
     if row is None:
         return [
             {"what": "float file", "value": text.size(base["bytes"]), "more": "nothing smaller is recommended"},
-            {"what": f"{measure.metric} of float", "value": measure.score(base["score"]), "more": f"n = {base['n']:,}"},
+            {"what": f"{measure.metric} of float", "value": measure.score(base["score"]), "more": _own(base, measure)},
         ]
     share = row["bytes"] / max(base["bytes"], 1)
     found = [
         {"what": "file", "value": text.size(row["bytes"]),
          "more": f"{text.percent(share, 0)} of float's {text.size(base['bytes'])}"},
         {"what": measure.metric, "value": measure.score(row["score"]),
-         "more": f"float: {measure.score(base['score'])}"},
+         "more": f"float: {measure.score(base['score'])}, {_own(base, measure)}"},
     ]  # fmt: skip
     if row.get("lost") is not None:
         found.append({"what": "answers", "value": f"{row['lost']} lost, {row['won']} won", "more": f"of {row['n']:,}"})
@@ -99,6 +99,11 @@ def _facts(result: Mapping[str, Any], measure: Measure) -> list[dict[str, str]]:
             {"what": "unchanged answers", "value": text.percent(row["same"]["estimate"]), "more": _same_span(row)}
         )
     return found
+
+
+def _own(base: Mapping[str, Any], measure: Measure) -> str:
+    """The interval of float's own score, where it has one, and n."""
+    return ", ".join(filter(None, [measure.own(base.get("own")), f"n = {base['n']:,}"]))
 
 
 def _same_span(row: Mapping[str, Any]) -> str:
@@ -145,6 +150,7 @@ def ladder_row(row: Mapping[str, Any], k: int, result: Mapping[str, Any], measur
         "size": text.size(row["bytes"]),
         "bits": text.fixed(row.get("bits_per_weight"), 2),
         "score": measure.score(row.get("score")),
+        "own": measure.own(row.get("own")),
         "value": measure.value(verdict["interval"]["estimate"]) if verdict else "",
         "span": measure.span(verdict["interval"]) if verdict else "",
         "lost": text.count(row.get("lost")) if verdict else "",

@@ -28,6 +28,7 @@ class Row:
       seconds: evaluation time of the workload on this device, compilation and training included.
       training: what the training was (None where there was none).
       float_told: those layers in words, by kind; "" without any.
+      own: the interval of the reference row's own score (None for others, whose change is paired, and for agreement).
     """
 
     scheme: str
@@ -46,6 +47,7 @@ class Row:
     seconds: float = 0.0
     training: Training | None = None
     float_told: str = ""
+    own: Interval | None = None
 
     @property
     def result(self) -> str:
@@ -54,5 +56,5 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as a JSON-friendly dict."""
-        nested = {"same": self.same, "verdict": self.verdict, "training": self.training}
+        nested = {"same": self.same, "verdict": self.verdict, "training": self.training, "own": self.own}
         return vars(self) | {key: value.as_dict() if value else None for key, value in nested.items()}

@@ -20,12 +20,13 @@ from jaxquant.decide.finite import in_points, noted, refuse_outputs, refuse_scor
 from jaxquant.decide.intervals import count_pairs, is_binary, share_interval
 from jaxquant.decide.ladder import Rung, timely
 from jaxquant.decide.layouts import Layout, planned
+from jaxquant.decide.means import score_interval
 from jaxquant.decide.on_codes import OnCodes, on_codes
 from jaxquant.decide.rows import Row
 from jaxquant.decide.targets import Target
 from jaxquant.decide.training import Course, Silent, Training, Watcher
 from jaxquant.decide.verdict import judge
-from jaxquant.decide.workloads import Answers, Material, Workload
+from jaxquant.decide.workloads import AGREEMENT, Answers, Material, Workload
 from jaxquant.qtensor import dequantize_tensor
 from refquant.files.quantized import Plan, predicted_bytes
 from refquant.schemes import Scheme
@@ -123,11 +124,10 @@ class Ladder:
         refuse_hopeless(answers)
         refuse_scores(answers, self.workload, self.bar)
         plans = self.plans(Scheme())
-        size = predicted_bytes(plans, self.target.source.metadata)
+        size, bits, n = predicted_bytes(plans, self.target.source.metadata), bits_per_weight(plans), len(answers.score)
+        own = None if self.workload.metric == AGREEMENT else score_interval(answers.score, level=LEVEL)
         seconds = time.perf_counter() - started
-        return Row(
-            "float", "as it is", size, bits_per_weight(plans), _mean(answers), len(answers.score), seconds=seconds
-        )
+        return Row("float", "as it is", size, bits, _mean(answers), n, seconds=seconds, own=own)
 
     def _distillation(self, rung: Rung) -> Distillation:
         scheme = rung.parsed

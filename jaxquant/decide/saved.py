@@ -1,7 +1,7 @@
 """The file that `decide` saved, back in the model that it was decided on."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxquant.decide.on_codes import on_codes
 from jaxquant.decide.opening import target_of
 from jaxquant.decide.targets import Target
 from jaxquant.qtensor import QTensor, dequantize_tensor
-from refquant.schemes import parse
+from refquant.schemes import Scheme, parse
 
 
 def winner(model: Any, folder: str | Path) -> Callable[..., Any]:
@@ -36,12 +36,40 @@ def winner(model: Any, folder: str | Path) -> Callable[..., Any]:
     label = json.loads((folder / "result.json").read_text(encoding="utf-8"))["decision"]["winner"]
     if label is None:
         raise ValueError(f"winner: {folder} recommends float, need a decision for a quantized file (there is none)")
-    tensors = store.load(folder / "model.safetensors")
-    target = _target(model)
-    _check(target, tensors)
+    return in_model(_target(model), store.load(folder / "model.safetensors"), _scheme(label), "winner: the file")
+
+
+def scheme_of(path: Path) -> Scheme:
+    """The scheme that a saved file's row had, by decide's result beside it; an empty one where there is none."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        name, label = found["saved"]["path"], found["decision"]["winner"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or another program's
+        return Scheme()
+    return _scheme(label) if path.is_dir() or path.name == name else Scheme()
+
+
+def _scheme(label: str) -> Scheme:
+    return parse(label.removesuffix(QAT))
+
+
+def in_model(target: Target, tensors: Mapping[str, Any], scheme: Scheme, file: str) -> Callable[..., Any]:
+    """The model with the weights of a file.
+
+    Args:
+      target: the model; its own weights do not count.
+      tensors: as `store.load` gives them.
+      scheme: of the row that the file was saved for; only whether it names inputs counts.
+      file: how an error begins that tells of the file: "winner: the file".
+    Returns:
+      A compiled function of the model's inputs: dequantized weights, or integer layers where the scheme names inputs.
+    Raises:
+      ValueError: the file is another model's.
+    """
+    _check(target, tensors, file)
     quantized = {name: value for name, value in tensors.items() if isinstance(value, QTensor)}
     target = target.replaced({name: value for name, value in tensors.items() if name in target.names - set(quantized)})
-    scheme = parse(label.removesuffix(QAT))
     if scheme.inputs is None:
         return target.forward({name: dequantize_tensor(q) for name, q in quantized.items()})
     made: list[Callable[..., Any]] = []
@@ -64,8 +92,8 @@ def _target(model: Any) -> Target:
     return target_of(model, "model")
 
 
-def _check(target: Target, tensors: dict[str, Any]) -> None:
-    """Refuse what is not this model's: other names or shapes, or other values of what is no parameter.
+def _check(target: Target, tensors: Mapping[str, Any], file: str) -> None:
+    """Refuse what is not this model's: other names or shapes, or other values of what a run reads and is no parameter.
 
     Raises:
       ValueError: the first difference.
@@ -74,13 +102,13 @@ def _check(target: Target, tensors: dict[str, Any]) -> None:
         found = tensors.get(info.name)
         if found is None or tuple(found.shape) != tuple(info.shape):
             there = "nothing" if found is None else f"shape {tuple(found.shape)}"
-            raise ValueError(
-                f"winner: the file has {there} for {info.name!r}, need shape {info.shape} (is it another model's?)"
-            )
+            raise ValueError(f"{file} has {there} for {info.name!r}, need shape {info.shape} (is it another model's?)")
         if info.name in target.names or isinstance(found, QTensor):  # a kernel that no run reads may have codes too
+            continue
+        if target.source.path:  # of a folder, where a run reads parameters alone
             continue
         if not np.array_equal(target.tensor(info.name), found, equal_nan=True):
             raise ValueError(
-                f"winner: {info.name!r} of the model differs from the file's, need the model that was decided on (no "
+                f"{file} has other values of {info.name!r} than the model, need the model that it was saved from (no "
                 "parameter, so the model's own is used)"
             )

@@ -26,7 +26,7 @@ from jaxquant.decide.intervals import (
     share_interval,
     share_p_values,
 )
-from jaxquant.decide.means import Moments, flat_moments, mean_interval, moments
+from jaxquant.decide.means import Moments, flat_moments, mean_interval, moments, span_of
 from jaxquant.decide.needed import fewest, fewest_mean, needed_to_decide, unsure_note
 
 PASS, FAIL, UNSURE = "PASS", "FAIL", "UNSURE"
@@ -205,7 +205,7 @@ def _judge_scores(bar: Bar, base: np.ndarray, ours: np.ndarray, span: tuple | No
         return judge_share(int(ours.sum()), ours.size, bar, level=level)
     if bar.kind == "points":
         return judge_mean(moments(ours - base, low=-1.0, high=1.0), bar, level=level)
-    low, high = span or (min(0.0, float(seen.min())), max(1.0, float(seen.max())))
+    low, high = span or span_of(seen)
     return judge_mean(moments(ours, low=low, high=high), bar, level=level)
 
 

@@ -14,6 +14,7 @@ ApplyFn = Callable[..., Any]
 Progress = Callable[[int, int], None]
 Batch = tuple[np.ndarray, ...]
 NO_ANSWER = -1
+AGREEMENT = "agreement with float"  # the metric without right answers: float's own is 1 by definition
 RIGHT, FLOATS = "the right answer", "the float model's answer"
 
 
@@ -64,10 +65,12 @@ class Workload(Protocol):
     Attributes:
       name: what a reader calls it.
       n: how many examples are scored.
+      metric: what a score is: AGREEMENT where there are no right answers.
     """
 
     name: str
     n: int
+    metric: str
 
     def describe(self) -> str:
         """What is asked, of what, how it is scored; a fallback says in its first line that it is one, and why."""

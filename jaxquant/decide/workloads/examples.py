@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxquant.decide.users import code_of_the_user
 from jaxquant.decide.workloads import (
+    AGREEMENT,
     FLOATS,
     NO_ANSWER,
     Answers,
@@ -200,7 +201,7 @@ def open_examples(
         found = tuple(examples)
     if not found:
         raise ValueError("decide: examples is empty, need at least one (a few hundred decide most bars)")
-    metric = getattr(score, "__name__", "score") if score else "agreement with float"
+    metric = getattr(score, "__name__", "score") if score else AGREEMENT
     work = Examples("examples", len(found), metric, found, score)
     for i, example in enumerate(found):
         check_inputs(i, example, work.inputs(i))
