@@ -97,6 +97,7 @@ def _formats() -> Iterator[Case]:
             )
 
 
+#: New ones at the end: a place is a seed.
 LAYOUTS: tuple[tuple[Shape, Granularity], ...] = (
     ((), PerTensor()), ((0,), PerTensor()), ((7,), PerAxis(0)), ((7,), PerGroup(0, 3)), ((5, 6), PerAxis(0)),
     ((5, 6), PerAxis(-1)), ((5, 6), PerAxis((0, 1))), ((5, 6), PerToken()), ((5, 6), PerGroup(1, 4)),
