@@ -2,7 +2,7 @@
 
   python benchmarks/exhaustive.py                      every job; interrupt it and run it again to go on
   python benchmarks/exhaustive.py --job encode:e4m3fn --job quantize:int8:0x3dcccccd
-  python benchmarks/exhaustive.py --sample 64          64 runs of 65,536 neighbouring inputs a job (what CI does)
+  python benchmarks/exhaustive.py --sample 64          64 runs of 65,536 neighbouring inputs a job (what .ci/run does)
   python benchmarks/exhaustive.py --list
 
 The third opinion is tests/exact.py: its codes are found as steps on the ordered keys by bisection, so that it speaks
@@ -145,14 +145,15 @@ def compare(job: Job, steps: Steps, first: int, count: int) -> tuple[int, int, s
     return int(wrong[0].sum()), int(wrong[1].sum()), f"0x{first + int(where[0]):08x}" if where.size else None
 
 
-def runs(sample: int | None, seed: int) -> Iterator[tuple[int, int]]:
-    """Every chunk of all patterns, or `sample` runs: half of them where codes change (small exponents around one)."""
+def runs(sample: int | None, seed: int, steps: Steps) -> Iterator[tuple[int, int]]:
+    """Every chunk of all patterns, or `sample` runs: half of them around steps, where a mistake is most likely."""
     if sample is None:
         yield from ((first, CHUNK) for first in range(0, TOP, CHUNK))
         return
     random = np.random.Generator(np.random.PCG64(seed))
     wide = random.integers(0, TOP // RUN, sample - sample // 2)
-    near = (random.integers(100, 140, sample // 2) * 128 + random.integers(0, 128, sample // 2)) % (TOP // RUN)
+    keys = random.choice(steps.starts, sample // 2)
+    near = np.where(keys < 0, (TOP >> 1) - keys, keys) // RUN
     for block in [0, TOP // RUN // 2, *wide.tolist(), *near.tolist()]:
         yield int(block) * RUN, RUN
 
@@ -172,7 +173,7 @@ def run_job(job: Job, state: dict, path: Path | None, sample: int | None) -> dic
     fmt = ALL[job.name.split(":")[1]]
     steps = steps_of(job, fmt.storage)
     entry = state.setdefault(job.name, {"inputs": 0, "refquant": 0, "jaxquant": 0, "first": None, "seconds": 0.0})
-    for first, count in runs(sample, sum(job.name.encode())):
+    for first, count in runs(sample, sum(job.name.encode()), steps):
         if sample is None and first < entry["inputs"]:
             continue
         started = time.perf_counter()

@@ -20,7 +20,8 @@ SPACE = [
     )
 ]
 UINT8 = ALL["uint8"]
-CASES = ((0.0123, 7), (0.1, 130))
+#: Without a signed format a negative sum is below qmin, and its ties "away" and "up" are one function under zero "add".
+CASES = ((UINT8, 0.0123, 7), (UINT8, 0.1, 130), (ALL["int8"], 0.1, -3))
 
 
 @pytest.mark.parametrize("rows", [PRESETS, CASTS, RESCALES, DEQUANTS])
@@ -54,7 +55,7 @@ def test_lanes_golden_body_and_tail():
 
 @pytest.fixture(scope="module")
 def tables() -> dict:
-    return {(p, case): thresholds(p, UINT8, *case) for p in SPACE for case in CASES}
+    return {(p, case): thresholds(p, *case) for p in SPACE for case in CASES}
 
 
 IDENTIFIABLE = sorted({str(r.affine): r.affine for r in PRESETS.values() if r.affine in SPACE}.items())
@@ -65,10 +66,17 @@ def test_presets_property_running_one_names_its_point_alone(tables, point):
     """CNV-5: on the probes of all candidates every other point of the space differs somewhere."""
     alive = set(SPACE)
     for case in CASES:
+        fmt, scale, zero = case
         x = probes(*(tables[p, case] for p in SPACE))
-        got = quantize(x, np.float32(case[0]), np.int32(case[1]), fmt=UINT8, convention=point)
+        got = quantize(x, np.float32(scale), np.int32(zero), fmt=fmt, convention=point)
         alive = {p for p in alive if np.array_equal(apply(tables[p, case], x), got)}
     assert alive == {point}
+
+
+def test_space_property_every_point_is_a_function_of_its_own(tables):
+    """CNV-4, for the row that somebody adds: no other point can stand for it on all of CASES."""
+    points = {tuple(tables[p, case] for case in CASES): p for p in SPACE}
+    assert sorted(map(str, points.values())) == sorted(map(str, SPACE))
 
 
 def test_rescales_property_points_differ_on_their_probes():

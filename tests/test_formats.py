@@ -97,7 +97,7 @@ def test_codebooks_golden(fmt: CodebookFormat):
     """FMT-7: binary32 values, thresholds between neighbours, one code for each distinct value."""
     values = np.array(fmt.values, np.float64)
     assert (values.astype(np.float32) == values).all()
-    assert len(values) == 1 << fmt.bits
+    assert len(values) <= 1 << fmt.bits
     assert fmt.max_value == values.max()
     codes = list(fmt.ordered_codes)
     assert (np.diff(values[codes]) > 0).all()

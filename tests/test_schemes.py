@@ -88,7 +88,7 @@ def test_spec_golden():
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("int9", "format is 'int9', need a name in refquant.formats.ALL; nearest: "),
+        ("int99", "format is 'int99', need a name in refquant.formats.ALL; nearest: "),
         ("", "format is '', need a name"),
         ("int4:g0", "'g0' is neither a grain nor an option"),
         ("int4:sf16:g32", "'g32' is neither a grain nor an option, need tensor, channel, token, gN or bRxC"),
@@ -102,7 +102,7 @@ def test_spec_golden():
         ("w=int4,a=int8:channel", "inputs have grain 'channel', need tensor or token"),
         ("a=int8:g32", "inputs have grain 'g32'"),
         ("w8a8:g32", "inputs have grain 'g32'"),
-        ("w9a8", "format is 'int9'"),
+        ("w99a8", "format is 'int99'"),
     ],
 )
 def test_parse_refusals(text, part):

@@ -1,8 +1,9 @@
 """PASS, FAIL or UNSURE of one quantized model against a bar (rule DEC-6).
 
 Every bar says "value >= threshold".  PASS: the whole interval is there.  FAIL: none of it is.  Otherwise UNSURE, with
-the number of examples that would decide.  Each side of a 95 % interval errs at most 2.5 %, so a wrong verdict has at
-most 2.5 %, and at a true value exactly on the bar, where PASS and FAIL both count as wrong here, at most 5 %.
+the number of examples that would decide.  Each side of a 95 % interval errs at most 2.5 %, so a row gets a wrong
+verdict with at most 2.5 %, and at a true value exactly on the bar, where PASS and FAIL both count as wrong here, with
+at most 5 %.  That is a share of all rows, not of those that pass.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from jaxquant.flax.rule import Rule, function_name
 from refquant import estimators, formats, granularity
@@ -14,16 +14,7 @@ from refquant.spec import QuantSpec, ScaleRule
 
 VERSION = 1
 ESTIMATORS = {cls.__name__: cls for cls in (estimators.Ste, estimators.Lsq, estimators.LsqPlus, estimators.Pact)}
-GRAINS = {
-    cls.__name__: cls
-    for cls in (
-        granularity.PerTensor,
-        granularity.PerAxis,
-        granularity.PerToken,
-        granularity.PerGroup,
-        granularity.PerBlock,
-    )
-}
+GRAINS = {cls.__name__: cls for cls in get_args(granularity.Granularity)}
 FIELDS = {f.name: f for f in dataclasses.fields(Rule)}
 
 

@@ -64,7 +64,7 @@ def refusals(files: list[VectorFile]) -> Iterator[str]:
     """Cases that the third opinion does not accept, one line each."""
     for file in files:
         for case in file.cases:
-            yield from _refusal(file, case)
+            yield from refusals_of(file, case)
     for path, _, some in tables.files():
         for table in some:
             key = tables.wrong_key(table)
@@ -72,7 +72,7 @@ def refusals(files: list[VectorFile]) -> Iterator[str]:
                 yield f"{path}: {table.id}: the third opinion has another code at or before key {key}"
 
 
-def _refusal(file: VectorFile, case: Case) -> Iterator[str]:
+def refusals_of(file: VectorFile, case: Case) -> Iterator[str]:
     third, ours = opinion(case), expected(case)
     if (third is not None) != file.opinion:
         yield f"{file.path}: {case.id}: the header says opinion {file.opinion}, there is {'one' if third else 'none'}"

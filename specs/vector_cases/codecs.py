@@ -12,8 +12,6 @@ from specs.vector_cases.arrays import array
 from specs.vector_cases.case import Case, VectorFile, vector_file
 from specs.vector_cases.inputs import SPECIALS, Ints, around, beyond, f32, filled, midpoints, near, unique
 
-SMALL = [fmt for fmt in ALL.values() if fmt.bits <= 8]
-WIDE = [fmt for fmt in ALL.values() if fmt.bits > 8]
 CAST_FORMATS = ("int4", "e4m3fn", "e5m2", "e4m3fnuz", "e3m2fn", "e2m1fn", "e8m0fnu", "nf4", "float16")
 ONE = 0x3F800000
 
@@ -47,22 +45,24 @@ def codes_of_width(fmt: Format) -> range:
 
 
 def _decode() -> Iterator[Case]:
-    for fmt in SMALL:
+    small = [fmt for fmt in ALL.values() if fmt.bits <= 8]
+    for fmt in small:
         yield _decoded(
             fmt,
             "all",
             list(codes_of_width(fmt)),
             ("sign-extend",) if isinstance(fmt, IntFormat) else ("nan", "flushed-subnormal"),
         )
-    for fmt in SMALL:
+    for fmt in small:
         if not isinstance(fmt, IntFormat) and fmt.bits < 8:
             yield _decoded(fmt, "upper-bits", [c | 1 << fmt.bits for c in codes_of_width(fmt)], ("upper-bits",))
-    for fmt in WIDE:
+    for fmt in (fmt for fmt in ALL.values() if fmt.bits > 8):
         codes = codes_of_width(fmt)
         edges = [0, 1, -1, 0x3FF, 0x400, 0x7BFF, 0x7C00, 0x7C01, 0x7E00, 0x7F80, 0x7F7F, 0x007F, 0x0080, -32768, 32767]
-        signed = isinstance(fmt, IntFormat) and fmt.signed
-        picked = unique(c if signed else c % 65536 for e in edges for c in ((e,) if signed else (e, e + 0x8000)))
-        picked += [codes[Ints(c).below(65536)] for c in range(64)]
+        edges += [fmt.max_code, fmt.max_code + 1] if isinstance(fmt, FloatFormat) else []
+        edges = [c for e in edges for c in ((e,) if codes[0] else (e, e + len(codes) // 2))]  # of floats both signs
+        picked = unique(codes[(c - codes[0]) % len(codes)] for c in edges)
+        picked += [codes[Ints(c).below(len(codes))] for c in range(64)]
         yield _decoded(
             fmt, "some", picked, ("nan", "flushed-subnormal") if isinstance(fmt, FloatFormat) else ("sign-extend",)
         )

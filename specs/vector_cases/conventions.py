@@ -14,6 +14,7 @@ from specs.vector_cases.affine import CHAPTER, SCALE, N, alone, quantize_case, z
 from specs.vector_cases.arrays import Array, array, scalar
 from specs.vector_cases.case import Case, VectorFile, vector_file
 from specs.vector_cases.inputs import around, f32, value
+from specs.vector_cases.seeds import CONVENTIONS, seed_of
 
 
 def files() -> list[VectorFile]:
@@ -41,9 +42,9 @@ def argument(convention: Affine, scale: int) -> int:
 
 
 def presets() -> Iterator[Case]:
-    for seed, preset in enumerate(PRESETS):
+    for preset in PRESETS:
         for name, convention in points_of(preset):
-            yield convention_case(name, convention, seed, runtime=True)
+            yield convention_case(name, convention, seed_of(preset, CONVENTIONS), runtime=True)
 
 
 def convention_case(name: str, convention: Affine, seed: int, zero_point: int = 37, *, runtime: bool = False) -> Case:

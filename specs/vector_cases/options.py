@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 from refquant import formats
 from refquant.conventions import Affine, Cast, Rescale
 from refquant.estimators import Lsq, LsqPlus, Pact, Ste
-from refquant.granularity import Granularity, PerAxis, PerBlock, PerGroup, PerTensor, PerToken
+from refquant.granularity import Granularity
 from refquant.spec import QuantSpec, ScaleRule
 
-GRAINS = {kind.__name__: kind for kind in (PerTensor, PerAxis, PerToken, PerGroup, PerBlock)}
+GRAINS = {kind.__name__: kind for kind in get_args(Granularity)}
 ESTIMATORS = {kind.__name__: kind for kind in (Ste, Lsq, LsqPlus, Pact)}
 NAMES = ("inputs", "spec", "weight")
 

@@ -15,6 +15,7 @@ from specs.vector_cases.case import Case, VectorFile, vector_file
 from specs.vector_cases.codecs import codes_of_width
 from specs.vector_cases.conventions import convention_case
 from specs.vector_cases.inputs import Ints, around
+from specs.vector_cases.seeds import FORMATS, seed_of
 
 
 def files() -> list[VectorFile]:
@@ -26,7 +27,8 @@ def files() -> list[VectorFile]:
 
 
 def _dequantize() -> Iterator[Case]:
-    for seed, fmt in enumerate(ALL.values()):
+    for fmt in ALL.values():
+        seed = seed_of(fmt.name, FORMATS)
         codes, draw = codes_of_width(fmt), Ints(seed + 40)
         row = array(
             fmt.storage,
