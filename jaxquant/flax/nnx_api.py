@@ -30,6 +30,7 @@ from jaxquant.flax.nnx_files import restore, tensors
 from jaxquant.flax.nnx_layers import attentions_of, layers_of
 from jaxquant.flax.nnx_prepare import prepare
 from jaxquant.flax.nnx_variables import Codes, Explained, Observed, Scale, Step, set_value, value_of
+from jaxquant.flax.optimizers import check_state
 
 __all__ = [
     "Codes", "Observed", "Scale", "Step", "advance", "calibrate", "check_optimizer", "convert", "explain", "labels",
@@ -111,23 +112,13 @@ def check_optimizer(optimizer: nnx.Optimizer, model: nnx.Module) -> None:
       optimizer: made with `wrt`, as nnx.Optimizer keeps it.
       model: from `prepare`.
     Raises:
+      TypeError: no nnx.Optimizer.
       ValueError: it was made before `prepare`, or of a model with another recipe.
     """
     if not isinstance(optimizer, nnx.Optimizer):
         raise TypeError(f"check_optimizer: optimizer is a {type(optimizer).__name__}, need (nnx.Optimizer, the model)")
-    graph, state = nnx.split((optimizer, model))
-
-    def update(state: nnx.State) -> None:
-        own, params = nnx.merge(graph, state)
-        own.update(params, nnx.state(params, own.wrt))
-
-    try:
-        jax.eval_shape(update, state)
-    except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(
-            "check_optimizer: the optimizer's state does not fit the model's parameters, need one made after prepare "
-            f"(learned scales are parameters too): {str(error).splitlines()[0]}"
-        ) from error
+    fresh = nnx.eval_shape(lambda: nnx.Optimizer(model, optimizer.tx, wrt=optimizer.wrt))
+    check_state(optimizer.opt_state, fresh.opt_state)
 
 
 def _masters(function: str, model: nnx.Module) -> list[Any]:
