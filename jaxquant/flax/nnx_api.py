@@ -38,15 +38,16 @@ __all__ = [
 ]  # fmt: skip
 
 
-def observe(model: nnx.Module, x: Any, *, method: str = "__call__") -> Any:
+def observe(model: nnx.Module, x: Any = None, *, method: str = "__call__") -> Any:
     """Run the float model on a batch, while layers with a static input scale note what they see.
 
     Args:
       model: from `prepare`; its statistics are kept in it as Variables of type Observed, until `calibrate`.
-      x: the model's argument, or a tuple of several.
+      x: the model's argument, or a tuple of several.  None: nothing runs, and the statistics have seen nothing yet: the
+        place where a checkpoint of a model that was observed half is restored.
       method: what is called.
     Returns:
-      What the float model returns.
+      What the float model returns; None without x.
     Raises:
       ValueError: no layer has a static input scale, or the model is converted.
     """
@@ -57,7 +58,7 @@ def observe(model: nnx.Module, x: Any, *, method: str = "__call__") -> Any:
     for layer in static:
         if not hasattr(layer, "observed"):
             layer.observed = Observed(_stacked(layer, observers.init(layer.site)))
-    return _run(model, found, "observe", x, method)
+    return None if x is None else _run(model, found, "observe", x, method)
 
 
 def calibrate(model: nnx.Module) -> None:
@@ -70,6 +71,8 @@ def calibrate(model: nnx.Module) -> None:
     """
     static = [layer for layer in _masters("calibrate", model) if layer.site.static]
     found = [(layer, _leaves_seen(layer)) for layer in static]
+    if static and not any(leaves for _, leaves in found):
+        observers.check(None, static[0].path)  # a table need not be attended where others saw data; nothing did here
     for layer, leaves in found:
         for name, value in leaves.items():
             set_value(getattr(layer, name), value)
