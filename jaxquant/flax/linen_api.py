@@ -139,13 +139,13 @@ def calibrate(qmodel: Quantized, params: Any, stats: Any, *inputs: Any, **option
     Args:
       qmodel: the model with its recipe.
       params: prepared.
-      stats: what `observe` returned last.
+      stats: what `observe` returned last; None: nothing, an error where a layer needs some.
       *inputs: of the model, where neither prepare nor apply has told qmodel their shapes.
       **options: likewise.
     Raises:
       ValueError: a layer saw no data, or data that is not finite.
     """
-    seen = flat(stats)
+    seen = flat(stats or {})
     for path, found in seen.items():
         observers.check(found, "/".join(path[:-1]))
     with qmodel.remembering():
