@@ -98,7 +98,8 @@ class Candidate:
         lowered = jax.jit(step_of(apply)).lower(*self.arguments, tokens)
         self.compiled = lowered.compile()
         self.compile = time.perf_counter() - started
-        self.lines = len(lowered.as_text().splitlines())
+        text = lowered.as_text()
+        self.lines, self.loops = len(text.splitlines()), text.count("stablehlo.while")
         self.bytes = self.compiled.cost_analysis()["bytes accessed"]
         self.temp = self.compiled.memory_analysis().temp_size_in_bytes
         self.times: list[float] = []

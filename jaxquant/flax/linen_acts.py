@@ -52,9 +52,13 @@ def observed(layer: Layer, call: Thunk) -> Any:
 
 
 def calibrated(layer: Layer, call: Thunk) -> Any:
-    """Put the input scale that follows from the layer's statistics."""
-    stats = layer.module.get_variable("params", STATS)
-    if stats is not None and takes_codes(layer):
+    """Put the input scale that follows from the layer's statistics.
+
+    Raises:
+      ValueError: there are none, or they have seen no data.
+    """
+    if layer.site.static and takes_codes(layer):
+        stats = layer.module.get_variable("params", STATS)
         for name, value in observers.finalize(stats, layer.site, path=layer.path).items():
             layer.put(name, boxed_like(layer.boxed_kernel, value.astype(jnp.float32)))
     return call()

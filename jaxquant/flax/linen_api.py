@@ -39,10 +39,13 @@ from jaxquant.flax.linen_sites import LEAVES, Path
 from jaxquant.flax.linen_trees import Coverage, flat, is_abstract, merged
 from jaxquant.flax.linen_visit import Act, grown
 from jaxquant.flax.measures import Explanations, explanations
+from jaxquant.flax.optimizers import check_optimizer
 from jaxquant.flax.report import Report
 from jaxquant.qtensor import QTensor
 
-__all__ = ["Quantized", "advance", "calibrate", "convert", "explain", "labels", "observe", "prepare"]
+__all__ = [
+    "Quantized", "advance", "calibrate", "check_optimizer", "convert", "explain", "labels", "observe", "prepare",
+]  # fmt: skip
 
 #: What must be finite before it becomes a constant.
 CHECKED = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_offset")
@@ -136,13 +139,13 @@ def calibrate(qmodel: Quantized, params: Any, stats: Any, *inputs: Any, **option
     Args:
       qmodel: the model with its recipe.
       params: prepared.
-      stats: what `observe` returned last.
+      stats: what `observe` returned last; None: nothing, an error where a layer needs some.
       *inputs: of the model, where neither prepare nor apply has told qmodel their shapes.
       **options: likewise.
     Raises:
       ValueError: a layer saw no data, or data that is not finite.
     """
-    seen = flat(stats)
+    seen = flat(stats or {})
     for path, found in seen.items():
         observers.check(found, "/".join(path[:-1]))
     with qmodel.remembering():

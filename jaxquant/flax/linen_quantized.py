@@ -62,7 +62,9 @@ class Quantized:
         """
         variables = self.model.init(rngs, *args, **kwargs)
         call = Call(kwargs.pop("method", None), args, kwargs, rngs)
-        leaves = grown(self.model, self.interceptor(prepared), variables, (call.unseen(),))
+        # With the parameters alone this is a first run again: a cache that stands there asks for one token a call.
+        first = {"params": variables["params"]}
+        leaves = grown(self.model, self.interceptor(prepared), first, (call.unseen(),))
         self.remember(call)
         return {**variables, "params": merged(variables["params"], leaves)}
 

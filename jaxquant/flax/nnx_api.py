@@ -30,6 +30,7 @@ from jaxquant.flax.nnx_files import restore, tensors
 from jaxquant.flax.nnx_layers import attentions_of, layers_of
 from jaxquant.flax.nnx_prepare import prepare
 from jaxquant.flax.nnx_variables import Codes, Explained, Observed, Scale, Step, set_value, value_of
+from jaxquant.flax.optimizers import check_state
 
 __all__ = [
     "Codes", "Observed", "Scale", "Step", "advance", "calibrate", "check_optimizer", "convert", "explain", "labels",
@@ -37,15 +38,16 @@ __all__ = [
 ]  # fmt: skip
 
 
-def observe(model: nnx.Module, x: Any, *, method: str = "__call__") -> Any:
+def observe(model: nnx.Module, x: Any = None, *, method: str = "__call__") -> Any:
     """Run the float model on a batch, while layers with a static input scale note what they see.
 
     Args:
       model: from `prepare`; its statistics are kept in it as Variables of type Observed, until `calibrate`.
-      x: the model's argument, or a tuple of several.
+      x: the model's argument, or a tuple of several.  None: nothing runs, and the statistics have seen nothing yet: the
+        place where a checkpoint of a model that was observed half is restored.
       method: what is called.
     Returns:
-      What the float model returns.
+      What the float model returns; None without x.
     Raises:
       ValueError: no layer has a static input scale, or the model is converted.
     """
@@ -56,7 +58,7 @@ def observe(model: nnx.Module, x: Any, *, method: str = "__call__") -> Any:
     for layer in static:
         if not hasattr(layer, "observed"):
             layer.observed = Observed(_stacked(layer, observers.init(layer.site)))
-    return _run(model, found, "observe", x, method)
+    return None if x is None else _run(model, found, "observe", x, method)
 
 
 def calibrate(model: nnx.Module) -> None:
@@ -69,6 +71,8 @@ def calibrate(model: nnx.Module) -> None:
     """
     static = [layer for layer in _masters("calibrate", model) if layer.site.static]
     found = [(layer, _leaves_seen(layer)) for layer in static]
+    if static and not any(leaves for _, leaves in found):
+        observers.check(None, static[0].path)  # a table need not be attended where others saw data; nothing did here
     for layer, leaves in found:
         for name, value in leaves.items():
             set_value(getattr(layer, name), value)
@@ -111,23 +115,13 @@ def check_optimizer(optimizer: nnx.Optimizer, model: nnx.Module) -> None:
       optimizer: made with `wrt`, as nnx.Optimizer keeps it.
       model: from `prepare`.
     Raises:
+      TypeError: no nnx.Optimizer.
       ValueError: it was made before `prepare`, or of a model with another recipe.
     """
     if not isinstance(optimizer, nnx.Optimizer):
         raise TypeError(f"check_optimizer: optimizer is a {type(optimizer).__name__}, need (nnx.Optimizer, the model)")
-    graph, state = nnx.split((optimizer, model))
-
-    def update(state: nnx.State) -> None:
-        own, params = nnx.merge(graph, state)
-        own.update(params, nnx.state(params, own.wrt))
-
-    try:
-        jax.eval_shape(update, state)
-    except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(
-            "check_optimizer: the optimizer's state does not fit the model's parameters, need one made after prepare "
-            f"(learned scales are parameters too): {str(error).splitlines()[0]}"
-        ) from error
+    fresh = nnx.eval_shape(lambda: nnx.Optimizer(model, optimizer.tx, wrt=optimizer.wrt))
+    check_state(optimizer.opt_state, fresh.opt_state)
 
 
 def _masters(function: str, model: nnx.Module) -> list[Any]:

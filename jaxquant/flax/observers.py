@@ -35,7 +35,7 @@ def merge(a: Stats, b: Stats) -> Stats:
     return MODULES[type(a)].merge(a, b)
 
 
-def finalize(stats: Stats, site: LayerSpec, *, path: str = "", stacked: int = 0) -> dict[str, jax.Array]:
+def finalize(stats: Stats | None, site: LayerSpec, *, path: str = "", stacked: int = 0) -> dict[str, jax.Array]:
     """The static leaves of the inputs' quantizer, by the site's `input_names`; checked where values are known.
 
     Args:
@@ -71,21 +71,27 @@ def seen_range(stats: Stats, site: LayerSpec) -> tuple[jax.Array, jax.Array]:
     return MODULES[type(stats)].finalize(stats)
 
 
-def check(stats: Stats, path: str) -> None:
+def check(stats: Stats | None, path: str) -> None:
     """Refuse statistics without data or with values that are not finite; unknown ones (traced, abstract) pass.
 
     Raises:
-      ValueError: see above.
+      ValueError: see above; None has no data.
     """
+    if stats is None:
+        raise ValueError(_no_data(path))
     seen = stats if isinstance(stats, MinMaxState) else stats.seen
     counts: list[Any] = [seen.count, seen.nan, seen.inf]
     if any(isinstance(v, jax.core.Tracer | jax.ShapeDtypeStruct) for v in counts):
         return
     count, nan, inf = (np.asarray(v) for v in counts)
     if (count == 0).any():
-        raise ValueError(f"calibrate: layer {path!r} saw no data, need observe with inputs that reach it")
+        raise ValueError(_no_data(path))
     if nan.any() or inf.any():
         raise ValueError(
             f"calibrate: layer {path!r} saw {int(nan.sum())} NaN and {int(inf.sum())} infinite inputs, need finite "
             "data (a range cannot hold them)"
         )
+
+
+def _no_data(path: str) -> str:
+    return f"calibrate: layer {path!r} saw no data, need observe with inputs that reach it"

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxquant import _inputs, _sharding, affine
+from jaxquant._constants import bitcast
 from jaxquant.qat.einsum import DotLayer, contract
 from jaxquant.qat.layer import given, real_input, result_dtype
 from jaxquant.qat.straight import fake_values
@@ -65,14 +66,19 @@ def _embed(ids: jax.Array, table: QTensor | Trained, *, dtype: str) -> jax.Array
     at = flat if jnp.issubdtype(flat.dtype, jnp.unsignedinteger) else jnp.where(flat < 0, flat + rows, flat)
     known = (at >= 0) & (at < rows)
     at = jnp.where(known, at, 0).astype(jnp.int32)
-    values = jnp.where(known[:, None], _rows(table, at, dtype), jnp.asarray(jnp.nan, dtype))
+    if isinstance(table, Trained):
+        values = _trained_rows(table, at, known, dtype)
+    else:
+        values = _where(known, _rows(table, at, dtype))
     return values.reshape(*ids.shape, width)
 
 
-def _rows(table: QTensor | Trained, rows: jax.Array, dtype: str) -> jax.Array:
+def _where(known: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.where(known[:, None], values, jnp.asarray(jnp.nan, values.dtype))
+
+
+def _rows(table: QTensor, rows: jax.Array, dtype: str) -> jax.Array:
     """Only the rows are dequantized; each is given the scales of its tile (GRA-3)."""
-    if isinstance(table, Trained):
-        return _trained_rows(table, rows, dtype)
     spec, codes = table.spec, table.codes[rows]
     if isinstance(spec.granularity, PerTensor):
         grain, scale, zero = spec.granularity, table.scale, table.zero_point
@@ -84,14 +90,22 @@ def _rows(table: QTensor | Trained, rows: jax.Array, dtype: str) -> jax.Array:
     return affine.dequantize(codes, scale, zero, fmt=spec.fmt, granularity=grain, dtype=dtype)
 
 
-def _trained_rows(table: Trained, rows: jax.Array, dtype: str) -> jax.Array:
-    """Where a row's scales are its own, only the rows are quantized."""
+def _trained_rows(table: Trained, rows: jax.Array, known: jax.Array, dtype: str) -> jax.Array:
+    """Where a row's scales are its own, only the rows are quantized.
+
+    They are found again in the backward pass, which so keeps ids and the master table, and nothing of a row's size.
+    """
     grain = table.spec.granularity
     height, width = grain.tile(table.shape)
     if table.learned or (height != 1 and table.shape[0] > 1) or isinstance(grain, PerTensor):
-        return _picked(fake_values(table, dtype), rows)
+        whole = fake_values(table, dtype)
+        return jax.checkpoint(lambda whole: _where(known, _picked(whole, rows)))(whole)
     spec = replace(table.spec, granularity=row_tiles(width))
-    return fake_values(Trained(_picked(table.values, rows), spec=spec, estimator=table.estimator), dtype)
+
+    def found(values: jax.Array) -> jax.Array:
+        return _where(known, fake_values(Trained(_picked(values, rows), spec=spec, estimator=table.estimator), dtype))
+
+    return jax.checkpoint(found)(table.values)
 
 
 @jax.custom_jvp
@@ -100,7 +114,7 @@ def _picked(values: jax.Array, rows: jax.Array) -> jax.Array:
 
     Witness: test_matrix_differential_sharded_over_eight_devices.
     """
-    pattern = jax.lax.bitcast_convert_type(values, jnp.dtype(f"int{8 * values.dtype.itemsize}"))
+    pattern = bitcast(values, jnp.dtype(f"int{8 * values.dtype.itemsize}"))
     return jax.lax.bitcast_convert_type(pattern[rows], values.dtype)
 
 

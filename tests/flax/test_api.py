@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 from bits import assert_same
+from flax import nnx
 
-from jaxquant.flax import Lsq, Pact, Recipe, Rule, Schedule
+from jaxquant.flax import Lsq, Pact, Recipe, Rule, Schedule, linen_api, nnx_api
 from tests.flax.api_support import APIS, api  # noqa: F401
 from tests.flax.linen_models import inputs
 
@@ -58,6 +59,25 @@ def test_learned_differential_converted_is_trained(api: Any, results: dict) -> N
     assert set(rows) == {name.partition("/")[0] for name in before} and max(rows.values()) < 0.5
     results[api.name, "learned"] = want
     results[api.name, "gradients"] = {k: gradients[k] for k in sorted(before)}
+
+
+@pytest.mark.parametrize("where", ["dense", "embed", "**"])
+def test_calibration_property_without_data_is_refused(api: Any, where: str) -> None:  # noqa: F811
+    """Also where a table alone has a scale to set, and for whatever stands for no statistics."""
+    static = Rule(where, weights="int8", inputs="int8:tensor", input_scale="static")
+    recipe = Recipe(static) if where == "**" else Recipe(static, Rule("**", keep="as it is"))
+    trial = api.prepare(api.float_model("Zoo", X), recipe, X)
+    with pytest.raises(ValueError, match="calibrate: layer '.*' saw no data, need observe with inputs that reach it"):
+        trial.calibrated()
+    if api.name == "linen":
+        with pytest.raises(ValueError, match="saw no data"):
+            linen_api.calibrate(trial.qmodel, trial.params, {})
+    else:
+        place = nnx.clone(trial.model)
+        nnx_api.observe(place)
+        with pytest.raises(ValueError, match="saw no data"):
+            nnx_api.calibrate(place)
+    trial.calibrated(X)
 
 
 def test_apis_differential_give_each_others_bits(results: dict) -> None:

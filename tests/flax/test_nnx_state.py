@@ -99,16 +99,6 @@ def model_at_the_end(model):
     return model
 
 
-def test_an_optimizer_made_before_prepare_is_refused():
-    model = Block(8, nnx.Rngs(0))
-    early = optimizer_of(model)
-    nnx_api.check_optimizer(optimizer_of(prepared()), prepared())
-    with pytest.raises(ValueError, match="need one made after prepare"):
-        nnx_api.check_optimizer(early, nnx_api.prepare(model, RECIPE)[0])
-    plain, _ = nnx_api.prepare(model, Recipe(Rule("**", weights="int4")))
-    nnx_api.check_optimizer(early, plain)
-
-
 def test_codes_are_no_params():
     model = prepared()
     imodel = nnx_api.convert(model)

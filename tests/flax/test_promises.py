@@ -19,6 +19,7 @@ from flax import nnx
 from jaxquant.flax import Lsq, Recipe, Rule, Schedule, linen_api, nnx_api
 from refquant import qat
 from refquant.qtensor import QTensor as Reference
+from tests.flax import linen_models, nnx_models
 from tests.flax.linen_models import Stack, full_init, inputs
 
 X = inputs(8, 6, 8)
@@ -196,25 +197,35 @@ def test_step_property_costs_of_a_small_transformer() -> None:
         assert step.bytes <= 1.15 * plain.bytes, scheme
         assert step.lines <= lines * plain.lines, scheme
         assert step.temp <= 1.1 * plain.temp, scheme
+        assert step.loops == plain.loops == 2, scheme  # over the layers, there and back
 
 
-def test_two_models_property_never_disturb_each_other() -> None:
-    """Float, 2-bit and 8-bit of one NNX model, traced in any order through one module-level function."""
-    model = nnx.Linear(8, 4, rngs=nnx.Rngs(0))
-    models = [
-        model,
-        *(nnx_api.prepare(model, Recipe(Rule("**", weights=f"int{b}", inputs="int8:token")), X)[0] for b in (2, 8)),
-    ]
-    alone = [np.asarray(m(X)) for m in models]
-    assert not np.array_equal(alone[1], alone[2])
-    for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
-        for index in order:
-            if index:
-                assert_same(np.asarray(called(models[index], X)), alone[index])
-            else:
-                assert np.allclose(called(models[0], X), alone[0], atol=1e-5)
+class Unrolled(nn.Module):
+    """The same layers as a scan, one after the other."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        over = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "length": 3, "unroll": 3}
+        return nn.scan(linen_models.Block, **over)(name="layers")(x, None)[0]
 
 
-@nnx.jit
-def called(model: nnx.Module, x: jax.Array) -> jax.Array:
-    return model(x)
+def lowered(model: object, params: dict | None = None) -> str:
+    """The StableHLO of a gradient, of an NNX model or of a Linen one with its parameters."""
+    if params is None:
+        return nnx.jit(nnx.grad(lambda m: (m(X) ** 2).sum())).lower(model).as_text()
+    return jax.jit(jax.grad(lambda p: (model.apply({"params": p}, X) ** 2).sum())).lower(params).as_text()
+
+
+@pytest.mark.parametrize("rule", [{"weights": "int4:g4"}, {"weights": "int8", "inputs": "int8:token"}], ids=str)
+@pytest.mark.parametrize("kind", ["scan", "scan of remat"])
+def test_scans_property_stay_loops(kind: str, rule: dict) -> None:
+    """A loop there and one back, as the float model has; laid out one after the other there would be none."""
+    floats, loops = full_init(Stack(kind), X), {}
+    for name, model in (("Linen", Stack(kind)), ("unrolled", Unrolled())):
+        qmodel = linen_api.Quantized(model, Recipe(Rule("**", **rule)))
+        params, _ = linen_api.prepare(qmodel, floats, X)
+        loops[name] = lowered(model, floats), lowered(qmodel, params)
+    model = nnx_models.Stack(kind)
+    loops["NNX"] = lowered(model), lowered(nnx_api.prepare(model, Recipe(Rule("**", **rule)))[0])
+    found = {name: [text.count("stablehlo.while") for text in texts] for name, texts in loops.items()}
+    assert found == {"Linen": [2, 2], "unrolled": [0, 0], "NNX": [2, 2]}
