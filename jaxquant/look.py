@@ -120,7 +120,7 @@ def look_command(path: Path, *, errors: str | None, picture: Path | None, top: i
     if picture is not None:
         if errors is None:
             raise ValueError("look: --picture is given without --errors, need a scheme to draw the grid of")
-        files.refuse_existing(picture)
+        files.refuse_existing(picture, way="")
     headers = files.read_headers(path)
     found: dict[str, Any] = {"path": str(path), "quantized": _schemes(headers)}
     found["sizes"] = [vars(size) for size in sizes(headers)]

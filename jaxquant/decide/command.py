@@ -150,7 +150,7 @@ def _write(job: Any, folder: Path, before: str | None, printer: Any) -> dict[str
     job.found["source"] = {"sha256_before": before, "sha256_after": after, "untouched": before == after}
     result = job.result()
     result["seconds"] = time.perf_counter() - job.started
-    with atomic_path(folder / "result.json") as temporary:
+    with atomic_path(folder / "result.json", way="") as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     write_report(result, folder / "report.html")
     if saved:
