@@ -151,6 +151,7 @@ def _climb(job: Any, rows: Any, printer: Any) -> None:
         with printer.working(f"{step} of {len(job.rungs)}: {rung.label} ..."):
             row = next(rows)
         printer.row(row)
+    printer.notes(job.rows)
 
 
 def _bits(job: Any, printer: Any) -> None:
