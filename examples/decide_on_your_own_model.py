@@ -48,7 +48,7 @@ def build() -> Net:
 
 
 def examples() -> list:
-    """(input, label) pairs that the model has not seen."""
+    """(input, label) pairs that the model has not seen; an input is one image, without a batch axis."""
     return list(zip(images[TRAIN:], labels[TRAIN:], strict=True))
 
 

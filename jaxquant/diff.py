@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxquant.decide.bits import differing
+from jaxquant.distances import by_distance, distance, json_row
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from jaxquant.store import load
 from refquant.files.printable import printable
@@ -23,41 +24,31 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
       a: name → array or QTensor, as `store.load` gives them.
       b: likewise.
     Returns:
-      dict with only_a, only_b (names) and tensors: dicts with name, equal, why, differing, elements, worst (largest
-      |a − b|), error (‖a − b‖ / ‖a‖), worst first.
+      dict with only_a, only_b (names) and tensors: dicts with name, equal, why, differing, elements, and error, worst,
+      not_finite as `distances.distance` has them (None where shapes differ); worst first, what is not finite before.
     """
     rows = [_one(name, a[name], b[name]) for name in a if name in b]
-    rows.sort(key=lambda row: (row["equal"], -(row["error"] or float("inf"))))
+    rows.sort(key=_rank)
     return {"only_a": sorted(set(a) - set(b)), "only_b": sorted(set(b) - set(a)), "tensors": rows}
+
+
+def _rank(row: dict[str, Any]) -> tuple[Any, ...]:
+    return (False, False) if row["why"] else (row["equal"], True, *by_distance(row))
 
 
 def _one(name: str, a: Any, b: Any) -> dict[str, Any]:
     x, y = _values(a), _values(b)
     row: dict[str, Any] = {"name": name, "elements": int(x.size), "kind_a": _kind(a), "kind_b": _kind(b)}
     if x.shape != y.shape:
-        return row | {
-            "equal": False,
-            "why": f"shape {x.shape} against {y.shape}",
-            "differing": None,
-            "worst": None,
-            "error": None,
-        }
-    count = (
-        differing(x, y) if x.dtype == y.dtype else int(np.count_nonzero(x.astype(np.float64) != y.astype(np.float64)))
-    )
-    x64, y64 = x.astype(np.float64), y.astype(np.float64)
-    finite = np.isfinite(x64) & np.isfinite(y64)
-    x64, y64 = np.where(finite, x64, 0.0), np.where(finite, y64, 0.0)
-    off, power = x64 - y64, x64
-    norm = float(np.linalg.norm(power))
-    error = float(np.linalg.norm(off)) / norm if norm else float(np.any(off))
-    return row | {
-        "equal": count == 0,
-        "why": "",
-        "differing": count,
-        "worst": float(np.max(np.abs(off), initial=0)),
-        "error": error,
-    }
+        why = f"shape {x.shape} against {y.shape}"
+        return row | {"equal": False, "why": why} | dict.fromkeys(("differing", "error", "worst", "not_finite"))
+    wide = [v.astype(np.float64) for v in (x, y)]
+    count = differing(x, y) if x.dtype == y.dtype else int(np.count_nonzero(_unequal(*wide)))
+    return row | {"equal": count == 0, "why": "", "differing": count} | distance(*wide)
+
+
+def _unequal(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (x != y) & ~(np.isnan(x) & np.isnan(y))
 
 
 def _values(tensor: Any) -> np.ndarray:
@@ -155,6 +146,7 @@ def diff_command(
             found["answers"] = compare_answers(target, work, first, second, top=top)
     equal = not found["only_a"] and not found["only_b"] and all(row["equal"] for row in found["tensors"])
     if as_json:
+        found["tensors"] = [json_row(row) for row in found["tensors"]]
         print(json.dumps(found | {"equal": equal}, indent=1))
     else:
         _print(a, b, found, equal, top)
@@ -218,6 +210,7 @@ def _print(a: str, b: Path, found: dict[str, Any], equal: bool, top: int) -> Non
             print(f"  {name}: {row['why']}")
             continue
         count = f"{row['differing']:,} of {row['elements']:,}"
+        count += f" ({row['not_finite']:,} NaN or infinite)" if row["not_finite"] else ""
         print(f"  {row['error']:.6f} relative, worst {row['worst']:.3g}, {count}  {kinds}  {name}")
     if "answers" in found:
         _print_answers(found["answers"], str(a), str(b))

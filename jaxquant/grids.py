@@ -24,13 +24,13 @@ def against_grid(x: np.ndarray, q: Any) -> dict[str, Any]:
     """Histogram of a tensor over its scales, with the grid.
 
     Args:
-      x: float32.
+      x: float32; what is not finite there is left out.
       q: the QTensor of x, of either package.
     Returns:
       dict with edges (BINS + 1), counts (BINS), grid (ascending, thinned to at most 64), clipped (share beyond the
       ends by more than half a step), where asymmetric counted from the zero point.
     """
-    ratio, points = in_scales(np.asarray(x, np.float64), q), np.array(grid(q.spec.fmt))
+    ratio, points = in_scales(np.asarray(x, np.float64), q)[np.isfinite(x)], np.array(grid(q.spec.fmt))
     if q.spec.scale.zero != "none":
         points = points - points[0]
     low, high = points[0], points[-1]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import refquant
+from jaxquant.distances import by_distance, distance, json_row
 from refquant import files
 from refquant.files.printable import printable
 from refquant.files.quantized import Plan, entries, plan, predicted_bytes, stored_plans
@@ -76,10 +77,11 @@ def tensor_errors(header: files.Header, scheme: Scheme) -> list[dict[str, Any]]:
     """Error of every tensor that the scheme quantizes, worst first; one tensor in memory at a time.
 
     Returns:
-      dicts with name, kind, shape, error (‖x − x̂‖ / ‖x‖), sqnr_db, worst (largest |x − x̂|), not_finite (elements).
+      dicts with name, kind, shape, error (‖x − x̂‖ / ‖x‖), sqnr_db (None: exact), worst (largest |x − x̂|), not_finite
+      (elements of x).  A tensor with any of those has error, sqnr_db and worst NaN and comes before all others.
     """
     rows = [_error(header, one) for one in plan(header.tensors, scheme) if one.scheme]
-    return sorted(rows, key=lambda row: -row["error"])
+    return sorted(rows, key=by_distance)
 
 
 def as_float(header: files.Header, name: str) -> np.ndarray:
@@ -92,20 +94,13 @@ def as_float(header: files.Header, name: str) -> np.ndarray:
 
 def _error(header: files.Header, one: Plan) -> dict[str, Any]:
     x = as_float(header, one.info.name)
-    off = np.asarray(refquant.dequantize_tensor(refquant.quantize_tensor(x, one.spec)), np.float64) - x
-    finite = np.isfinite(x)
-    off, kept = np.where(finite, off, 0.0), np.where(finite, x, 0.0).astype(np.float64)
-    power, noise = float(np.vdot(kept, kept)), float(np.vdot(off, off))
-    error = (noise / power) ** 0.5 if power else 0.0
-    return {
-        "name": one.info.name,
-        "kind": one.kind,
-        "shape": list(x.shape),
-        "error": error,
-        "sqnr_db": float(-20 * np.log10(error)) if error else None,
-        "worst": float(np.max(np.abs(off), initial=0.0)),
-        "not_finite": int(x.size - np.count_nonzero(finite)),
-    }
+    back = refquant.dequantize_tensor(refquant.quantize_tensor(x, one.spec))
+    bad = int(np.count_nonzero(~np.isfinite(x)))
+    far = dict.fromkeys(("error", "worst"), float("nan")) if bad else distance(x, np.asarray(back))
+    with np.errstate(divide="ignore"):
+        decibel = float(-20 * np.log10(far["error"])) if far["error"] else None
+    named = {"name": one.info.name, "kind": one.kind, "shape": list(x.shape)}
+    return named | {"error": far["error"], "sqnr_db": decibel, "worst": far["worst"], "not_finite": bad}
 
 
 def size_text(count: int) -> str:
@@ -125,7 +120,7 @@ def look_command(path: Path, *, errors: str | None, picture: Path | None, top: i
     if picture is not None:
         if errors is None:
             raise ValueError("look: --picture is given without --errors, need a scheme to draw the grid of")
-        files.refuse_existing(picture)
+        files.refuse_existing(picture, way="")
     headers = files.read_headers(path)
     found: dict[str, Any] = {"path": str(path), "quantized": _schemes(headers)}
     found["sizes"] = [vars(size) for size in sizes(headers)]
@@ -136,9 +131,10 @@ def look_command(path: Path, *, errors: str | None, picture: Path | None, top: i
         rows = [row | {"file": str(h.path)} for h in headers for row in tensor_errors(h, scheme)]
         if not rows:
             raise ValueError(f"look: scheme '{errors}' fits no tensor of {path}, need a matrix or a convolution kernel")
-        found["errors"] = sorted(rows, key=lambda row: -row["error"])
+        found["errors"] = sorted(rows, key=by_distance)
         found["worst"] = _worst(found["errors"][0], scheme, picture)
     if as_json:
+        found |= {"errors": [json_row(row) for row in found["errors"]]} if "errors" in found else {}
         print(json.dumps(found, indent=1))
     else:
         _print(headers, found, top, errors, picture)
@@ -194,7 +190,7 @@ def _print_errors(found: dict[str, Any], top: int, picture: Any) -> None:
     print(f"\nerror of each tensor under {found['worst']['scheme']}, worst first (relative; it is no accuracy)")
     for row in found["errors"][:top]:
         decibel = "exact" if row["sqnr_db"] is None else f"{row['sqnr_db']:6.2f} dB"
-        bad = f"  {row['not_finite']} elements not finite" if row["not_finite"] else ""
+        bad = f"  {row['not_finite']:,} NaN or infinite" if row["not_finite"] else ""
         print(f"  {row['error']:8.5f}  {decibel}  {row['kind']:<9} {printable(row['name'])} {tuple(row['shape'])}{bad}")
     print(f"\n{printable(found['worst']['name'])} in units of its scales, with the grid below it")
     print(terminal_histogram(found["worst"]))

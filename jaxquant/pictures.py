@@ -26,6 +26,6 @@ def draw_grid(drawn: dict[str, Any], path: Path) -> None:
     title = f"{printable(drawn['name'])} under {drawn['scheme']}; {100 * drawn['clipped']:.2f} % clipped"
     axes.set_title(title, fontsize=10, parse_math=False)  # a name may hold dollar signs
     axes.legend(frameon=False, loc="upper right")
-    with atomic_path(path) as temporary:
+    with atomic_path(path, way="") as temporary:
         figure.savefig(temporary, format="png")
     pyplot.close(figure)

@@ -109,6 +109,8 @@ def refuse_idle(plans: tuple[Plan, ...], scheme: Scheme, path: Any) -> None:
     Raises:
       ValueError: no tensor of the file is linear, conv or embedding in a float dtype that the scheme covers.
     """
+    if not plans:
+        raise ValueError(f"quantize: {path} has no tensors, need at least one")
     if not any(one.scheme for one in plans):
         why = sorted({one.why for one in plans})
         raise ValueError(f"quantize: scheme '{scheme}' fits no tensor of {path}, need at least one ({'; '.join(why)})")

@@ -28,6 +28,7 @@ OPTIONS = {
     "spow2": {"storage": "pow2"},
 }
 GRAIN = re.compile(r"tensor|channel|token|g[1-9]\d*|b[1-9]\d*x[1-9]\d*")
+SHORT = re.compile(r"w(\d+)a(\d+)(?::(\w+))?")
 KEYS = {"w": "weights", "a": "inputs", "e": "embeddings"}
 
 
@@ -88,6 +89,8 @@ def parse_tensor(text: str) -> TensorScheme:
     Raises:
       ValueError: an unknown format, grain or option, an option given twice, or options that contradict.
     """
+    if "=" in text or SHORT.fullmatch(text.strip()):
+        raise ValueError(f"scheme {text!r} is a whole one, need the part of one tensor, as in 'int4:g32'")
     name, *rest = text.strip().split(":")
     scheme = TensorScheme(formats.get(name))
     fields: dict[str, str] = {}
@@ -115,7 +118,7 @@ def parse(text: str) -> Scheme:
     Raises:
       ValueError: the text is outside the grammar; the message names the part.
     """
-    short = re.fullmatch(r"w(\d+)a(\d+)(?::(\w+))?", text.strip())
+    short = SHORT.fullmatch(text.strip())
     if short:
         weights, inputs, grain = short.groups()
         return Scheme(parse_tensor(f"int{weights}:channel"), _inputs(f"int{inputs}:{grain or 'token'}", text))

@@ -100,7 +100,7 @@ def test_look_at_errors_worst_first_with_a_picture(capsys, model):
     assert Path("p.png").read_bytes()[:4] == b"\x89PNG"
     code, _, err = run(capsys, "look", model, "--errors", "int4", "--picture", "p.png")
     assert code == 2
-    assert "exists" in err
+    assert "p.png exists, need a new name; nothing was written" in err  # look has no --overwrite
 
 
 def test_quantize_then_diff(capsys, model):

@@ -49,7 +49,7 @@ def test_golden_outputs_are_refused_up_front(tmp_path):
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe")
     for path, text in (
-        (target, f"output {target} exists, need a new name (or --overwrite); nothing was written"),
+        (target, f"output {target} exists, need a new name (or overwrite=True); nothing was written"),
         (tmp_path / "dangling", "exists, need a new name"),
         (tmp_path, f"output {tmp_path} is a folder, need a file name; nothing was written"),
         (tmp_path / "no" / "r", f"no folder {tmp_path / 'no'}, need an existing folder; nothing was written"),

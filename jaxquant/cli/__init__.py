@@ -4,7 +4,8 @@ import os
 import sys
 
 EXIT_CODES = (
-    "Exit codes: 0 pass or equal, 1 fail or differ, 2 usage, 3 unsure, 4 input unreadable, 5 bits differ (a bug)."
+    "Exit codes: 0 pass or equal, 1 fail or differ, 2 usage, 3 unsure, 4 input unreadable or output unwritable, "
+    "5 bits differ (a bug)."
 )
 INTERRUPTED = 130
 ELSEWHERE = ("show", "encode", "decode", "vectors")

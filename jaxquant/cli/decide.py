@@ -11,7 +11,9 @@ def command(
         str | None,
         typer.Argument(help="module:function giving a Flax model, or a folder of type bert; default: MiniLM."),
     ] = None,
-    on: Annotated[str | None, typer.Option(help="module:function giving the examples.")] = None,
+    on: Annotated[
+        str | None, typer.Option(help="module:function giving the examples, each without a batch axis.")
+    ] = None,
     score: Annotated[
         str | None, typer.Option(help="module:function scoring (output, example); default: agreement.")
     ] = None,

@@ -1,8 +1,10 @@
 """`jaxquant quantize`: a quantized copy of any safetensors checkpoint, streamed."""
 
 import json as json_module
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +14,9 @@ SHOWN = 8  # names of tensors with elements that are not finite; the JSON has al
 def command(
     source: Annotated[Path, typer.Argument(help="A safetensors file, folder of shards or index.json; only read.")],
     output: Annotated[Path, typer.Argument(help="The file to write; whole or absent afterwards.")],
-    weights: Annotated[str, typer.Option(help="Scheme of matrices and kernels.")] = "int8:channel",
+    weights: Annotated[
+        str, typer.Option(help="Scheme of matrices and kernels, or a whole one as decide prints it.")
+    ] = "int8:channel",
     embeddings: Annotated[str | None, typer.Option(help="Scheme of embedding tables; default: left in float.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Do not go on with an interrupted run.")] = False,
@@ -23,11 +27,13 @@ def command(
     Shards become one file.
 
     Examples:  jaxquant quantize model.safetensors small.safetensors --weights int4:g128:sf16
-    |   jaxquant quantize in.safetensors out.safetensors --weights int8:channel --embeddings int8:channel
+    |   jaxquant quantize in.safetensors out.safetensors --weights w=int4:g32,e=int8
     """
-    from refquant.schemes import Scheme, parse_tensor
+    from refquant.files import refuse_existing, refuse_same
 
-    scheme = Scheme(parse_tensor(weights), None, parse_tensor(embeddings) if embeddings else None)
+    scheme = _scheme(weights, embeddings)
+    refuse_same(output, [source])
+    refuse_existing(output, overwrite=overwrite, way="--overwrite")
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -40,18 +46,40 @@ def command(
     task = bar.add_task("quantizing")
 
     def progress(name: str, done: int, total: int) -> None:
-        bar.start()  # with the first tensor, so that a refusal is one line
+        if console.is_interactive:  # and with the first tensor: elsewhere it would end in a blank line
+            bar.start()
         bar.update(task, completed=done, total=total, description=printable(name)[-48:])
 
     try:
-        plans = quantize_file(source, output, scheme, overwrite=overwrite, resume=not restart, progress=progress)
+        stored = replace(scheme, inputs=None)
+        plans = quantize_file(source, output, stored, overwrite=overwrite, resume=not restart, progress=progress)
     finally:
-        bar.stop()
-    _report(source, output, plans, console, as_json=json)
+        if bar.live.is_started:
+            bar.stop()
+    _report(source, output, plans, scheme.inputs, as_json=json)
     return 0
 
 
-def _report(source: Path, output: Path, plans: tuple, console: object, *, as_json: bool) -> None:
+def _scheme(weights: str, embeddings: str | None) -> Any:
+    """What the two texts say.
+
+    Raises:
+      ValueError: a text that is no scheme, embeddings in both, or a training.
+    """
+    from refquant.schemes import parse, parse_tensor
+
+    if re.search(r"\+\s*qat\s*$", weights, re.IGNORECASE):
+        raise ValueError(
+            f"quantize: --weights is {weights!r}, need a scheme without '+ QAT' (a training needs the model: jaxquant "
+            "decide saves the trained file)"
+        )
+    scheme = parse(weights)
+    if embeddings and scheme.embeddings:
+        raise ValueError(f"quantize: --embeddings is given beside e={scheme.embeddings} in --weights, need one of them")
+    return replace(scheme, embeddings=parse_tensor(embeddings)) if embeddings else scheme
+
+
+def _report(source: Path, output: Path, plans: tuple, inputs: Any, *, as_json: bool) -> None:
     from jaxquant.look import size_text
     from jaxquant.store_checks import not_finite
     from refquant.files import read_headers
@@ -66,12 +94,15 @@ def _report(source: Path, output: Path, plans: tuple, console: object, *, as_jso
             {"name": p.info.name, "kind": p.kind, "scheme": str(p.scheme or "float"), "why": p.why} for p in plans
         ]
         found = {"bytes_before": before, "bytes_after": after, "tensors": entries, "not_finite": bad}
+        found["inputs"] = str(inputs) if inputs else None
         print(json_module.dumps(found, indent=1))
         return
     print(f"{output}: {size_text(after)} from {size_text(before)}; {len(done)} of {len(plans)} tensors quantized")
     for why in sorted({plan.why for plan in plans if plan.why}):
         left = [plan for plan in plans if plan.why == why]
         print(f"  left as they were: {len(left)} ({size_text(sum(p.info.nbytes for p in left))}), {why}")
+    if inputs:
+        print(f"  a={inputs} is in no file: inputs get codes where the model runs (jaxquant.decide.winner)")
     if bad:
         names = ", ".join(f"{printable(name)} ({count:,})" for name, count in list(bad.items())[:SHOWN])
         more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""

@@ -1,5 +1,6 @@
 """From a model to a decision: which quantized file is good enough, on the user's own workload."""
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,7 +23,8 @@ def decide(
 
     Args:
       model: an nnx.Module, or (linen.Module, variables).
-      examples: what the model takes, one element an example (a tuple: several arguments); with a score, (inputs, ...).
+      examples: what the model takes, one element an example, without a batch axis: they are stacked (a tuple: several
+        arguments); with a score, (inputs, ...).
       score: float from (output, example), higher is better; None: agreement with the float model.
       bar: "lose<=POINTS", "score>=S" or "same>=P%".
       schemes: rungs instead of the default ladder (a single one may be a str); with " + QAT" behind one the model is
@@ -32,9 +34,11 @@ def decide(
       out: folder for report, JSON and model; default: the next free jaxquant-decide.
       name: what the report calls the model.
     Returns:
-      the result as in result.json; result["decision"]["exit_code"] is 0 pass, 1 fail, 3 unsure.
+      the result as in result.json; result["decision"]["exit_code"] is 0 pass, 1 fail, 3 unsure; result["folder"] has
+      the files, for `winner`.
     Raises:
       ValueError: a bar or scheme without meaning, no examples, an output that exists, a model that cannot be trained.
+      OSError: the output cannot be written (before anything is computed).
       TypeError: the model is none of the two kinds.
     """
     from jaxquant.decide.bars import parse_bar
@@ -58,7 +62,7 @@ def winner(model: Any, folder: Path | str) -> Callable[..., Any]:
 
     Args:
       model: as it was given to `decide`.
-      folder: where that wrote its files.
+      folder: where that wrote its files: result["folder"].
     Returns:
       a compiled function of the model's inputs, with the bits of the recommended row.
     Raises:
@@ -76,4 +80,5 @@ class _Decide(ModuleType):
         return decide(*args, **kwargs)
 
 
+__signature__ = inspect.signature(decide)  # of that call, for help and editors
 sys.modules[__name__].__class__ = _Decide

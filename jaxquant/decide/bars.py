@@ -93,6 +93,8 @@ def parse_bar(text: str) -> Bar:
       >>> parse_bar("lose <= 1.5 points").points
       1.5
     """
+    if not isinstance(text, str):
+        raise ValueError(f"parse_bar: bar is {text!r}, need a text: {FORMS}")
     found = _TEXT.fullmatch(text)
     if found is None:
         raise ValueError(f"parse_bar: bar is {text!r}, need {FORMS}")

@@ -1,7 +1,10 @@
 """The story that `jaxquant decide` tells, line by line."""
 
+import contextlib
 import json
+import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ def decide_command(
 
     Raises:
       ValueError: a text without meaning, an output folder that exists; before anything is computed.
+      OSError: the output folder cannot be written; likewise.
     """
     from jaxquant.decide.console import Printer
 
@@ -57,13 +61,32 @@ def output_folder(out: Path | None) -> Path:
 
     Raises:
       ValueError: the folder asked for exists and is not empty.
+      OSError: it cannot be written, which is tried; nothing is left of the trial.
     """
     if out is None:
         names = [FOLDER, *(f"{FOLDER}-{k}" for k in range(2, 10_000))]
-        return next(Path(name) for name in names if not Path(name).exists())
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        out = next(Path(name) for name in names if not Path(name).exists())
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"decide: output {out} exists, need a new or empty folder; nothing was written")
+    _try_to_write(out)
     return out
+
+
+def _try_to_write(folder: Path) -> None:
+    """Makes the folder and a file in it, and takes both away: minutes of work depend on it."""
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = error.strerror or str(error)
+        text = f"decide: output {folder} cannot be written ({why}), need a folder that can; nothing was computed"
+        raise OSError(text) from error
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def tell(
@@ -128,6 +151,7 @@ def _climb(job: Any, rows: Any, printer: Any) -> None:
         with printer.working(f"{step} of {len(job.rungs)}: {rung.label} ..."):
             row = next(rows)
         printer.row(row)
+    printer.notes(job.rows)
 
 
 def _bits(job: Any, printer: Any) -> None:
@@ -149,8 +173,8 @@ def _write(job: Any, folder: Path, before: str | None, printer: Any) -> dict[str
     after = digest(job.ladder.target)
     job.found["source"] = {"sha256_before": before, "sha256_after": after, "untouched": before == after}
     result = job.result()
-    result["seconds"] = time.perf_counter() - job.started
-    with atomic_path(folder / "result.json") as temporary:
+    result |= {"seconds": time.perf_counter() - job.started, "folder": str(folder.resolve())}
+    with atomic_path(folder / "result.json", way="") as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     write_report(result, folder / "report.html")
     if saved:

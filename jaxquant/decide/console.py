@@ -82,9 +82,13 @@ class Printer:
         text.append(f"  {row.result}", COLOURS[row.result])
         if row.verdict and row.verdict.note:
             text.append(f" ({row.verdict.note})", "dim")
-        if row.float_told:
-            text.append(f" ({row.float_told})", "dim")
         self.console.print(text)
+
+    def notes(self, rows: list[Row]) -> None:
+        """Below the table what holds of several rows, once."""
+        for told in dict.fromkeys(row.float_told for row in rows if row.float_told):
+            names = ", ".join(row.scheme for row in rows if row.float_told == told)
+            self.line(textwrap.fill(f"{told} ({names})", 110, break_long_words=False, break_on_hyphens=False), "dim")
 
     def decision(self, sentence: str, caution: str) -> None:
         """The decision, set apart; below the table a word of caution where there is one."""
@@ -111,8 +115,11 @@ class Printer:
     def speed(self, timings: list[Timing], sentence: str) -> None:
         """Speed as measured here."""
         self.line("Speed on this device, measured just now (median of a call)")
+        width = max(len(t.what) for t in timings)
         for t in timings:
-            self.line(f"  batch {t.batch:>4}  {t.what:<32} {t.milliseconds:9.2f} ms  {t.ratio:6.2f} x float's time")
+            self.line(
+                f"  batch {t.batch:>4}  {t.what:<{width}} {t.milliseconds:9.2f} ms  {t.ratio:6.2f} x float's time"
+            )
         self.line("  " + sentence)
         self.line()
 

@@ -143,7 +143,8 @@ def _winner_sentence(rows: Sequence[Candidate], winner: Candidate, bar: Bar) -> 
     if not smaller:
         return text, None
     target, needed = _nearest(smaller, rows)
-    return f"{text} Smaller and undecided: {_open(target, needed)}.", needed
+    word = "but not confirmed" if target.verdict.result == PASS else "and undecided"
+    return f"{text} Smaller {word}: {_open(target, needed)}.", needed
 
 
 def _unsure_sentence(rows: Sequence[Candidate], bar: Bar) -> tuple[str, int | None]:

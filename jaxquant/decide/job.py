@@ -16,7 +16,7 @@ from jaxquant.decide.changes import change, worst_first
 from jaxquant.decide.decision import Candidate, Decision
 from jaxquant.decide.ladder import Rung
 from jaxquant.decide.rows import Row
-from jaxquant.decide.run import Ladder
+from jaxquant.decide.run import Ladder, Made
 from jaxquant.decide.targets import Target
 from jaxquant.grids import against_grid
 from jaxquant.store import write_quantized
@@ -86,7 +86,7 @@ class Job:
         return kept
 
     def speed(self) -> list[speed.Timing]:
-        """Float against the two ways of running quantized weights, at batch 1 and at the workload's batch."""
+        """Float against the winner, and the two ways of running quantized weights, at batch 1 and the workload's."""
         batch = self.ladder.workload.batches(1)[0]
         ways = self._ways()
         single = tuple(np.asarray(a)[:1] for a in batch)
@@ -97,16 +97,25 @@ class Job:
     def _ways(self) -> dict[str, Any]:
         target, ladder = self.ladder.target, self.ladder
         ways: dict[str, Any] = {"float": (target.forward({}), sum(i.nbytes for i in target.infos))}
+        won = next((r for r in self.rungs if r.label == self.found.get("decision", {}).get("winner")), None)
+        if won:
+            how = "on integers" if won.parsed.inputs else "dequantized at each call"
+            ways[f"the winner, {how}"] = self._way(ladder.made[won.label], won.parsed)
         for label, text in (
             ("int4, dequantized at each call", "int4:g32:sf16"),
             ("int8 inputs and weights", "w8a8:token"),
         ):
             scheme = parse(text)
-            plans = ladder.plans(scheme)
-            quantized = {name: entry.q for name, entry in ladder.quantizer(plans).items()}
-            run = target.forward_quantized(quantized, ladder.on_codes(plans, scheme))
-            ways[label] = (run, sum(p.bits for p in plans) // 8)
+            if won is None or won.parsed != scheme:
+                plans = ladder.plans(scheme)
+                ways[label] = self._way(Made(target, plans, ladder.quantizer(plans)), scheme)
         return ways
+
+    def _way(self, made: Made, scheme: Scheme) -> tuple[Any, int]:
+        """The model on its codes, and the bytes of its weights."""
+        quantized = {name: entry.q for name, entry in made.checked.items()}
+        run = made.target.forward_quantized(quantized, self.ladder.on_codes(made.plans, scheme))
+        return run, sum(p.bits for p in made.plans) // 8
 
     def anatomy(self) -> None:
         """Errors of each tensor, outliers of each layer's inputs, the worst tensor against its grid."""

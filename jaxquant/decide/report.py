@@ -48,5 +48,5 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
       ValueError: the file exists, or its folder does not.
     """
     text = render(result)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, way="") as temporary:
         temporary.write_text(text, encoding="utf-8")

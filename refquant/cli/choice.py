@@ -120,10 +120,11 @@ def choose(arguments: Namespace) -> Choice:
         if getattr(arguments, key, None) is not None:
             changes[key] = getattr(arguments, key)
     for key, value in changes.items():
+        _check_key(key, fmt, scale)
         if _is_affine(key, fmt, scale):
-            affine = _changed(affine, key, value, fmt)
+            affine = _changed(affine, key, value)
         else:
-            cast = _changed(cast, key, value, fmt)
+            cast = _changed(cast, key, value)
     real = (
         convention is None and "convention" not in arguments and not _is_integer(arguments.zero_point)
     )  # decode: DEQ-2
@@ -136,6 +137,23 @@ def _is_integer(text: str | None) -> bool:
         return text is None or int(text, 0) is not None
     except ValueError:
         return False
+
+
+def _check_key(key: str, fmt: Format, scale: np.float32 | None) -> None:
+    """Refuses a key that no convention and no cast has; names those that have a meaning here."""
+    known = dict.fromkeys(field.name for point in (Affine, Cast) for field in fields(point))
+    if key not in known:
+        here = ", ".join(name for name in known if _has_meaning(name, fmt, scale))
+        more = " (more with --scale)" if scale is None else ""
+        raise ValueError(f"there is no {key!r} for {fmt.name}, need one of {here}{more}")
+
+
+def _has_meaning(key: str, fmt: Format, scale: np.float32 | None) -> bool:
+    try:
+        _is_affine(key, fmt, scale)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_affine(key: str, fmt: Format, scale: np.float32 | None) -> bool:
@@ -151,12 +169,10 @@ def _is_affine(key: str, fmt: Format, scale: np.float32 | None) -> bool:
     return False
 
 
-def _changed(point: Any, key: str, value: str, fmt: Format) -> Any:
+def _changed(point: Any, key: str, value: str) -> Any:
     if isinstance(point, Lanes):
         raise ValueError(f"{key}={value} cannot change a convention that depends on the position, need the name alone")
     hints = get_type_hints(type(point))
-    if key not in hints:
-        raise ValueError(f"there is no {key!r} for {fmt.name}, need one of {', '.join(hints)}")
     need = [word for part in (get_args(hints[key])) for word in (get_args(part) or (part,)) if isinstance(word, str)]
     if value not in need:
         raise ValueError(f"{key} is {value!r}, need one of {', '.join(need)}")

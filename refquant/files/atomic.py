@@ -13,7 +13,9 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EX
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_path(
+    path: str | os.PathLike[str], *, overwrite: bool = False, way: str = "overwrite=True"
+) -> Iterator[Path]:
     """A temporary file in the target's folder that becomes the target when the block ends well.
 
     After any exception, KeyboardInterrupt included, the temporary is gone and the target is as it was.
@@ -22,6 +24,7 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
     Args:
       path: the output file; its folder exists.
       overwrite: replace an existing file (its permissions are kept).
+      way: what the message says to replace one; "": nothing does.
 
     Yields:
       Path of an empty file with the target's suffix, to be written by name.
@@ -39,7 +42,7 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
       'done'
     """
     path = Path(path)
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing(path, overwrite=overwrite, way=way)
     temporary = temporary_name(path)
     try:
         create(temporary)
@@ -53,8 +56,13 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
         temporary.unlink(missing_ok=True)
 
 
-def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool = False, way: str = "overwrite=True") -> None:
     """Refuses an output before any work is done for it.
+
+    Args:
+      path: the output file.
+      overwrite: whether an existing one will be replaced.
+      way: what the message says to replace one; "": nothing does.
 
     Raises:
       ValueError: it exists and overwrite is False, is a folder or a device, or its folder does not exist.
@@ -72,7 +80,7 @@ def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool = False) ->
             ) from None
         return
     if not overwrite:
-        raise ValueError(_exists(path))
+        raise ValueError(_exists(path, way))
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise ValueError(f"output {path} is not a regular file, need a file name; nothing was written")
 
@@ -140,8 +148,8 @@ def _move_without_clobbering(temporary: Path, path: Path) -> None:
         temporary.unlink()
 
 
-def _exists(path: Path) -> str:
-    return f"output {path} exists, need a new name (or --overwrite); nothing was written"
+def _exists(path: Path, way: str = "") -> str:
+    return f"output {path} exists, need a new name{way and f' (or {way})'}; nothing was written"
 
 
 def _same_file(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:

@@ -1,0 +1,94 @@
+"""`jaxquant quantize`: whole schemes, as decide prints them; one line or none on stderr."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jax")
+pytest.importorskip("typer")
+pytest.importorskip("flax.nnx")
+
+from jaxquant import store  # noqa: E402
+from jaxquant.cli import main  # noqa: E402
+from jaxquant.decide.ladder import LADDER  # noqa: E402
+from refquant.schemes import parse  # noqa: E402
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Quantizes m.safetensors to o.safetensors: exit code, stdout, stderr of at most one line, none of them blank."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    tensors = {"a.weight": (24, 64), "embed.weight": (50, 64), "norm": (24,)}
+    store.save("m.safetensors", {n: random.normal(size=s).astype(np.float32) for n, s in tensors.items()})
+
+    def call(*options, source="m.safetensors", output="o.safetensors"):
+        code = main(["quantize", source, output, *options])
+        seen = capsys.readouterr()
+        assert len(seen.err.splitlines()) == (code != 0) and (code == 0 or seen.err.strip()), seen.err
+        return code, seen.out, seen.err
+
+    return call
+
+
+@pytest.mark.parametrize("text", [rung.scheme for rung in LADDER if "int8" in rung.scheme])
+def test_what_decide_recommends_can_be_pasted(run, text):
+    """Without a word about inputs where there are none."""
+    code, out, _ = run("--weights", text, "--json")
+    told, scheme = json.loads(out), parse(text)
+    names = [row["scheme"] for row in told["tensors"]]
+    assert code == 0 and told["inputs"] == (str(scheme.inputs) if scheme.inputs else None)
+    assert names == {
+        "a.weight": str(scheme.weights),
+        "embed.weight": str(scheme.embeddings or "float"),
+        "norm": "float",
+    }
+    _, out, _ = run("--weights", text, "--overwrite")
+    assert (f"a={scheme.inputs} is in no file" in out) == bool(scheme.inputs)
+
+
+def test_inputs_change_nothing_of_the_file(run):
+    assert run("--weights", "int8:channel")[0] == run("--weights", "w8a8", output="p.safetensors")[0] == 0
+    assert Path("o.safetensors").read_bytes() == Path("p.safetensors").read_bytes()
+
+
+def test_embeddings_beside_a_whole_scheme(run):
+    """Given once they are the scheme's."""
+    assert run("--weights", "w=int8:channel", "--embeddings", "int4:g32")[0] == 0
+    assert run("--weights", "w=int8,e=int4:g32", output="p.safetensors")[0] == 0
+    assert Path("o.safetensors").read_bytes() == Path("p.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--weights", "w=int4,e=int8", "--embeddings", "int8"), "--embeddings is given beside e=int8:channel"),
+        (("--weights", "int4:channel + QAT"), "need a scheme without '+ QAT'"),
+        (("--embeddings", "w8a8"), "scheme 'w8a8' is a whole one, need the part of one tensor, as in 'int4:g32'"),
+        (("--embeddings", "e=int8"), "scheme 'e=int8' is a whole one"),
+        (("--weights", "w=int8,w=int4"), "at most once each"),
+        (("--weights", "a=int8:token"), "fits no tensor of m.safetensors"),
+        (("--weights", "int44"), "nearest: int4"),
+    ],
+)
+def test_bad_schemes_are_one_line(run, options, told):
+    code, out, err = run(*options)
+    assert (code, out, told in err, Path("o.safetensors").exists()) == (2, "", True, False), err
+
+
+def test_a_file_without_tensors_says_so(run):
+    Path("none.safetensors").write_bytes(b"\x08" + bytes(7) + b"{}      ")
+    code, _, err = run(source="none.safetensors")
+    assert (code, err) == (2, "jaxquant: quantize: none.safetensors has no tensors, need at least one\n")
+
+
+def test_an_existing_output_names_the_option(run):
+    run()
+    code, _, err = run()
+    assert (code, "o.safetensors exists, need a new name (or --overwrite); nothing was written" in err) == (2, True)
+    assert run("--overwrite")[0] == 0
+    assert "is the same file as input" in run(output="m.safetensors")[2]
