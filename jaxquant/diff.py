@@ -9,6 +9,7 @@ import numpy as np
 from jaxquant.decide.bits import differing
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from jaxquant.store import load
+from jaxquant.store_stacked import as_whole
 from refquant.files.printable import printable
 
 
@@ -57,7 +58,7 @@ def _one(name: str, a: Any, b: Any) -> dict[str, Any]:
 
 
 def _values(tensor: Any) -> np.ndarray:
-    return np.asarray(dequantize_tensor(tensor) if isinstance(tensor, QTensor) else tensor)
+    return np.asarray(dequantize_tensor(as_whole(tensor)) if isinstance(tensor, QTensor) else tensor)
 
 
 def _kind(tensor: Any) -> str:
