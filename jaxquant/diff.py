@@ -13,6 +13,7 @@ from jaxquant.decide.bits import differing
 from jaxquant.distances import by_distance, distance, json_row
 from jaxquant.qtensor import QTensor, dequantize_tensor
 from jaxquant.store import load
+from jaxquant.store_stacked import as_whole
 from refquant.files.printable import printable
 from refquant.schemes import Scheme
 
@@ -52,7 +53,7 @@ def _unequal(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _values(tensor: Any) -> np.ndarray:
-    return np.asarray(dequantize_tensor(tensor) if isinstance(tensor, QTensor) else tensor)
+    return np.asarray(dequantize_tensor(as_whole(tensor)) if isinstance(tensor, QTensor) else tensor)
 
 
 def _kind(tensor: Any) -> str:

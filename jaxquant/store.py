@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxquant import store_checks
+from jaxquant import store_checks, store_stacked
 from jaxquant.codec import decode, encode
 from jaxquant.packing import pack, unpack
 from jaxquant.qtensor import QTensor, quantize_tensor
@@ -164,20 +164,23 @@ def save(
     Raises:
       TypeError: a dtype that safetensors does not have, a random key, or no array at all.
       ValueError: an output that exists, a spec that a file does not tell (FIL-3), codes, scales or zero points that
-        their formats do not hold (FIL-7), scales of stacked layers, or names that collide (FIL-6).
+        their formats do not hold (FIL-7), or names that collide (FIL-6).
     """
-    tensors = flatten(tensors)
+    tensors, told = flatten(tensors), store_checks.checked_metadata(metadata)
     quantized = {name: value for name, value in tensors.items() if isinstance(value, QTensor)}
+    for name, q in quantized.items():
+        store_checks.check_parts(name, q)
     copied = {name: as_array(name, value) for name, value in tensors.items() if name not in quantized}
     plans = tuple(_plan(name, quantized[name] if name in quantized else copied[name]) for name in tensors)
+    quantized = {name: store_stacked.as_whole(q) for name, q in quantized.items()}
     for name, q in quantized.items():
         store_checks.check_stored(name, q)
-    return write_quantized(path, plans, quantized, copied.__getitem__, dict(metadata or {}), overwrite=overwrite)
+    return write_quantized(path, plans, quantized, copied.__getitem__, told, overwrite=overwrite)
 
 
 def _plan(name: str, value: np.ndarray | QTensor) -> Plan:
     if isinstance(value, QTensor):
-        return plan_of(files.TensorInfo(name, "F32", value.shape, 0, 0), value.spec)
+        return store_stacked.plan_of_layers(name, value)
     if value.dtype.name not in DTYPES:
         raise TypeError(f"save: {name!r} has dtype {value.dtype}, need one of {', '.join(DTYPES)}")
     return plan_of(files.TensorInfo(name, DTYPES[value.dtype.name], value.shape, 0, 0), None)
@@ -268,12 +271,12 @@ def _stored_scale(q: QTensor) -> np.ndarray:
 
 
 def _restore(header: files.Header, name: str) -> QTensor:
-    spec, shape, _ = read_entry(header, name)
+    spec, shape, _, stacked = read_entry(header, name)
     check_stored(header, name, spec, shape)
     codes = unpack(np.asarray(files.read_tensor(header, f"{name}.codes")), shape, fmt=spec.fmt)
     zero_point = _restored_zero(header, name, spec)
     store_checks.check_read(header.path, name, codes, zero_point, spec)
-    return QTensor(codes, _restored_scale(header, name, spec), zero_point, spec)
+    return store_stacked.as_layers(QTensor(codes, _restored_scale(header, name, spec), zero_point, spec), stacked)
 
 
 def _restored_scale(header: files.Header, name: str, spec: QuantSpec) -> Any:

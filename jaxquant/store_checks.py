@@ -1,9 +1,11 @@
 """What a file can hold of a QTensor: checked before anything is written, and again when it is read."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_dtypes
 import numpy as np
 
@@ -30,6 +32,34 @@ def not_finite(headers: list[Header]) -> dict[str, int]:
                     values = piece.view(ml_dtypes.bfloat16) if info.dtype == "BF16" else piece
                     found[info.name] += int(values.size - np.count_nonzero(np.isfinite(values)))
     return {name: count for name, count in found.items() if count}
+
+
+def checked_metadata(metadata: Any) -> dict[str, str]:
+    """The metadata of a file as a dict of texts.
+
+    Raises:
+      TypeError: anything else.
+    """
+    if not isinstance(metadata, Mapping | None):
+        raise TypeError(f"save: metadata is a {type(metadata).__name__}, need a dict of texts (text to text)")
+    for key, value in (metadata or {}).items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"save: metadata has {key!r}: {value!r}, need text to text (safetensors holds no other)")
+    return dict(metadata or {})
+
+
+def check_parts(name: str, q: QTensor) -> None:
+    """Codes, scale and zero point are arrays with values, the scale float32.
+
+    Raises:
+      TypeError: one is not.
+    """
+    for what, value in (("codes", q.codes), ("scale", q.scale), ("zero point", q.zero_point)):
+        absent = value is None and what == "zero point"
+        if not absent and not isinstance(value, np.ndarray | np.generic | jax.Array):
+            raise TypeError(f"save: the {what} of {name!r} is a {type(value).__name__}, need an array (of a QTensor)")
+    if q.scale.dtype != np.float32:
+        raise TypeError(f"save: the scale of {name!r} has dtype {q.scale.dtype}, need float32 (GEN-1)")
 
 
 def check_stored(name: str, q: QTensor) -> None:
@@ -82,8 +112,8 @@ def _check_inside(where: str, name: str, what: str, values: np.ndarray, fmt: For
 def _check_shape(name: str, what: str, value: Any, shape: tuple[int, ...]) -> None:
     if tuple(np.shape(value)) != shape:
         raise ValueError(
-            f"save: the {what} of {name!r} has shape {tuple(np.shape(value))}, need {shape} by its spec (where layers "
-            "are stacked for a scan the spec is that of one: save each layer by itself)"
+            f"save: the {what} of {name!r} has shape {tuple(np.shape(value))}, need {shape} by its spec (or, of layers "
+            "stacked for a scan along the first axes, these axes and those of one layer's, FIL-8)"
         )
 
 

@@ -97,7 +97,17 @@ def test_what_a_file_cannot_tell_is_refused(tmp_path, change, message):
         ),
         ("nf4:tensor", {"codes": np.full((2, 2), 16, np.uint8)}, ValueError, r"'w' has a code of 16, need 0\.\.15"),
         ("int4:tensor", {"codes": np.ones((2, 2), np.int16)}, TypeError, "codes of 'w' have dtype int16, need int8"),
-        ("int4:tensor", {"scale": np.ones(2, np.float32)}, ValueError, r"the scale of 'w' has shape \(2,\), need \(\)"),
+        ("int4:tensor", {"scale": np.ones(3, np.float32)}, ValueError, r"the scale of 'w' has shape \(3,\), need \(\)"),
+        ("int4:tensor", {"scale": np.ones(())}, TypeError, "the scale of 'w' has dtype float64, need float32"),
+        ("int4:tensor", {"scale": 1.0}, TypeError, "the scale of 'w' is a float, need an array"),
+        ("int4:tensor", {"codes": [[1, 2], [3, 4]]}, TypeError, "the codes of 'w' is a list, need an array"),
+        (
+            "int4:tensor",
+            {"codes": jax.ShapeDtypeStruct((2, 2), np.int8)},
+            TypeError,
+            "the codes of 'w' is a ShapeDtypeStruct, need an array",
+        ),
+        ("uint4:tensor:asym", {"zero_point": 0}, TypeError, "the zero point of 'w' is a int, need an array"),
     ],
 )
 def test_what_would_come_back_otherwise_is_refused(tmp_path, scheme, change, error, message):
@@ -105,6 +115,20 @@ def test_what_would_come_back_otherwise_is_refused(tmp_path, scheme, change, err
     q = quantize_tensor(np.arange(4, dtype=np.float32).reshape(2, 2), parse_tensor(scheme).spec())
     with pytest.raises(error, match="save: .*" + message):
         store.save(tmp_path / "out.safetensors", {"w": dataclasses.replace(q, **change)})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({1: "a"}, "save: metadata has 1: 'a', need text to text"),
+        ({"a": 1}, "save: metadata has 'a': 1, need text to text"),
+        ([("a", "b")], "save: metadata is a list, need a dict of texts"),
+    ],
+)
+def test_metadata_that_is_no_text_is_refused(tmp_path, metadata, message):
+    with pytest.raises(TypeError, match=message):
+        store.save(tmp_path / "out.safetensors", {"w": np.ones(2, np.float32)}, metadata=metadata)
     assert not list(tmp_path.iterdir())
 
 

@@ -9,13 +9,14 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from refquant import formats
 from refquant.files.errors import UnreadableFile
 from refquant.files.safetensors import Header, TensorInfo, tensor_bytes
 from refquant.files.safetensors_writer import predicted_size
+from refquant.files.stacked import told_axes
 from refquant.granularity import PerAxis, PerGroup, PerToken
 from refquant.schemes import GRAIN, Scheme, TensorScheme, parse_tensor
 from refquant.spec import SCALE_BITS, QuantSpec
@@ -49,6 +50,7 @@ class Plan:
       scheme: how it is quantized, None where it is copied.
       why: why it is copied ("" where it is quantized).
       given: its channel and group axes, where they are not those of the name and shape.
+      stacked: how many leading axes count layers (FIL-8).
     """
 
     info: TensorInfo
@@ -56,6 +58,7 @@ class Plan:
     scheme: TensorScheme | None
     why: str = ""
     given: tuple[Channels, int] | None = None
+    stacked: int = 0
 
     @property
     def axes(self) -> tuple[Channels, int]:
@@ -93,6 +96,7 @@ class Plan:
             "dtype": self.info.dtype,
             "channel_axis": channel,
             "group_axis": group,
+            **({"stacked": self.stacked} if self.stacked else {}),
         }
         return {PREFIX + self.info.name: json.dumps(entry, separators=(",", ":"))}
 
@@ -254,16 +258,17 @@ def stored_plans(header: Header) -> tuple[Plan, ...]:
     """
     made = []
     for name in entries(header):
-        spec, shape, dtype = read_entry(header, name)
+        spec, shape, dtype, stacked = read_entry(header, name)
         check_stored(header, name, spec, shape)
-        made.append(plan_of(TensorInfo(name, dtype, shape, 0, tensor_bytes(name, dtype, shape)), spec))
+        one = plan_of(TensorInfo(name, dtype, shape, 0, tensor_bytes(name, dtype, shape)), spec)
+        made.append(replace(one, stacked=stacked))
     parts = {part.name for one in made for part in one.stored()}
     copied = (info for info in header.tensors if info.name not in parts)
     return *made, *(Plan(t, classify(t.name, t.shape, t.dtype), None, "not quantized") for t in copied)
 
 
-def read_entry(header: Header, name: str) -> tuple[QuantSpec, tuple[int, ...], str]:
-    """The (spec, shape, source dtype) of a quantized tensor from its metadata entry.
+def read_entry(header: Header, name: str) -> tuple[QuantSpec, tuple[int, ...], str, int]:
+    """The (spec, shape, source dtype, axes that count layers) of a quantized tensor from its metadata entry.
 
     Raises:
       UnreadableFile: the entry is not what `Plan.metadata` writes.
@@ -281,7 +286,7 @@ def read_entry(header: Header, name: str) -> tuple[QuantSpec, tuple[int, ...], s
         spec = scheme.spec(channel_axis=channel, group_axis=entry["group_axis"])
         spec.granularity.scale_shape(shape)
         tensor_bytes(name, entry["dtype"], shape)
-        return spec, shape, entry["dtype"]
+        return spec, shape, entry["dtype"], told_axes(entry.get("stacked", 0), spec, shape)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UnreadableFile(
             f"{header.path}: metadata of {name!r} is {text[:80]!r}, need scheme, shape, dtype and axes ({error})"
