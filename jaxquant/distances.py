@@ -16,6 +16,8 @@ def distance(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     Returns:
       dict with error (‖x − y‖ / ‖x‖, the finite elements of x below; 1 if those are 0 and y is not), worst (largest
       |x − y|), not_finite (differing elements of which one is NaN or infinite: error and worst are then NaN or inf).
+
+    Spec: CMD-9 (specs/80-commands.md).
     """
     x, y = np.asarray(x).astype(np.float64), np.asarray(y).astype(np.float64)
     finite = np.isfinite(x)

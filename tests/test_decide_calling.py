@@ -53,7 +53,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(tmp_path, caps
     outs = unwritable(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     for out in outs:
-        with pytest.raises(OSError, match="cannot be written .*, need a folder that can; nothing was computed"):
+        with pytest.raises(OSError, match="cannot be written .*, need another folder; nothing was computed"):
             jaxquant.decide(small_models.build_linen(), small_models.vectors(), out=out)
         assert main(["decide", "nowhere:build", "--on", "nowhere:examples", "--out", str(out)]) == 4
         seen = capsys.readouterr()

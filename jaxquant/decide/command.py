@@ -81,7 +81,7 @@ def _try_to_write(folder: Path) -> None:
             pass
     except OSError as error:
         why = error.strerror or str(error)
-        text = f"decide: output {folder} cannot be written ({why}), need a folder that can; nothing was computed"
+        text = f"decide: output {folder} cannot be written ({why}), need another folder; nothing was computed"
         raise OSError(text) from error
     finally:
         for path in missing:
