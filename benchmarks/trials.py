@@ -32,8 +32,8 @@ MEMORY = 6 << 30  # bytes: a mutated size must not take the machine with it
 BUDGET = 6.0  # seconds of tests that a mutant may cost; the dearest tests are left out
 SESSION = (
     "affine blocks calibration calibration_entropy calibration_mse calibration_percentile codec conventions errors "
-    "formats layers layers_exact packing qtensor refquant_smoke requantize rounding scales schemes shapes sums "
-    "thresholds vectors"
+    "estimators formats layers layers_exact packing qtensor refquant_smoke requantize rounding scales schemes shapes "
+    "sums thresholds vectors"
 )
 OPTIONS = ["-x", "-s", "--assert=plain", "-p", "no:terminal"]
 Key = tuple[str, str]  # file and qualified name of a function

@@ -177,6 +177,7 @@ BAD = {
     "granularity": lambda c: c.minmax.merge(c.minmax.init(), c.minmax.init((3,), granularity=PerAxis(0))),
     "constant": lambda c: c.ema.init(averaging_constant=0.0),
     "capacity": lambda c: c.ema.init(capacity=1),
+    "large": lambda c: c.ema.init(capacity=2**31),
     "capacities": lambda c: c.ema.merge(c.ema.init(capacity=3), c.ema.init(capacity=4)),
     "constants": lambda c: c.ema.merge(c.ema.init(averaging_constant=0.5), c.ema.init()),
     "percentile": lambda c: c.percentile.finalize(c.percentile.init(), millionths=0),
@@ -231,3 +232,20 @@ def test_inside_scan_and_vmap_differential_same_bits():
         want = observe(Package("refquant"), kind, batches.astype(np.float32))
         got, _ = jax.lax.scan(lambda s, x: (module.update(s, x), None), module.init(), batches.astype(np.float32))  # noqa: B023
         assert_same_state(got, want)
+
+
+@pytest.mark.parametrize("size", [31, 32, 33, 64, 100])
+def test_tally_golden_counts_every_piece(size):
+    """CAL-9: 4 bins are filled 32 elements at a time."""
+    from refquant.calibration.histogram import tally
+
+    x = np.arange(size, dtype=np.float32)
+    assert tally(x, lambda part: part.astype(np.int64) % 4, 4).tolist() == [len(range(k, size, 4)) for k in range(4)]
+
+
+def test_midpoints_golden_the_bins_at_zero_stand_for_zero():
+    """CAL-12: both of them, and only they."""
+    from refquant.calibration import linear
+
+    middles = linear.midpoints(linear.update(linear.init(), np.float32([1.5])))
+    assert middles[:, :3].tolist() == [[0.0, 1.5 / 2**11, 2.5 / 2**11], [0.0, -1.5 / 2**11, -2.5 / 2**11]]

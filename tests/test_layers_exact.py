@@ -174,3 +174,31 @@ def test_dense_property_static_at_its_own_scale_is_dynamic(backend: object) -> N
     q = qtensor.quantize_tensor(x, how)
     got = backend.qat.dense(x, of(backend, weight), inputs=how, input_scale=q.scale, input_zero_point=q.zero_point)
     assert_same(got, qat.dense(x, weight, inputs=how))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1), (3, 1, 1)])
+def test_convolve_refuses_sums_beyond_int32(backend: object, shape: tuple[int, ...]) -> None:
+    """LAY-8: products are counted over taps and channels; two of 2^30 and a bit less fit, three do not."""
+    a, whole = np.zeros((1, 4, shape[1]), np.int16), {"strides": 1, "padding": "VALID", "input_dilation": 1}
+    at = window("conv", a.shape, shape, kernel_dilation=1, groups=1, **whole)
+    options = {"window": at, "max_a": 2**15 - 1, "max_b": 2**15 - 1}
+    with pytest.raises(ValueError, match="convolve"):
+        backend.qat.integer.convolve(a, np.zeros(shape, np.int16), **options)
+
+
+def test_conv_static_without_zero_point_is_not_centred(backend: object) -> None:
+    """LAY-8: 100,000 products of int8 fit where no zero point widens the codes, and are refused where one does."""
+    count, x_how = 100_000, spec("int8", PerTensor())
+    weight = of(backend, qtensor.quantize_tensor(np.ones((1, count, 1), np.float32), spec("int8", PerTensor())))
+    x, static = np.ones((1, 1, count), np.float32), {"inputs": x_how, "input_scale": np.float32(1)}
+    assert backend.qat.conv(x, weight, **static).tolist() == [[[float(count)]]]
+    with pytest.raises(ValueError, match="conv"):
+        backend.qat.conv(x, weight, **static, input_zero_point=np.int32(0))
+
+
+def test_conv_dilates_an_axis_of_no_elements(backend: object) -> None:
+    """LAY-5: between no elements there are no zeros; the padding alone is read."""
+    weight = of(backend, qtensor.quantize_tensor(np.ones((1, 2, 3), np.float32), spec("int8", PerTensor())))
+    x = np.zeros((1, 0, 2), np.float32)
+    got = backend.qat.conv(x, weight, input_dilation=2, padding=((1, 1),))
+    assert got.shape == (1, 2, 3) and not got.any()

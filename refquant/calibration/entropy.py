@@ -16,7 +16,7 @@ from refquant.calibration.minmax import add_counts, cut
 from refquant.formats import Format, IntFormat
 from refquant.kinds import kinds
 
-BINS, START, MOST_LEVELS = linear.BINS // 2, 128, 1024
+START, MOST_LEVELS = 128, 1024
 
 
 @kinds
