@@ -1,7 +1,7 @@
 """Layers in training: the forward pass is the integer layer, the backward pass the float one's (LAY-12, LAY-13).
 
-What the backward pass keeps is codes and a mask, a byte each, or the input itself where its scale is learned: never
-more than a float layer keeps.
+What the backward pass keeps of the input is codes and a mask, a byte each, or the input itself where its scale is
+learned or it stays in float: never more than a float layer keeps.
 """
 
 from collections.abc import Callable
