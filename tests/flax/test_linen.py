@@ -144,20 +144,6 @@ def test_prepare_property_of_shapes_has_the_shapes_of_values(kind: str) -> None:
         assert jax.tree.map(lambda v: (v.shape, v.dtype), found) == jax.tree.map(lambda v: (v.shape, v.dtype), want)
 
 
-def test_models_differential_never_see_each_other() -> None:
-    """Float, 2-bit and 8-bit versions of one model with a part under nn.jit, in every order."""
-    floats = {"params": full_init(Stack("jit"), X)}
-
-    def versions(kind: str) -> dict[Any, Any]:
-        model = Stack(kind)
-        return {b: Quantized(model, Recipe(Rule("**", weights=f"int{b}", inputs="int8"))) for b in (2, 8)} | {32: model}
-
-    want = {name: version.apply(floats, X) for name, version in versions("plain").items()}
-    for name in (32, 2, 8, 32, 8, 2, 32):
-        assert_same(versions("jit")[name].apply(floats, X), want[name])
-        assert_same(jax.jit(versions("jit")[name].apply)(floats, X), want[name])
-
-
 def test_a_float_model_inside_property_stays_float() -> None:
     """A teacher called inside the student's own forward pass is not the student."""
     teacher, x = nn.Dense(3), X[0]

@@ -229,25 +229,3 @@ def test_scans_property_stay_loops(kind: str, rule: dict) -> None:
     loops["NNX"] = lowered(model), lowered(nnx_api.prepare(model, Recipe(Rule("**", **rule)))[0])
     found = {name: [text.count("stablehlo.while") for text in texts] for name, texts in loops.items()}
     assert found == {"Linen": [2, 2], "unrolled": [0, 0], "NNX": [2, 2]}
-
-
-def test_two_models_property_never_disturb_each_other() -> None:
-    """Float, 2-bit and 8-bit of one NNX model, traced in any order through one module-level function."""
-    model = nnx.Linear(8, 4, rngs=nnx.Rngs(0))
-    models = [
-        model,
-        *(nnx_api.prepare(model, Recipe(Rule("**", weights=f"int{b}", inputs="int8:token")), X)[0] for b in (2, 8)),
-    ]
-    alone = [np.asarray(m(X)) for m in models]
-    assert not np.array_equal(alone[1], alone[2])
-    for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
-        for index in order:
-            if index:
-                assert_same(np.asarray(called(models[index], X)), alone[index])
-            else:
-                assert np.allclose(called(models[0], X), alone[0], atol=1e-5)
-
-
-@nnx.jit
-def called(model: nnx.Module, x: jax.Array) -> jax.Array:
-    return model(x)
