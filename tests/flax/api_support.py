@@ -70,10 +70,10 @@ class LinenTrial:
     def gradients(self, *inputs: Any) -> Leaves:
         """Of the sum of squares of all results, by path."""
 
-        def loss(params: Any) -> jax.Array:
+        def loss(params: Any, *inputs: Any) -> jax.Array:
             return total(self.qmodel.apply({"params": params}, *inputs))
 
-        found = jax.jit(jax.grad(loss))(self.params)
+        found = jax.jit(jax.grad(loss))(self.params, *inputs)
         return replace(self, params=found).leaves()
 
 
@@ -128,6 +128,12 @@ class LinenApi:
     """Linen behind the names that tests use."""
 
     name = "linen"
+    stacks = linen_models.STACKS
+
+    def own_model(self, name: str, x: Any, *options: Any) -> LinenTrial:
+        """A model whose twin has other parameters, near-boundary ones."""
+        model = getattr(linen_models, name)(*options)
+        return LinenTrial(model, linen_models.full_init(model, x))
 
     def float_model(self, kind: str, x: Any, **options: Any) -> LinenTrial:
         """A model of tests/flax/linen_models.py with near-boundary parameters."""
@@ -144,6 +150,11 @@ class NnxApi:
     """NNX behind the same names; its parameters are those of the Linen twin."""
 
     name = "nnx"
+    stacks = nnx_models.STACKS
+
+    def own_model(self, name: str, x: Any, *options: Any) -> NnxTrial:
+        """A model whose twin has other parameters, near-boundary ones."""
+        return NnxTrial(nnx_models.near_boundary(getattr(nnx_models, name)(*options)))
 
     def float_model(self, kind: str, x: Any, **options: Any) -> NnxTrial:
         """The twin in tests/flax/nnx_models.py with the same parameters."""

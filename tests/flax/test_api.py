@@ -80,6 +80,38 @@ def test_calibration_property_without_data_is_refused(api: Any, where: str) -> N
     trial.calibrated(X)
 
 
+SCHEMES = {
+    "lsq": {"weights": "int4", "inputs": "int8:tensor", "weight_estimator": Lsq(), "input_estimator": Lsq()},
+    "int8 token": {"weights": "int8", "inputs": "int8:token"},
+    "int2 static": {"weights": "int2", "inputs": "uint8:tensor:asym", "input_scale": "static"},
+}
+#: Learned scales in every transform, the others in some; a scan that shares parameters cannot be observed.
+OTHERS = [("scan", "int8 token"), ("scan", "int2 static"), ("sequential", "int2 static")]
+STACKED = [
+    pytest.param(one, kind, scheme, id=f"{one.name}-{kind}-{scheme}")
+    for one in APIS
+    for kind, scheme in [*((k, "int8 token" if k == "shared scan" else "lsq") for k in one.stacks), *OTHERS]
+]
+
+
+@pytest.mark.parametrize(("api", "kind", "scheme"), STACKED)
+def test_transforms_differential_converted_is_trained(api: Any, kind: str, scheme: str) -> None:  # noqa: F811
+    """Whatever stands around layers: compiled, eager, and with gradients for every kernel."""
+    trial = api.prepare(api.own_model("Stack", X, kind), Recipe(Rule("**", **SCHEMES[scheme])), X)
+    assert not [row for row in trial.report if "not reached" in row.why]
+    if scheme == "int2 static":
+        assert np.isnan(np.asarray(trial.run(X))).all()  # not calibrated
+    trial = trial if scheme == "int8 token" else trial.calibrated(X)
+    converted, want = trial.converted(), trial.run(X)
+    assert np.isfinite(want).all()
+    assert_same(converted.run(X), want)
+    for one in (trial, converted):
+        assert_same(one.run(X, jit=False), want)
+    gradients = trial.gradients(X)
+    assert all(np.isfinite(np.asarray(g)).all() for g in gradients.values())
+    assert all(np.any(g) for path, g in gradients.items() if path.endswith("kernel"))
+
+
 def test_apis_differential_give_each_others_bits(results: dict) -> None:
     names = {key for _, key in results}
     if len(results) < 2 * len(names) or not names:

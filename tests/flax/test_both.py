@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
@@ -16,9 +17,11 @@ from jaxquant.flax import Lsq, LsqPlus, Pact, Recipe, Rule, linen_api, nnx_api
 from jaxquant.flax.nnx_variables import set_value
 from jaxquant.flax.site import LayerSpec, resolve
 from jaxquant.qat import Trained
+from jaxquant.qtensor import QTensor
 from refquant import qat
 from refquant.estimators import Ste
 from tests.flax import linen_models, nnx_models
+from tests.flax.api_support import api  # noqa: F401
 from tests.flax.linen_models import full_init, inputs
 
 X = inputs(4, 6, 8)
@@ -42,7 +45,11 @@ SCHEMES = {
     "pact": {"weights": "int8", "inputs": "uint8:tensor:asym", "input_estimator": Pact()},
     "nf4": {"weights": "nf4"},
     "e4m3fn": {"weights": "e4m3fn"},
+    "int4 groups": {"weights": "int4:g3", "inputs": "int8:token"},
+    "nf4 groups": {"weights": "nf4:g3"},
 }  # fmt: skip
+#: Kinds with one summed axis that is no convolution's; the others are given channels where a scheme has groups.
+GROUPED = ("dense", "batched", "einsum", "embed")
 #: kind -> (what refquant runs, on what, further arguments, the shape that the bias takes)
 KINDS: dict[str, tuple] = {
     "dense": (qat.dense, X, {}, None),
@@ -65,45 +72,14 @@ SUMMED = {"general": (0, 1), "batched": (1,), "einsum": (0,)}
 SUMMED_OF_X = {"general": (1, 2)}
 
 
-class Linen:
-    """The Zoo in Linen."""
-
-    def __init__(self, recipe: Recipe, dtype: Any):
-        model = linen_models.Zoo(dtype)
-        self.model = linen_api.Quantized(model, recipe)
-        self.params, self.report = linen_api.prepare(self.model, full_init(linen_models.Zoo(), X), X)
-        self.params = linen_api.calibrate(self.model, self.params, linen_api.observe(self.model, self.params, X))
-
-    def __call__(self) -> dict:
-        return jax.jit(self.model.apply)({"params": self.params}, X)
-
-    def converted(self) -> dict:
-        return jax.jit(self.model.apply)({"params": linen_api.convert(self.model, self.params)}, X)
+def scheme(kind: str, turn: int) -> dict[str, Any]:
+    """Every kind has another scheme; over all turns every kind meets every scheme."""
+    found = SCHEMES[turn_scheme(kind, turn)]
+    return found if kind in GROUPED else found | {"weights": found["weights"].replace(":g3", ":channel")}
 
 
-class Nnx:
-    """The Zoo in NNX, with the parameters of the one in Linen."""
-
-    def __init__(self, recipe: Recipe, dtype: Any):
-        model = nnx_models.Zoo(dtype)
-        floats = full_init(linen_models.Zoo(), X)
-        for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-            variable[...] = floats[path[0]][path[1]].reshape(variable.shape)
-        self.model, self.report = nnx_api.prepare(model, recipe, X)
-        nnx_api.observe(self.model, X)
-        nnx_api.calibrate(self.model)
-
-    def __call__(self) -> dict:
-        return nnx.jit(lambda m, x: m(x))(self.model, X)
-
-    def converted(self) -> dict:
-        return nnx.jit(lambda m, x: m(x))(nnx_api.convert(self.model), X)
-
-
-def recipe(turn: int) -> Recipe:
-    """Every kind by another scheme; over all turns every kind meets every scheme."""
-    names = list(SCHEMES)
-    return Recipe(*[Rule(kind, **SCHEMES[names[(i + turn) % len(names)]]) for i, kind in enumerate(KINDS)])
+def turn_scheme(kind: str, turn: int) -> str:
+    return list(SCHEMES)[(list(KINDS).index(kind) + turn) % len(SCHEMES)]
 
 
 def in_numpy(kind: str, site: LayerSpec, leaves: dict, dtype: str) -> dict[str, np.ndarray]:
@@ -142,35 +118,33 @@ def run(
 
 
 @pytest.mark.parametrize("turn", range(len(SCHEMES)))
-def test_linen_nnx_and_numpy_differential(turn: int) -> None:
-    """Prepared, calibrated and run under jit; the converted models too."""
-    given, dtype = recipe(turn), [None, jnp.bfloat16][turn % 2]
-    linen, model = Linen(given, dtype), Nnx(given, dtype)
-    got, want = model(), linen()
+def test_every_kind_by_every_scheme_differential(api: Any, turn: int) -> None:  # noqa: F811
+    """Prepared, calibrated, run under jit, converted: the bits of NumPy where products are of integers."""
+    rules, dtype = [Rule(kind, **scheme(kind, turn)) for kind in KINDS], [None, jnp.bfloat16][turn % 2]
+    trial = api.prepare(api.float_model("Zoo", X, dtype=dtype), Recipe(*rules), X).calibrated(X)
+    assert len(trial.report) == 9 and not trial.report.left_in_float
+    got, converted, leaves = trial.run(X), trial.converted(), trial.leaves()
     right: dict[str, np.ndarray] = {}
-    for kind, rule in zip(KINDS, given.rules, strict=True):
-        leaves = linen.params[kind]
-        kernel = leaves.get("kernel", leaves.get("embedding"))
-        site = resolve(rule, FLAX_KIND.get(kind, "conv"), kernel.shape, summed=SUMMED.get(kind))
-        right |= in_numpy(kind, site, leaves, "float32" if dtype is None else "bfloat16")
-    assert len(right) >= 6
+    for kind, rule in zip(KINDS, rules, strict=True):
+        own = {path.partition("/")[2]: leaf for path, leaf in leaves.items() if path.startswith(f"{kind}/")}
+        kernel = "embedding" if kind == "embed" else "kernel"
+        site = resolve(rule, FLAX_KIND.get(kind, "conv"), own[kernel].shape, summed=SUMMED.get(kind))
+        right |= in_numpy(kind, site, own, "float32" if dtype is None else "bfloat16")
+        assert isinstance(converted.leaves()[f"{kind}/{kernel}"], QTensor)
+    assert len(right) >= 5
     for name, value in right.items():
-        assert_same(np.asarray(want[name]), value, call=f"Linen {name}")
-        assert_same(np.asarray(got[name]), value, call=f"NNX {name}")
-    if turn % 3 == 0:
-        for name, value in linen.converted().items():
-            assert_same(np.asarray(value), np.asarray(want[name]), call=f"Linen converted {name}")
-        for name, value in model.converted().items():
-            assert_same(np.asarray(value), np.asarray(got[name]), call=f"NNX converted {name}")
+        assert_same(np.asarray(got[name]), value, call=name)
+    runs = {"jit": converted.run(X)}
+    if turn == 0:
+        runs |= {"eager": converted.run(X, jit=False), "constants": jax.jit(lambda x: converted.run(x, jit=False))(X)}
+    for (how, found), name in itertools.product(runs.items(), got):
+        assert_same(np.asarray(found[name]), np.asarray(got[name]), call=f"{how}, converted {name}")
 
 
 def test_every_kind_meets_every_scheme() -> None:
     met = {(kind, turn_scheme(kind, turn)) for turn in range(len(SCHEMES)) for kind in KINDS}
     assert met == {(kind, scheme) for kind in KINDS for scheme in SCHEMES}
-
-
-def turn_scheme(kind: str, turn: int) -> str:
-    return list(SCHEMES)[(list(KINDS).index(kind) + turn) % len(SCHEMES)]
+    assert len(met) == 9 * 15
 
 
 CASTS = {

@@ -11,27 +11,22 @@ import pytest
 from bits import assert_same
 from flax import linen as nn
 
-from jaxquant.flax import Lsq, LsqPlus, Pact, Recipe, Rule, Schedule, linen_api
+from jaxquant.flax import Lsq, LsqPlus, Recipe, Rule, Schedule, linen_api
 from jaxquant.flax.linen_api import Quantized
 from jaxquant.qtensor import QTensor
-from tests.flax.linen_models import STACKS, Stack, Tied, Zoo, full_init, inputs
+from tests.flax.linen_models import Stack, Tied, full_init, inputs
 
 X = inputs(4, 6, 8)
 STATIC = {"input_scale": "static"}
 SCHEMES = {
     "int8": {"weights": "int8", "inputs": "int8:token"},
-    "int4 in groups": {"weights": "int4:tensor", "inputs": "int8:tensor"},
     "int3": {"weights": "int3", "inputs": "int8:tensor", **STATIC},
     "int2": {"weights": "int2", "inputs": "int8:token"},
-    "w4a8": {"weights": "int4:asym", "inputs": "uint8:tensor:asym", **STATIC},
-    "nf4": {"weights": "nf4"},
-    "e4m3fn": {"weights": "e4m3fn"},
     "lsq": {"weights": "int4", "inputs": "int8:tensor", "weight_estimator": Lsq(), "input_estimator": Lsq()},
     "lsq plus": {
         "weights": "int4:asym", "inputs": "uint8:tensor:asym", "weight_estimator": LsqPlus(),
         "input_estimator": LsqPlus(),
     },
-    "pact": {"weights": "int8", "inputs": "uint8:tensor:asym", "input_estimator": Pact()},
 }  # fmt: skip
 
 
@@ -53,44 +48,6 @@ def assert_same_tree(got: Any, want: Any) -> None:
     jax.tree.map(assert_same, got, want)
 
 
-KINDS = ("dense", "general", "batched", "einsum", "conv", "dilated", "depthwise", "transposed", "embed")
-
-
-def mixed(turn: int) -> Recipe:
-    """Every kind of layer by another scheme; the next turn, by the next one."""
-    names = list(SCHEMES)
-    return Recipe(*[Rule(kind, **SCHEMES[names[(i + turn) % len(names)]]) for i, kind in enumerate(KINDS)])
-
-
-@pytest.mark.parametrize(("turn", "dtype"), [(0, None), (3, jnp.bfloat16)])
-def test_converted_differential_is_trained_for_every_kind(turn: int, dtype: Any) -> None:
-    qmodel, params = trained(Zoo(dtype), mixed(turn), full_init(Zoo(), X), X)
-    want = jitted(qmodel, params, X)
-    converted = linen_api.convert(qmodel, params)
-    assert all(isinstance(converted[k]["embedding" if k == "embed" else "kernel"], QTensor) for k in KINDS)
-    assert_same_tree(jitted(qmodel, converted, X), want)
-    assert all(np.isfinite(np.asarray(v, np.float32)).any() for v in want.values())
-
-
-@pytest.mark.parametrize("scheme", ["int8", "w4a8"])
-def test_converted_differential_is_trained_without_jit(scheme: str) -> None:
-    model = Stack("sequential")
-    qmodel, params = trained(model, Recipe(Rule("**", **SCHEMES[scheme])), full_init(model, X), X)
-    want = qmodel.apply({"params": params}, X)
-    assert_same(qmodel.apply({"params": linen_api.convert(qmodel, params)}, X), want)
-    assert_same(jitted(qmodel, params, X), want)
-
-
-@pytest.mark.parametrize("kind", [kind for kind in STACKS if kind != "shared scan"])
-def test_stacks_differential_converted_is_trained(kind: str) -> None:
-    """Learned scales and static inputs inside every transform."""
-    floats = full_init(Stack(kind), X)
-    qmodel, params = trained(Stack(kind), Recipe(Rule("**", **SCHEMES["lsq"])), floats, X)
-    want = jitted(qmodel, params, X)
-    assert_same(jitted(qmodel, linen_api.convert(qmodel, params), X), want)
-    assert np.isfinite(want).all()
-
-
 def test_schedule_property_starts_without_compiling_again() -> None:
     model = Stack("scan of remat")
     floats = full_init(model, X)
@@ -104,12 +61,6 @@ def test_schedule_property_starts_without_compiling_again() -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.isfinite(leaf).all()
         assert (path[-1].key == "step") == bool((leaf == 0).all()), path
-
-
-def test_shared_scan_differential_converted_is_trained() -> None:
-    floats = full_init(Stack("shared scan"), X)
-    qmodel, params = trained(Stack("shared scan"), Recipe(Rule("**", **SCHEMES["int8"])), floats, X)
-    assert_same(jitted(qmodel, linen_api.convert(qmodel, params), X), jitted(qmodel, params, X))
 
 
 def test_shared_scan_property_cannot_be_observed() -> None:
@@ -352,13 +303,6 @@ def test_errors_property_come_before_anything_runs() -> None:
 def calibrated_with(qmodel: Quantized, params: Any, x: np.ndarray, value: float) -> Any:
     x.reshape(-1)[:2] = value
     return linen_api.calibrate(qmodel, params, linen_api.observe(qmodel, params, x))
-
-
-def test_uncalibrated_property_shows_in_every_result() -> None:
-    model = Stack("sequential")
-    qmodel = Quantized(model, Recipe(Rule("**", **SCHEMES["int3"])))
-    params, _ = linen_api.prepare(qmodel, full_init(model, X), X)
-    assert np.isnan(jitted(qmodel, params, X)).all()
 
 
 def test_observe_property_adds_up_and_compiles_once() -> None:
