@@ -21,12 +21,13 @@ import numpy as np
 from refquant.conventions import PRESETS, RESCALES, Affine, Lanes, Rescale, Ties
 from refquant.conventions.steps import INF_KEY, Domain, StepFunction, differences, key_bits
 from refquant.formats import ALL, IntFormat
-from refquant.thresholds import apply, distance, probes, tabulate, thresholds
+from refquant.thresholds import apply, probes, tabulate, thresholds
 
 Kernel = Callable[[np.ndarray, Any, int], np.ndarray]
 Case = tuple[float, int]  # a scale or multiplier, a zero point
 Points = dict[str, Any]
 BLOCK = 64  # no vector has more elements; the last ones of a long array may be computed in another way
+REGIONS = ("in range", "with |x / scale| of 2^31 and more", "infinite", "NaN")  # of inputs
 LENGTHS = (1, 7, 8, 9, 17, 33)  # that tell blocks of 2 to 33 elements apart
 SHORT = 4096  # inputs that are tried at every place of short arrays
 
@@ -168,7 +169,7 @@ def described(names: list[str], fmt: IntFormat) -> str:
 
 
 def nearest(kernel: Kernel, fmt: IntFormat, task: Task) -> str:
-    """The convention that differs at the fewest inputs of all cases, and the first such number from zero upward."""
+    """The convention that differs at the fewest inputs in range, then at the fewest of all, over all cases."""
     cases, own = task.cases(fmt), []
     for case in cases:
         try:
@@ -176,31 +177,47 @@ def nearest(kernel: Kernel, fmt: IntFormat, task: Task) -> str:
         except ValueError as error:  # no table: too many steps
             jump = str(error).partition("steps: ")[2].partition(";")[0]
             return f"does not saturate, or jumps about: {jump} (scale {case[0]}, zero point {case[1]})"
-    found = [(reading, name) for reading in readings(fmt) for name in task.points()]
     apart = {
-        one: [distance(table, one[0].tables(task, case)[one[1]]) for table, case in zip(own, cases, strict=True)]
-        for one in found
+        (reading, name): [_apart(t, reading.tables(task, c)[name], task, c) for t, c in zip(own, cases, strict=True)]
+        for reading in readings(fmt)
+        for name in task.points()
     }
-    reading, name = min(found, key=lambda one: sum(apart[one]))
+    reading, name = min(apart, key=lambda one: (sum(n[0] for n in apart[one]), sum(map(sum, apart[one]))))
     counts, told = apart[reading, name], name if name[0] != "'" else f"the point {name}"
-    if not any(counts):
+    if not any(map(any, counts)):
         return f"nearest{reading.told(fmt)} is {told}, but some codes depend on what else is in the array"
-    k = next(k for k, count in enumerate(counts) if count)
-    table, case = reading.tables(task, cases[k])[name], cases[k]
-    key, only_nans = _first(own[k], table, task)
+    opening = f"nearest{reading.told(fmt)} is {told}"
+    if not any(n[0] for n in counts):
+        same = [n for n in task.points() if n[0] != "'" and not any(c[0] for c in apart[reading, n])]
+        opening = f"follows{reading.told(fmt)} {', '.join(same) or told} wherever in range; outside, nearest is {told}"
+    k = max(range(len(cases)), key=lambda k: (counts[k][0] > 0, any(counts[k]), -k))
+    return f"{opening}: {_difference(own[k], reading.tables(task, cases[k])[name], told, counts[k], task, cases[k])}"
+
+
+def _difference(own: StepFunction, table: StepFunction, told: str, counts: list[int], task: Task, case: Case) -> str:
+    """How many inputs of one case differ, of which regions, and the one nearest to zero, a number if any."""
+    keys = [max(start, min(stop - 1, 0)) for start, stop in differences(own, table)]
+    numbers = [key for key in keys if task.domain == "int32" or -INF_KEY - 1 <= key <= INF_KEY]
+    key = min(numbers or keys, key=lambda k: (k < 0, abs(k)))
     what = f"0x{key_bits(key):08x} ({np.uint32(key_bits(key)).view(np.float32)})" if task.domain == "float32" else key
+    where = ", ".join(f"{n:,} {region}" for n, region in zip(counts, REGIONS, strict=True) if n)
     return (
-        f"nearest{reading.told(fmt)} is {told}: {counts[k]:,} of 2^32 inputs differ at scale {case[0]}, zero point "
-        f"{case[1]}; {'only NaNs differ, as' if only_nans else 'first'} x = {what}: kernel {own[k].code_at(key)}, "
+        f"{sum(counts):,} of 2^32 inputs differ at scale {case[0]}, zero point {case[1]} ({where}); "
+        f"{'first' if numbers else 'only NaNs differ, as'} x = {what}: kernel {own.code_at(key)}, "
         f"{told} {table.code_at(key)}"
     )
 
 
-def _first(own: StepFunction, table: StepFunction, task: Task) -> tuple[int, bool]:
-    """The key nearest to zero at which two tables differ, and whether only NaNs do."""
-    keys = [max(start, min(stop - 1, 0)) for start, stop in differences(own, table)]
-    numbers = [key for key in keys if task.domain == "int32" or -INF_KEY - 1 <= key <= INF_KEY]
-    return min(numbers or keys, key=lambda k: (k < 0, abs(k))), not numbers
+def _apart(own: StepFunction, table: StepFunction, task: Task, case: Case) -> list[int]:
+    """How many inputs of each region have different codes; accumulators are all in range."""
+    edges = [0, 1 << 31]
+    if task.domain == "float32":
+        edges[1:1] = [int((2**31 * np.float32(case[0])).view(np.int32)), INF_KEY, INF_KEY + 1]
+    counts = [0] * len(REGIONS)
+    for start, stop in differences(own, table):
+        for k, (low, high) in enumerate(itertools.pairwise(edges)):  # the key of -x is -1 - the key of x
+            counts[k] += max(0, min(stop, high) - max(start, low)) + max(0, min(stop, -low) - max(start, -high))
+    return counts
 
 
 def changes(kernel: Kernel, fmt: IntFormat, task: Task) -> str:

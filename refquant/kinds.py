@@ -10,7 +10,8 @@ from types import UnionType
 from typing import ParamSpec, TypeVar, get_args
 
 from refquant.checks import told
-from refquant.conventions import Affine, Cast, Rescale
+from refquant.conventions import Affine, Cast, Rescale, StepFunction
+from refquant.conventions.steps import NEED_STEPS
 from refquant.formats import Format
 from refquant.granularity import Granularity
 
@@ -21,9 +22,10 @@ Kind = tuple[type, ...]
 FAMILIES: tuple[tuple[Kind, str], ...] = (
     (get_args(Format), "a format such as formats.ALL['int8'] (names go to formats.get)"),
     (get_args(Granularity), "a granularity such as PerTensor() or PerAxis(0) (a scheme's text goes to schemes)"),
-    ((Affine,), "an Affine such as conventions.DEFAULT"),
-    ((Cast,), "a Cast such as conventions.CAST"),
-    ((Rescale,), "a Rescale such as conventions.RESCALE"),
+    ((Affine,), "an Affine such as conventions.DEFAULT or conventions.PRESETS['onnx'].affine"),
+    ((Cast,), "a Cast such as conventions.CAST (of a Preset its .point)"),
+    ((Rescale,), "a Rescale such as conventions.RESCALE or conventions.RESCALES['xnnpack'].point"),
+    ((StepFunction,), NEED_STEPS),
 )
 
 

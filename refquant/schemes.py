@@ -5,6 +5,9 @@ SCHEME  = TENSOR                               (weights only; embedding tables l
         | "w" BITS "a" BITS [":" GRAIN]        (shorthand: weights intN:channel, inputs intN of that grain)
         | KEY "=" TENSOR {"," KEY "=" TENSOR}  KEY = w (weights) | a (inputs) | e (embedding tables)
 OPTION  = asym | fzero | half | pow2 | signed | sf16 | sbf16 | se4m3 | se8m0 | spow2
+
+`e2m1fn:g32:se8m0` has the elements, the groups and the scale format of OCP MXFP4, not its scales: SCL-6 rounds max / 6
+up to a power of two, OCP MX 1.0 (section 6.3) takes 2**(floor(log2(max)) - 2).  So of the other MX formats.
 """
 
 import re

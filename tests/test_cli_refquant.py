@@ -130,6 +130,9 @@ def test_show_golden_unknown_names_the_nearest(run):
     assert "nearest: e4m3" in run("show float8_e4m3")[2]
     assert "nearest: e4m3fn" in run("show FLOAT8E4M3FN")[2]
     assert "mxfp4 is e2m1fn in groups of 32 with e8m0fnu scales" in run("show MXFP4")[2]
+    for name in ("mxfp4", "mxfp6", "mxfp8"):
+        assert "; but not with OCP's scales: here max / (the format's largest) is rounded up" in run(f"show {name}")[2]
+    assert "(of a group with max 3.9: 1 here, 0.5 by OCP)" in run("show mxfp4")[2]
     assert "fp8 is e4m3fn or e5m2" in run("show fp8")[2]
     assert run("show zzzzzz")[0] == 2
 

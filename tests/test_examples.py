@@ -89,6 +89,7 @@ def _middle(x, scale, zero_point):
 
 
 FOUR = "onnx, onnxruntime, gptq, tensorrt on every probe"
+IN_RANGE = "onnx, onnxruntime, gptq, qwix_symmetric, tensorrt, onnx_reference wherever in range; outside, nearest is"
 ADDED = "compressed_tensors, stablehlo, tensorrt (to "
 KERNELS = {
     "right": (_onnx, f"follows {FOUR}"),
@@ -107,12 +108,14 @@ KERNELS = {
     ),
     "second case": (
         lambda x, s, z: np.where((s == np.float32(0.1)) & (x > 3), 5, _onnx(x, s, z)).astype(np.int8),
-        "nearest is onnx: 1,061,158,912 of 2^32 inputs differ at scale 0.1, zero point 2; first x = 0x40400001 "
+        "nearest is onnx: 1,061,158,912 of 2^32 inputs differ at scale 0.1, zero point 2 (218,942,668 in range, "
+        "842,216,243 with |x / scale| of 2^31 and more, 1 infinite); first x = 0x40400001 "
         "(3.000000238418579): kernel 5, onnx 32",
     ),
     "first case": (  # alone it would be 'div f32 int trunc sat qmin'
         lambda x, s, z: _onnx(np.trunc(x / s), np.float32(1), z) if s < np.float32(0.1) else _onnx(x, s, z),
-        "nearest is onnx: 71,638,161 of 2^32 inputs differ at scale 0.0123, zero point 7; first x = ",
+        "nearest is onnx: 71,638,161 of 2^32 inputs differ at scale 0.0123, zero point 7 (71,638,161 in range); "
+        "first x = ",
     ),
     "noisy": (_noisy, "gives other codes when it is called again: "),
     "short arrays": (
@@ -128,8 +131,19 @@ KERNELS = {
     "dtype": (lambda x, s, z: list(x), "gives float32 of shape (3,) for 3 numbers, need int8 of shape (3,) (int8)"),
     "nan": (
         lambda x, s, z: np.where(np.isnan(x), -5, np.clip(np.rint(x / s) + z, -128, 127)).astype(np.int8),
-        "nearest is onnx: 16,777,214 of 2^32 inputs differ at scale 0.0123, zero point 7; only NaNs differ, as "
-        "x = 0x7f800001 (nan): kernel -5, onnx -128",
+        f"follows {IN_RANGE} onnx: 16,777,214 of 2^32 inputs differ at scale 0.0123, zero point 7 (16,777,214 NaN); "
+        "only NaNs differ, as x = 0x7f800001 (nan): kernel -5, onnx -128",
+    ),
+    "cast": (  # of lrintf: beyond int32 the smallest integer
+        lambda x, s, z: np.clip(np.where(np.abs(x / s) < 2**31, np.rint(x / s), -(2**31)) + z, -128, 127).astype(
+            np.int8
+        ),
+        f"follows {IN_RANGE} onnx_reference: 1,652,555,776 of 2^32 inputs differ at scale 0.75, zero point -127 "
+        "(1,635,778,560 with |x / scale| of 2^31 and more, 2 infinite, 16,777,214 NaN); first x = ",
+    ),
+    "half up, NaN": (
+        lambda x, s, z: np.clip(np.floor(np.abs(x) / s + np.float32(0.5)) * np.sign(x) + z, -128, 127).astype(np.int8),
+        " of 2^32 inputs differ at scale 0.0123, zero point 7 (2 in range, 16,777,214 NaN); first x = 0x3bc985ef",
     ),
     "below": (
         lambda x, s, z: np.where(np.rint(x / s) < -100, 9, np.clip(np.rint(x / s) + z, -128, 127)).astype(np.int8),
@@ -159,7 +173,8 @@ ACCUMULATORS = {
     ),
     "truncates": (
         lambda acc, m, z: np.clip(np.trunc(acc * m) + z, -128, 127).astype(np.int8),
-        "10,366 of 2^32 inputs differ at scale 0.0123, zero point 7; first x = 41: kernel 7, onnxruntime 8",
+        "10,366 of 2^32 inputs differ at scale 0.0123, zero point 7 (10,366 in range); first x = 41: "
+        "kernel 7, onnxruntime 8",
     ),
     "wraps": (
         lambda acc, m, z: (np.rint(acc * m) + z).astype(np.int64).astype(np.int8),

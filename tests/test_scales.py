@@ -78,6 +78,20 @@ def test_choose_scale_differential(backend, name):
         check_choose(backend.scales, ALL[name], rule)
 
 
+@pytest.mark.parametrize(("name", "emax"), [("e2m1fn", 2), ("e2m3fn", 2), ("e3m2fn", 4), ("e4m3fn", 8), ("e5m2", 15)])
+def test_powers_of_two_golden_are_not_those_of_ocp(backend, name, emax):
+    """Forks in the wild: OCP MX 1.0, section 6.3, has half the scale wherever its largest element would saturate."""
+    fmt = ALL[name]
+    high = np.float32([3.9, *np.linspace(1, 2, 65)])
+    scale, _ = backend.scales.choose_scale(-high, high, fmt=fmt, rule=ScaleRule(storage="e8m0fnu"))
+    ocp = np.exp2(np.floor(np.log2(high)) - emax)
+    saturates = high > fmt.max_value * ocp
+    assert saturates.any() and not saturates.all()
+    np.testing.assert_array_equal(np.asarray(scale), np.where(saturates, 2 * ocp, ocp))
+    if name == "e2m1fn":
+        assert (float(scale[0]), float(ocp[0])) == (1, 0.5)
+
+
 def tile_ranges(x: np.ndarray, granularity: object) -> tuple[np.ndarray, np.ndarray]:
     """SCL-1, tile by tile, by the third opinion."""
     shape = granularity.scale_shape(x.shape)

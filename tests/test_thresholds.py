@@ -15,7 +15,7 @@ from strategies import SPECIAL, powers, random_bits
 from refquant import thresholds as ref
 from refquant.affine import quantize
 from refquant.codec import encode
-from refquant.conventions import CAST, DEFAULT, Affine, Cast, Rescale, StepFunction
+from refquant.conventions import CAST, DEFAULT, PRESETS, RESCALES, Affine, Cast, Rescale, StepFunction
 from refquant.conventions.steps import differences, key_bits, probe_keys, seed_keys, total_key
 from refquant.formats import ALL
 from refquant.requantize import requantize
@@ -255,3 +255,25 @@ def test_tabulate_golden_limit_is_the_number_of_steps(backend):
 def test_thresholds_golden_16_bits_are_below_the_limit():
     assert len(ref.thresholds(DEFAULT, ALL["uint16"], 0.1).starts) == 65537
     assert len(ref.thresholds(CAST, ALL["bfloat16"]).starts) < ref.LIMIT
+
+
+@pytest.mark.parametrize("row", [PRESETS["onnx"], RESCALES["xnnpack"]], ids=lambda row: row.name)
+def test_rows_are_refused_where_their_points_are_meant(backend, row):
+    """The message names the attribute that holds the point."""
+    table, kind, need = ref.thresholds(DEFAULT, ALL["int2"]), type(row).__name__, "need a StepFunction such as"
+    for function, call in (
+        ("distance", lambda: backend.thresholds.distance(table, row)),
+        ("differences", lambda: differences(table, row)),
+    ):
+        with pytest.raises(
+            TypeError, match=rf"^{function}: b is a {kind}, {need} thresholds\(PRESETS.*\.affine.*\.point"
+        ):
+            call()
+    with pytest.raises(TypeError, match=rf"^probes: steps\[1\] is a {kind}, {need}"):
+        backend.thresholds.probes(table, row)
+    with pytest.raises(TypeError, match=rf"^thresholds: convention is .*{kind}, need .*\.affine or .*\.point"):
+        backend.thresholds.thresholds(row, ALL["int2"])
+    with pytest.raises(
+        TypeError, match=r"^requantize: rescale is .*, need a Rescale .* or .*RESCALES\['xnnpack'\].point"
+    ):
+        backend.requantize.requantize(np.int32([1]), np.float32(1), fmt=ALL["int8"], rescale=row)

@@ -28,12 +28,11 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
-from flax.core import meta
 
 from jaxquant.flax import observers
 from jaxquant.flax.linen_acts import CONVERTED, calibrated, converted, explained, observed, prepared
 from jaxquant.flax.linen_calls import Call, Frame, framed
+from jaxquant.flax.linen_checks import check_constants, check_weights, need_quantized
 from jaxquant.flax.linen_quantized import Quantized
 from jaxquant.flax.linen_sites import LEAVES, Path
 from jaxquant.flax.linen_trees import Coverage, flat, is_abstract, merged
@@ -46,9 +45,6 @@ from jaxquant.qtensor import QTensor
 __all__ = [
     "Quantized", "advance", "calibrate", "check_optimizer", "convert", "explain", "labels", "observe", "prepare",
 ]  # fmt: skip
-
-#: What must be finite before it becomes a constant.
-CHECKED = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_offset")
 
 Methods = Mapping[str, Any]
 
@@ -75,11 +71,10 @@ def prepare(
     Returns:
       (params with the same float leaves and new ones, the report of what each layer does).
     Raises:
-      ValueError: a rule matches nothing or contradicts another, a layer's hook is set, a spec does not fit a layer, or
-        parameters that are converted already.
+      ValueError: a rule matches nothing or contradicts another, a layer's hook is set, a spec does not fit a layer, a
+        weight of one that is quantized is not finite, or parameters that are converted already.
     """
-    if not isinstance(qmodel, Quantized):
-        raise TypeError(f"prepare: qmodel is a {type(qmodel).__name__}, need Quantized(model, recipe) (NNX: nnx_api)")
+    need_quantized("prepare", qmodel)
     calls = [Call(None, inputs, options, rngs)]
     for name, args in (methods or {}).items():
         calls.append(Call(name, args if isinstance(args, tuple) else (args,), {}, rngs))
@@ -88,6 +83,7 @@ def prepare(
         for call in calls:
             qmodel.remember(call)
         leaves, coverage = _leaves(qmodel, prepared, {**(collections or {}), "params": params})
+        check_weights("prepare", params, coverage.layers())
         report = replace(coverage.check(qmodel.recipe, params), added=len(leaves.keys() - flat(params).keys()))
         return merged(params, leaves), report
 
@@ -118,6 +114,7 @@ def observe(
     Raises:
       ValueError: the recipe has no static scales, or the parameters are converted.
     """
+    need_quantized("observe", qmodel)
     call = Call(method, inputs, options, rngs)
     variables = {**(collections or {}), "params": merged(params, flat(stats or {}))}
     frame, arrays = framed(call)
@@ -145,6 +142,7 @@ def calibrate(qmodel: Quantized, params: Any, stats: Any, *inputs: Any, **option
     Raises:
       ValueError: a layer saw no data, or data that is not finite.
     """
+    need_quantized("calibrate", qmodel)
     seen = flat(stats or {})
     for path, found in seen.items():
         observers.check(found, "/".join(path[:-1]))
@@ -169,15 +167,18 @@ def convert(
       collections: the other collections, where the model does not make them itself.
       **options: of the model's `__call__`.
     Raises:
-      ValueError: a scale is zero, not finite or not calibrated; or no layer that ran is quantized by the recipe.
+      ValueError: a weight of a layer is not finite; a scale is zero, not finite or not calibrated; or no layer that ran
+        is quantized by the recipe.
     """
+    need_quantized("convert", qmodel)
     with qmodel.remembering():
         _remember(qmodel, "convert", inputs, options)
         leaves, _ = _leaves(qmodel, converted, {**(collections or {}), "params": params})
     _need_codes(qmodel, params, leaves)
     named = {(*path[:-1], path[-1].removeprefix(CONVERTED)): leaf for path, leaf in leaves.items()}
     layers = {path[:-1] for path in named}
-    check_scales(params, layers)
+    check_weights("convert", params, layers)
+    check_constants("convert", params, layers)
     return merged(params, named, without=lambda path: path[-1] in LEAVES and path[:-1] in layers)
 
 
@@ -201,6 +202,7 @@ def explain(
       rngs: as in apply.
       **options: of the method.
     """
+    need_quantized("explain", qmodel)
     call = Call(method, inputs, options, rngs)
     frame, arrays = framed(call)
     found = _explained(qmodel, frame, {**(collections or {}), "params": params}, arrays)
@@ -254,27 +256,6 @@ def _need_codes(qmodel: Quantized, params: Any, leaves: Mapping[Path, Any]) -> N
         raise ValueError(
             f"convert: nothing was converted, need a method that runs a layer with a rule (those that ran: {methods})"
         )
-
-
-def check_scales(params: Any, layers: set[Path]) -> None:
-    """Refuse scales that no integer layer can use; those of a trace or of shapes pass.
-
-    Raises:
-      ValueError: one is zero or not finite.
-    """
-    for path, leaf in flat(params).items():
-        value = meta.unbox(leaf)
-        if path[:-1] not in layers or path[-1] not in CHECKED:
-            continue
-        if isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct):
-            continue
-        value = np.asarray(value)
-        wrong = ~np.isfinite(value) | ((value == 0) & path[-1].endswith("scale"))
-        if wrong.any():
-            raise ValueError(
-                f"convert: layer {'/'.join(path[:-1])!r} has {path[-1]} {value[wrong].flat[0]}, need finite numbers, "
-                "and scales that are not zero (NaN: not calibrated yet, see observe and calibrate)"
-            )
 
 
 def _remember(qmodel: Quantized, function: str, inputs: tuple, options: dict[str, Any]) -> None:

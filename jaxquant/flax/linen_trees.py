@@ -47,6 +47,10 @@ class Coverage:
         rows = {path: self._left(recipe, path, kept.get(path)) for path in left}
         return Report(tuple(row for _, row in sorted({**self.rows, **rows}.items())))
 
+    def layers(self) -> list[Path]:
+        """The paths of the layers whose weights are quantized."""
+        return [tuple(filter(None, path.split("/"))) for path, row in self.rows.items() if row.weights]
+
     def _left(self, recipe: Recipe, path: str, rule: Rule | None) -> Row:
         module = self.modules.get(path)
         if module is None:

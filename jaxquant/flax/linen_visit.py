@@ -54,7 +54,8 @@ class Visitor:
         if module.scope is None or not (self.everywhere or module.scope.flags.get(FLAG) == self.token):
             return call(*args, **kwargs)
         _mark_around(module, self.token)
-        self.coverage.modules["/".join(module.path)] = module
+        if module.name in (None, *module.path[-1:]):  # what nn.remat and nn.scan make runs in its parent's scope
+            self.coverage.modules["/".join(module.path)] = module
         if module.is_initializing() and type(module) in KINDS:
             y = call(*args, **kwargs)  # the kernel comes into being here
             return self.intercept(lambda *args, **kwargs: y, args, kwargs, context)

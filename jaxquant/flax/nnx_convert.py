@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxquant.flax import layers, nnx_folding
+from jaxquant.flax import finite, layers, nnx_folding
 from jaxquant.flax.nnx_layers import check_leaves, layers_of
 from jaxquant.flax.nnx_variables import Codes, beside, leaves_of, set_companions, value_of
 from jaxquant.flax.nnx_walk import KINDS, expected_shape
@@ -25,8 +25,8 @@ def convert(model: nnx.Module, codes: Mapping[str, Any] | None = None) -> nnx.Mo
     Returns:
       A model without learned scales and steps; codes and scales are Variables that are no Params.
     Raises:
-      ValueError: the model is not prepared, or is converted; a scale is NaN (not calibrated), infinite or zero; its
-        state is of another recipe.
+      ValueError: the model is not prepared, or is converted; a kernel is not finite; a scale is NaN (not calibrated),
+        infinite or zero; its state is of another recipe.
     """
     found = layers_of(model)
     if not found or any(layer.converted for layer in found):
@@ -34,7 +34,9 @@ def convert(model: nnx.Module, codes: Mapping[str, Any] | None = None) -> nnx.Mo
         raise ValueError(f"convert: the model is {what}, need what prepare returned")
     for layer in found:
         check_leaves(layer)
-        check_scales("convert", layer)
+        if layer.path not in (codes or {}):
+            finite.check_weight("convert", layer.path, layer.kernel_name, layer.weight)
+        check_constants(layer)
     clone = nnx.clone(model)
     made: dict[int, nnx.Variable] = {}
     norms = nnx_folding.norms_of(clone)
@@ -51,29 +53,18 @@ def stacked_axes(layer: Any) -> int:
     return len(weight.shape) - len(expected_shape(layer, base))
 
 
-def check_scales(function: str, layer: Any) -> None:
+def check_constants(layer: Any) -> None:
     """Refuse scales that are zero or not finite, and offsets that are not finite, where values are known.
 
     Raises:
       ValueError: see above.
     """
     for name, value in leaves_of(layer).items():
-        if name in ("step", "inputs_zero_point") or _unknown(value):
+        if name in ("step", "inputs_zero_point") or finite.unknown(value):
             continue
-        numbers = np.asarray(value)
-        if name in ("inputs_scale", "inputs_offset") and layer.kernel_name == "embedding" and np.isnan(numbers).all():
+        if name in ("inputs_scale", "inputs_offset") and layer.kernel_name == "embedding" and np.isnan(value).all():
             continue  # a table whose attend is never called: its look-up has no input scale
-        if np.isnan(numbers).any():
-            why = "need calibrate first, or a training that does not diverge"
-            raise ValueError(f"{function}: layer {layer.path!r} has {name} NaN, {why}")
-        if np.isinf(numbers).any():
-            raise ValueError(f"{function}: layer {layer.path!r} has an infinite {name}, need finite numbers")
-        if name.endswith("scale") and (numbers == 0).any():
-            raise ValueError(f"{function}: layer {layer.path!r} has a zero {name}, need finite positive scales")
-
-
-def _unknown(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct)
+        finite.check_constant("convert", layer.path, name, value)
 
 
 def _convert(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxquant.flax import nnx_folding, nnx_walk
+from jaxquant.flax import finite, nnx_folding, nnx_walk
 from jaxquant.flax.attention import QuantizedAttention
 from jaxquant.flax.nnx_layers import RETYPED, Quantized, layers_of
 from jaxquant.flax.nnx_variables import Codes, Scale, Step, beside, set_companions, value_of
@@ -35,7 +35,8 @@ def prepare(
       (the clone, a report with a row for every module that has parameters).  Its float parameters have the same bits.
     Raises:
       ValueError: a rule matches nothing or contradicts another, a layer's hook is set, specs do not fit a layer, a
-        shared parameter is treated in two ways, a layer and a batch norm to fold are not one and one.
+        shared parameter is treated in two ways, a layer and a batch norm to fold are not one and one, a kernel to
+        quantize is not finite.
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(f"prepare: model is a {type(model).__name__}, need an nnx.Module (Linen: linen_api)")
@@ -98,6 +99,7 @@ def _site(recipe: Recipe, one: Found, rule: Rule) -> LayerSpec:
             f"layer {one.path!r}: the kernel has shape {tuple(shape)}, need (..., {', '.join(map(str, expected))}): "
             "layers are stacked along the first axis"
         )
+    finite.check_weight("prepare", one.path, one.kernel_name, value_of(_kernel(one)))
     kind, summed = nnx_walk.KINDS[type(one.module)], nnx_walk.summed(one.module)
     return resolve(rule, kind, expected, summed=summed, path=one.path, schedule=recipe.schedule)
 
@@ -244,7 +246,15 @@ def trace(model: nnx.Module, x: Any, methods: Mapping[str, Any]) -> set[str] | N
         layer.reached = None
     for name, given in calls.items():
         args = given if isinstance(given, tuple) else (given,)
-        jax.eval_shape(lambda state, args, name=name: _called(nnx.merge(graph, state), name, args), state, args)
+        try:
+            jax.eval_shape(lambda state, args, name=name: _called(nnx.merge(graph, state), name, args), state, args)
+        except (AttributeError, TypeError) as error:
+            if not isinstance(given, list):
+                raise
+            raise TypeError(
+                f"prepare: the argument of {name} is a list, and the model does not take one, need an array, or a "
+                f"tuple of the arguments ({error})"
+            ) from error
     return reached.paths
 
 

@@ -9,6 +9,7 @@ Domain = Literal["float32", "int32"]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 INSIDE = 0x13C6EF  # the golden section of a quarter of an octave: an odd number far from both ends
 INF_KEY = 0x7F800000
+NEED_STEPS = "a StepFunction such as thresholds(PRESETS['onnx'].affine, fmt, scale) gives (of a Preset, its .point)"
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,12 @@ def distance(a: StepFunction, b: StepFunction) -> int:
     Returns:
       0..2**32.
     Raises:
+      TypeError: one is no step function.
       ValueError: the domains differ.
 
     Spec: CNV-4.  Class: exact.
     """
+    _need_steps("distance", a=a, b=b)
     return sum(stop - start for start, stop in differences(a, b))
 
 
@@ -88,8 +91,10 @@ def differences(a: StepFunction, b: StepFunction) -> tuple[tuple[int, int], ...]
     """The ranges of keys [start, stop) on which two step functions differ, ascending (CNV-4).
 
     Raises:
+      TypeError: one is no step function.
       ValueError: the domains differ.
     """
+    _need_steps("differences", a=a, b=b)
     if a.domain != b.domain:
         raise ValueError(
             f"differences: domain is {a.domain!r} and {b.domain!r}, need the same (keys must mean the same)"
@@ -106,7 +111,17 @@ def probe_keys(*steps: StepFunction) -> tuple[int, ...]:
     Returns:
       ascending keys inside the domain.
 
+    Raises:
+      TypeError: one is no step function.
+
     Spec: CNV-5.  Class: exact.
     """
+    _need_steps("probes", **{f"steps[{k}]": one for k, one in enumerate(steps)})
     keys = {start + by for step in steps for start in step.starts for by in (-1, 0, 1)}
     return tuple(sorted(key for key in keys if LOWEST <= key <= HIGHEST))
+
+
+def _need_steps(function: str, **arguments: object) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, StepFunction):
+            raise TypeError(f"{function}: {name} is a {type(value).__name__}, need {NEED_STEPS}")

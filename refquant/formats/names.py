@@ -4,11 +4,16 @@ from collections.abc import Iterable
 
 FP8 = "e4m3fn or e5m2 (OCP), e4m3fnuz or e5m2fnuz (without -0 and infinities), e4m3 or e3m4 (IEEE-like)"
 MX = "in groups of 32 with e8m0fnu scales"
+#: Of the schemes named here, whose scales are SCL-6's.
+NOT_OCP = (
+    "; but not with OCP's scales: here max / (the format's largest) is rounded up to a power of two, OCP MX 1.0, "
+    "section 6.3, takes 2**(floor(log2(max)) - emax), which may saturate"
+)
 
 COMMON = {
-    "mxfp4":    f"e2m1fn {MX}, the scheme e2m1fn:g32:se8m0",
-    "mxfp6":    f"e2m3fn or e3m2fn {MX}, the scheme e2m3fn:g32:se8m0 or e3m2fn:g32:se8m0",
-    "mxfp8":    f"e4m3fn or e5m2 {MX}, the scheme e4m3fn:g32:se8m0 or e5m2:g32:se8m0",
+    "mxfp4":    f"e2m1fn {MX}, the scheme e2m1fn:g32:se8m0{NOT_OCP} (of a group with max 3.9: 1 here, 0.5 by OCP)",
+    "mxfp6":    f"e2m3fn or e3m2fn {MX}, the scheme e2m3fn:g32:se8m0 or e3m2fn:g32:se8m0{NOT_OCP}",
+    "mxfp8":    f"e4m3fn or e5m2 {MX}, the scheme e4m3fn:g32:se8m0 or e5m2:g32:se8m0{NOT_OCP}",
     "nvfp4":    "e2m1fn in groups of 16 with e4m3fn scales, the scheme e2m1fn:g16:se4m3",
     "fp4":      "e2m1fn (floats), nf4 (a codebook)",
     "fp6":      "e2m3fn or e3m2fn",

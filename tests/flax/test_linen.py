@@ -203,6 +203,24 @@ def test_tabulate_property_shows_what_training_adds() -> None:
         assert name in text
 
 
+def test_tabulate_property_has_the_report_of_prepare() -> None:
+    """Also where lifted modules run in the scope of the module that holds them, at the root and below."""
+
+    class Holder(nn.Module):
+        depth: int
+
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            gain = self.param("gain", nn.initializers.ones, ())
+            return gain * (Holder(self.depth - 1, name="inner")(x) if self.depth else Stack("scan of remat")(x))
+
+    recipe = Recipe(Rule("**", weights="int8"))
+    qmodel = Quantized(Holder(1), recipe)
+    _, report = linen_api.prepare(qmodel, Holder(1).init(jax.random.key(0), X)["params"], X)
+    assert {row.path: row.kind for row in report}[""] == "Holder"
+    assert qmodel.tabulate(jax.random.key(0), X).endswith(f"{report}\n")
+
+
 def test_boxed_parameters_differential_keep_their_names() -> None:
     class Boxed(nn.Module):
         @nn.compact

@@ -249,7 +249,7 @@ def test_convert_refuses_offsets_that_are_not_finite(name):
     nnx_api.observe(qmodel, X)
     nnx_api.calibrate(qmodel)
     variable = getattr(qmodel, name)
-    for value, text in ((0, None), (np.nan, f"{name} NaN"), (np.inf, f"infinite {name}")):
+    for value, text in ((0, None), (np.nan, f"{name} nan"), (np.inf, f"{name} inf")):
         variable[...] = jnp.full_like(variable[...], value)
         if text is None:
             nnx_api.convert(qmodel)  # an offset of 0 is one

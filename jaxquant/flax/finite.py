@@ -1,0 +1,52 @@
+"""What must be finite before it becomes codes or a constant; traced and abstract values pass, in both APIs."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def unknown(value: Any) -> bool:
+    """Whether a value is a trace, a shape, or partly on other hosts."""
+    return isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct) or not getattr(value, "is_fully_addressable", True)
+
+
+def check_weight(function: str, path: str, name: str, value: Any) -> None:
+    """Refuse a float weight with elements that codes would hide.
+
+    Args:
+      function: that was called.
+      path: of the layer.
+      name: of its weight.
+      value: an array, of one layer or of stacked ones.
+    Raises:
+      ValueError: an element is NaN or infinite.
+    """
+    if unknown(value):
+        return
+    values = np.asarray(value)
+    nans, infinite = np.count_nonzero(np.isnan(values)), np.count_nonzero(np.isinf(values))
+    if nans or infinite:
+        found = f"{nans} NaN and {infinite} infinite of {values.size} elements"
+        raise ValueError(
+            f"{function}: the {name} of layer {path!r} has {found}, need finite weights (a range leaves NaN out and "
+            "codes have none, SCL-1 and AFF-5: the outputs would be finite and hide it)"
+        )
+
+
+def check_constant(function: str, path: str, name: str, value: Any) -> None:
+    """Refuse scales that are zero or not finite, and offsets that are not finite.
+
+    Raises:
+      ValueError: see above; it says where such a value comes from.
+    """
+    if unknown(value):
+        return
+    numbers = np.asarray(value)
+    wrong = ~np.isfinite(numbers) | ((numbers == 0) & name.endswith("scale"))
+    if wrong.any():
+        unset = "not calibrated yet, see observe and calibrate; or " if name.startswith("inputs") else ""
+        raise ValueError(
+            f"{function}: layer {path!r} has {name} {numbers[wrong].flat[0]}, need finite numbers, and scales that are "
+            f"not zero ({unset}learned in a training that diverged)"
+        )

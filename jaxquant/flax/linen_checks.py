@@ -1,0 +1,50 @@
+"""What the functions of linen_api are given, checked before anything becomes codes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from flax.core import meta
+
+from jaxquant.flax import finite
+from jaxquant.flax.linen_quantized import Quantized
+from jaxquant.flax.linen_sites import KINDS, Path
+from jaxquant.flax.linen_trees import flat
+from jaxquant.qtensor import QTensor
+
+#: What must be finite before it becomes a constant, and before it becomes codes.
+CONSTANTS = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_offset")
+WEIGHTS = frozenset(kind.kernel for kind in KINDS.values())
+
+
+def need_quantized(function: str, qmodel: Any) -> None:
+    """Refuse arguments in another order.
+
+    Raises:
+      TypeError: qmodel is none.
+    """
+    if not isinstance(qmodel, Quantized):
+        raise TypeError(
+            f"{function}: qmodel is a {type(qmodel).__name__}, need Quantized(model, recipe) (it comes first, then the "
+            "parameters; NNX: nnx_api)"
+        )
+
+
+def check_weights(function: str, params: Any, layers: Iterable[Path]) -> None:
+    """Refuse float weights of layers that are not finite; those of a trace or of shapes pass.
+
+    Raises:
+      ValueError: one is not.
+    """
+    layers = set(layers)
+    for path, leaf in flat(params).items():
+        value = meta.unbox(leaf)
+        if path[:-1] in layers and path[-1] in WEIGHTS and not isinstance(value, QTensor):
+            finite.check_weight(function, "/".join(path[:-1]), path[-1], value)
+
+
+def check_constants(function: str, params: Any, layers: Iterable[Path]) -> None:
+    """The same of their scales and offsets; a scale is not zero either."""
+    layers = set(layers)
+    for path, leaf in flat(params).items():
+        if path[:-1] in layers and path[-1] in CONSTANTS:
+            finite.check_constant(function, "/".join(path[:-1]), path[-1], meta.unbox(leaf))
