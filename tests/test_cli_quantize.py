@@ -40,7 +40,7 @@ def test_what_decide_recommends_can_be_pasted(run, text):
     """Without a word about inputs where there are none."""
     code, out, _ = run("--weights", text, "--json")
     told, scheme = json.loads(out), parse(text)
-    names = [row["scheme"] for row in told["tensors"]]
+    names = {row["name"]: row["scheme"] for row in told["tensors"]}
     assert code == 0 and told["inputs"] == (str(scheme.inputs) if scheme.inputs else None)
     assert names == {
         "a.weight": str(scheme.weights),

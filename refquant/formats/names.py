@@ -7,7 +7,7 @@ MX = "in groups of 32 with e8m0fnu scales"
 #: Of the schemes named here, whose scales are SCL-6's.
 NOT_OCP = (
     "; but not with OCP's scales: here max / (the format's largest) is rounded up to a power of two, OCP MX 1.0, "
-    "section 6.3, takes 2**(floor(log2(max)) - emax), which may saturate"
+    "section 6.3, takes the power of two at or below max / 2**emax, which may saturate"
 )
 
 COMMON = {
