@@ -7,12 +7,16 @@ import pytest
 import strategies as some
 from bits import assert_same
 
+import refquant
+import refquant.qat
 from refquant.conventions import Affine
 from refquant.formats import ALL
-from refquant.granularity import PerAxis
+from refquant.granularity import PerAxis, PerToken
+from refquant.spec import QuantSpec
 
 jax = pytest.importorskip("jax")
 jnp, lax = jax.numpy, jax.lax
+jaxquant = pytest.importorskip("jaxquant")
 affine = pytest.importorskip("jaxquant.affine")
 ref = pytest.importorskip("refquant.affine")
 
@@ -113,6 +117,33 @@ def test_bait_fma_after_dequantize():
     want = ref.dequantize(codes, SCALE, offset, fmt=fmt) + b
     got = jax.jit(lambda c, s, z, b: affine.dequantize(c, s, z, fmt=fmt) + b)(codes, SCALE, offset, b)
     assert_same(np.asarray(got), want)
+
+
+def layers():
+    """(name, layer of x by a package and its qat module): integer layers whose last step is a product or a sum."""
+    rng = np.random.default_rng(5)
+    w, bias = rng.standard_normal((24, 40)).astype(np.float32), rng.standard_normal(40).astype(np.float32)
+    kernel = rng.standard_normal((3, 8, 40)).astype(np.float32)
+    whole, by_row, by_channel = (
+        QuantSpec(ALL["int8"]),
+        QuantSpec(ALL["int8"], PerToken()),
+        QuantSpec(ALL["int4"], PerAxis(-1)),
+    )
+    yield "dense", lambda p, qat, x: qat.dense(x, p.quantize_tensor(w, by_channel), inputs=by_row)
+    yield "dense, bias", lambda p, qat, x: qat.dense(x, p.quantize_tensor(w, by_channel), bias, inputs=by_row)
+    yield "einsum", lambda p, qat, x: qat.einsum("ab,bc->ac", x, p.quantize_tensor(w, by_channel), inputs=by_row)
+    yield "conv", lambda p, qat, x: qat.conv(x.reshape(-1, 3, 8), p.quantize_tensor(kernel, by_channel), inputs=whole)
+
+
+@pytest.mark.parametrize(("name", "layer"), [*layers()], ids=lambda v: v if isinstance(v, str) else "")
+def test_bait_fma_after_a_layer(name, layer):
+    """GEN-3, LAY-1: a sum behind an integer layer does not swallow its last product."""
+    x = np.random.default_rng(6).standard_normal((48, 24)).astype(np.float32)
+    want = layer(refquant, refquant.qat, x)
+    c = np.random.default_rng(7).standard_normal(want.shape).astype(np.float32)
+    for own, run in ((want + c, lambda y, c: y + c), (c - want, lambda y, c: c - y)):
+        got = jax.jit(lambda x, c, run=run: run(layer(jaxquant, jaxquant.qat, x), c))(x, c)
+        assert_same(np.asarray(got), own, call=name)
 
 
 def test_bait_fma_before_quantize():
