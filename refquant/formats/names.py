@@ -14,8 +14,7 @@ COMMON = {
     "mxfp4":    f"e2m1fn {MX}, the scheme e2m1fn:g32:se8m0{NOT_OCP} (of a group with max 3.9: 1 here, 0.5 by OCP)",
     "mxfp6":    f"e2m3fn or e3m2fn {MX}, the scheme e2m3fn:g32:se8m0 or e3m2fn:g32:se8m0{NOT_OCP}",
     "mxfp8":    f"e4m3fn or e5m2 {MX}, the scheme e4m3fn:g32:se8m0 or e5m2:g32:se8m0{NOT_OCP}",
-    "nvfp4":    "e2m1fn in groups of 16 with e4m3fn scales, the scheme e2m1fn:g16:se4m3; without NVIDIA's second scale, "
-                "one for the whole tensor",
+    "nvfp4":    "e2m1fn in groups of 16 with e4m3fn scales, the scheme e2m1fn:g16:se4m3; without NVIDIA's other scale",
     "fp4":      "e2m1fn (floats), nf4 (a codebook)",
     "fp6":      "e2m3fn or e3m2fn",
     "fp8":      FP8,
