@@ -52,8 +52,9 @@ def bitcast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
     XLA knows the bits of a constant when it compiles, and takes them in the order of its memory, which a transpose has
     changed where a call or a loop lies between: other elements come out.  A barrier keeps it from looking; XLA:CPU
-    takes it away before it settles layouts and fuses.  Elsewhere it would stay between the loops: there a rounding to
-    the precision that x has is a step that is computed, laid out anew, which a transpose of long axes does not pass.
+    takes it away before it settles layouts and fuses (that of JAX 0.12 makes more loops all the same).  Elsewhere it
+    would stay between the loops: there a rounding to the precision that x has is a step that is computed, laid out
+    anew, which a transpose of long axes does not pass.
     Also of one axis and of none: a vmap has axes that are not seen here.
     Witness: test_bitcast_differential.
     """

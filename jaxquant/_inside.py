@@ -10,7 +10,7 @@ from jax import lax
 from jaxquant import _exact, bits
 from jaxquant._constants import constant
 
-REACH = 2
+REACH = 2  # ordered keys asked on either side of an end
 FLT_MAX = float.fromhex("0x1.fffffep+127")
 NOWHERE = 0x7FFFFFFF  # the key of a NaN
 Judge = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
