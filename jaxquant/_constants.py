@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-PRECISION = {"float32": (8, 23), "bfloat16": (8, 7), "float16": (5, 10)}
+BARRIERS_FUSE = jax.__version_info__ < (0, 11, 1)  # on CPUs
 
 
 def as_dtype(value: jax.Array | int, dtype: jnp.dtype) -> jax.Array | np.ndarray:
@@ -51,15 +51,25 @@ def bitcast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """lax.bitcast_convert_type of floats to integers of the same size.
 
     XLA knows the bits of a constant when it compiles, and takes them in the order of its memory, which a transpose has
-    changed where a call or a loop lies between: other elements come out.  A barrier keeps it from looking; XLA:CPU
-    takes it away before it settles layouts and fuses (that of JAX 0.12 makes more loops all the same).  Elsewhere it
-    would stay between the loops: there a rounding to the precision that x has is a step that is computed, laid out
-    anew, which a transpose of long axes does not pass.
-    Also of one axis and of none: a vmap has axes that are not seen here.
+    changed where a call or a loop lies between: other elements come out.  A selection by place keeps it from looking:
+    no pass folds it, moves a transpose past it, or needs memory for it.  XLA:CPU before JAX 0.11.1 has a cheaper one,
+    a barrier that is taken away before loops are made; elsewhere a barrier would stay between them.
     Witness: test_bitcast_differential.
     """
-    if jax.default_backend() == "cpu":
-        x = lax.optimization_barrier(x)
-    else:
-        x = lax.reduce_precision(x, *PRECISION[x.dtype.name])
-    return lax.bitcast_convert_type(x, dtype)
+    barrier = BARRIERS_FUSE and jax.default_backend() == "cpu"
+    return lax.bitcast_convert_type(lax.optimization_barrier(x) if barrier else _selected_by_place(x), dtype)
+
+
+@jax.custom_batching.custom_vmap
+def _selected_by_place(x: jax.Array) -> jax.Array:
+    """x, where the number of its row is above -1.  A vmap may have rows where the function has none."""
+    long = [axis for axis, size in enumerate(x.shape) if size > 1]
+    if not long:
+        return x
+    rows = lax.broadcasted_iota(jnp.int32, x.shape, long[0])
+    return lax.select(rows > -1, x, lax.full_like(x, 0))
+
+
+@_selected_by_place.def_vmap
+def _selected_in_a_batch(_: int, batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
+    return _selected_by_place(x), batched[0]

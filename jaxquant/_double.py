@@ -4,6 +4,7 @@ A number is a magnitude of 96 bits times a power of two, and a sign.  Bits that 
 odd*: the lowest bit is set where something was lost.  Such a number lies on the same side of every coarser number and
 midpoint as the exact one, so the rounding that follows is the only one.  A sum keeps 62 bits behind the point, which
 is two more than binary64 has for any sum of 2**-8 and more; smaller ones round to 0 whatever their last bits are.
+Barriers bound what is fused into one loop: the LLVM of JAX 0.12 takes half a minute and more for a longer one.
 """
 
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxquant import _exact, _wide
 
@@ -85,7 +87,7 @@ def _long_division(dividend: jax.Array, divisor: jax.Array) -> tuple[list[jax.Ar
         digit = (rest.astype(jnp.float32) * factor).astype(jnp.int32)
         rest = _exact.shift_left(rest, 19) - digit * divisor
         step = (rest >= divisor).astype(jnp.int32) - (rest < 0).astype(jnp.int32)
-        digit, rest = digit + step, rest - step * divisor
+        digit, rest = lax.optimization_barrier((digit + step, rest - step * divisor))
         digits.append(digit)
     return digits, rest != 0
 
@@ -108,7 +110,8 @@ def _product(x: jax.Array, factor: jax.Array) -> tuple[_wide.Limbs, jax.Array]:
 def _to_bits(limbs: _wide.Limbs, exponent: jax.Array, digits: jax.Array | int) -> tuple[_wide.Limbs, jax.Array]:
     """Rounded to so many bits, ties to even."""
     extra = jnp.maximum(_wide.bit_length(limbs) - digits, 0)
-    return _wide.round_limbs(limbs, extra, "even", jnp.zeros_like(extra, bool)), exponent + extra
+    whole = _wide.round_limbs(limbs, extra, "even", jnp.zeros_like(extra, bool))
+    return lax.optimization_barrier((whole, exponent + extra))
 
 
 def rounded(number: Number) -> Number:

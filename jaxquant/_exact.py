@@ -23,6 +23,11 @@ def bits(x: jax.Array) -> jax.Array:
     return x.view(np.int32) if isinstance(x, np.float32) else bitcast(x, jnp.int32)
 
 
+def _made(x: jax.Array) -> jax.Array:
+    """`bits` of what is made of guarded bits: no constant, so no guard.  Witness: test_bitcast_differential."""
+    return lax.bitcast_convert_type(x, jnp.int32)
+
+
 def from_bits(pattern: jax.Array) -> jax.Array:
     """The binary32 array of an int32 pattern.  Witness: test_bits_differential."""
     return lax.bitcast_convert_type(pattern, jnp.float32)
@@ -48,8 +53,11 @@ def flush(x: jax.Array) -> jax.Array:
 
     Witness: test_flush_differential.
     """
-    pattern = bits(x)
-    return from_bits(select((pattern & MAGNITUDE) < MIN_NORMAL, pattern & NEGATIVE_ZERO, pattern))
+    return from_bits(_flushed(bits(x)))
+
+
+def _flushed(pattern: jax.Array) -> jax.Array:
+    return select((pattern & MAGNITUDE) < MIN_NORMAL, pattern & NEGATIVE_ZERO, pattern)
 
 
 def rounded(product: jax.Array) -> jax.Array:
@@ -69,10 +77,8 @@ def add(a: jax.Array, b: jax.Array) -> jax.Array:
     XLA simplifies a + 0 to a, which leaves -0 where the sum is +0, so a sum of zeros is set on the bits.
     Witness: test_add_differential.
     """
-    b = flush(b)
-    left, right = bits(a), bits(b)
-    zeros = ((left | right) & MAGNITUDE) == 0
-    return from_bits(select(zeros, left & right, bits(flush(a + b))))
+    left, right = _made(a), _flushed(bits(b))
+    return from_bits(select(((left | right) & MAGNITUDE) == 0, left & right, _flushed(_made(a + from_bits(right)))))
 
 
 def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
@@ -85,7 +91,7 @@ def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
     """
     pattern, below = bits(x), bits(divisor)
     zero = _zero(pattern | below)
-    return rounded(from_bits(pattern ^ zero) / from_bits(below ^ zero))
+    return from_bits(jnp.minimum(_made(from_bits(pattern ^ zero) / from_bits(below ^ zero)), NAN))  # as in `rounded`
 
 
 @jax.custom_batching.custom_vmap
@@ -135,15 +141,13 @@ def narrow(x: jax.Array, dtype: str) -> jax.Array:
     if dtype == "float16":
         return _seal16(x.astype(jnp.float16))
     pattern = bits(x)
-    up = shift_right(pattern, np.int32(16)) & 1
-    kept = shift_right(pattern + 0x7FFF + up, np.int32(16))
+    kept = shift_right(pattern + 0x7FFF + (shift_right(pattern, np.int32(16)) & 1), np.int32(16))
     kept = select((pattern & MAGNITUDE) > INF, np.int32(NAN >> 16), kept)
     return lax.bitcast_convert_type(kept.astype(jnp.uint16), jnp.bfloat16)
 
 
 def _seal16(x: jax.Array) -> jax.Array:
-    sealed = jnp.minimum(bitcast(x, jnp.int16), np.int16(0x7E00))  # as in `rounded`
-    return lax.bitcast_convert_type(sealed, jnp.float16)
+    return lax.bitcast_convert_type(jnp.minimum(bitcast(x, jnp.int16), np.int16(0x7E00)), x.dtype)  # as in `rounded`
 
 
 def tree_sum(x: jax.Array, axis: int) -> jax.Array:
@@ -181,7 +185,7 @@ def tree_sum_of(parts: list[jax.Array]) -> jax.Array:
 
 
 def _without_minus_zero(x: jax.Array) -> jax.Array:
-    return from_bits(select(bits(x) == NEGATIVE_ZERO, 0, bits(x)))
+    return from_bits(select(_made(x) == NEGATIVE_ZERO, 0, _made(x)))
 
 
 def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
@@ -195,10 +199,8 @@ def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
     target = field + jnp.clip(exponent, -600, 600)
     shift = jnp.clip(1 - target, 0, 25)
     below = shift_left(jnp.ones_like(shift), jnp.maximum(shift - 1, 0)) - 1
-    odd = shift_right(significand, shift) & 1
-    bump = jnp.where(shift > 0, below + odd, 0)
-    scaled = shift_right(significand + bump, shift)
-    scaled = scaled + shift_left(jnp.clip(target, 1, 255) - 1, 23)
+    bump = jnp.where(shift > 0, below + (shift_right(significand, shift) & 1), 0)
+    scaled = shift_right(significand + bump, shift) + shift_left(jnp.clip(target, 1, 255) - 1, 23)
     scaled = jnp.where(target >= 255, INF, scaled)
     kept = (magnitude == 0) | (magnitude >= INF)
     return from_bits(jnp.where(kept, pattern, scaled | (pattern & NEGATIVE_ZERO)))
@@ -209,7 +211,7 @@ def small_integer(x: jax.Array) -> jax.Array:
 
     Adding 1.5 * 2**23 leaves the integer in the low bits.  Witness: test_small_integer_differential.
     """
-    return bits(rounded(x) + np.float32(12582912)) - 0x4B400000
+    return _made(rounded(x) + np.float32(12582912)) - 0x4B400000
 
 
 def significand_of(magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -217,8 +219,8 @@ def significand_of(magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:
     zeros = lax.clz(jnp.maximum(magnitude, 1)) - 8
     subnormal = magnitude < MIN_NORMAL
     field = jnp.where(subnormal, 1 - zeros, shift_right(magnitude, 23))
-    shifted = shift_left(magnitude, jnp.maximum(zeros, 0))
-    return field, jnp.where(subnormal, shifted, (magnitude & 0x7FFFFF) | MIN_NORMAL)
+    normal = (magnitude & 0x7FFFFF) | MIN_NORMAL
+    return field, jnp.where(subnormal, shift_left(magnitude, jnp.maximum(zeros, 0)), normal)
 
 
 def square_root(x: jax.Array) -> jax.Array:
@@ -239,8 +241,7 @@ def square_root(x: jax.Array) -> jax.Array:
     root = root + jnp.floor(missing).astype(jnp.int32)  # a cast alone would leave it 2 above where it goes down
     rest = _remainder(whole, root)
     root = root + (rest > root + root).astype(jnp.int32) - (rest < 0).astype(jnp.int32)
-    half = jnp.where(odd, field - 175, field - 176) >> 1
-    rounded = shift_right(root + 1, 1) + shift_left(half + 150, 23)
+    rounded = shift_right(root + 1, 1) + shift_left((jnp.where(odd, field - 175, field - 176) >> 1) + 150, 23)
     return from_bits(jnp.where((pattern == 0) | (pattern >= INF), pattern, rounded))
 
 
@@ -289,8 +290,7 @@ def _exact_product(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, ja
     """|a * b| as a sum of two binary32 numbers, its exponent limited to -80..100, and whether a * b is negative."""
     field_a, a_bits = significand_of(bits(a) & MAGNITUDE)
     field_b, b_bits = significand_of(bits(b) & MAGNITUDE)
-    one = 127 << 23
-    a_unit, b_unit = from_bits((a_bits & 0x7FFFFF) | one), from_bits((b_bits & 0x7FFFFF) | one)
+    a_unit, b_unit = (from_bits((v & 0x7FFFFF) | 127 << 23) for v in (a_bits, b_bits))
     a_top, b_top = from_bits(bits(a_unit) & ~0xFFF), from_bits(bits(b_unit) & ~0xFFF)
     a_end, b_end = a_unit - a_top, b_unit - b_top
     high = rounded(a_unit * b_unit)

@@ -12,7 +12,7 @@ from bits import assert_same
 
 jax = pytest.importorskip("jax")
 import jaxquant  # noqa: E402
-from jaxquant import bits, codec, qat  # noqa: E402
+from jaxquant import _exact, bits, codec, qat  # noqa: E402
 from jaxquant._constants import bitcast  # noqa: E402
 from refquant import affine as reference  # noqa: E402
 from refquant import bits as reference_bits  # noqa: E402
@@ -70,6 +70,10 @@ OPERATIONS = {
     "ordered_key": (bits.ordered_key, reference_bits.ordered_key, W),
     "from_key": (bits.from_key, reference_bits.from_key, KEYS),
     "scalb": (lambda w: bits.scalb(w, 3), lambda w: reference_bits.scalb(w, 3), W),
+    "div": (lambda w: _exact.div(w, jnp.float32(0.3)), lambda w: w / np.float32(0.3), W),
+    "add": (lambda w: _exact.add(_exact.rounded(w), jnp.float32(0.3)), lambda w: w + np.float32(0.3), W),
+    "small_integer": (lambda w: _exact.small_integer(w), lambda w: np.rint(w).astype(np.int32), W),
+    "tree_sum": (lambda w: _exact.tree_sum(w, 0), lambda w: _adjacent(w), W),
     "codes of channels": (
         lambda w: jaxquant.quantize_tensor(w, CHANNEL).codes, lambda w: quantize_tensor(w, CHANNEL).codes, W),
     "codes of groups": (
@@ -78,6 +82,13 @@ OPERATIONS = {
         lambda w: qat.dense(X, qat.Trained(w, spec=CHANNEL), inputs=TOKEN),
         lambda w: reference_qat.dense(X, reference_qat.Trained(w, spec=CHANNEL), inputs=TOKEN), W),
 }  # fmt: skip
+
+
+def _adjacent(w: np.ndarray) -> np.ndarray:
+    """The sum of columns of 8 numbers in the order of SUM-1."""
+    while len(w) > 1:
+        w = w[::2] + w[1::2]
+    return w[0]
 
 
 def _selected(w: np.ndarray) -> jax.Array:
