@@ -89,6 +89,19 @@ def _try_to_write(folder: Path) -> None:
                 path.rmdir()
 
 
+def _claimed(folder: Path) -> Path:
+    """The folder, made; where another run has filled it in the meantime, the next free one: no result is lost."""
+    for k in range(1, 10_000):
+        path = folder if k == 1 else folder.with_name(f"{folder.name}-{k}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+        if path.is_dir() and not any(path.iterdir()):
+            return path
+    raise OSError(f"decide: output {folder} and 9,999 more exist")
+
+
 def tell(
     target: Any, workload: Any, bar: Any, rungs: Any, folder: Path, printer: Any, *, json_output: bool = False
 ) -> tuple[int, dict[str, Any]]:
@@ -168,7 +181,7 @@ def _write(job: Any, folder: Path, before: str | None, printer: Any) -> dict[str
     from jaxquant.decide.report import write_report
     from refquant.files import atomic_path
 
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _claimed(folder)
     saved = job.save(folder)
     after = digest(job.ladder.target)
     job.found["source"] = {"sha256_before": before, "sha256_after": after, "untouched": before == after}
