@@ -56,6 +56,7 @@ def bitcast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     a barrier that is taken away before loops are made; elsewhere a barrier would stay between them.
     Witness: test_bitcast_differential.
     """
+    x = lax.stop_gradient(x)  # a bit cast has no tangent, and linearize refuses a custom_vmap
     barrier = BARRIERS_FUSE and jax.default_backend() == "cpu"
     return lax.bitcast_convert_type(lax.optimization_barrier(x) if barrier else _selected_by_place(x), dtype)
 
