@@ -24,7 +24,7 @@ def bits(x: jax.Array) -> jax.Array:
 
 
 def _made(x: jax.Array) -> jax.Array:
-    """`bits` of what is made of guarded bits: no constant, so no guard.  Witness: test_bitcast_differential."""
+    """`bits` of what is made of guarded bits: no constant.  Witness: test_transposed_constant_differential."""
     return lax.bitcast_convert_type(x, jnp.int32)
 
 

@@ -97,17 +97,19 @@ def test_the_result_says_where_its_files_are(tmp_path, monkeypatch):
     assert_same(two, np.asarray(jaxquant.decide.winner(model, tmp_path / "jaxquant-decide-2")(x)))
 
 
-def test_a_folder_that_another_run_filled_in_the_meantime_costs_no_result(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("out", [None, "."])
+def test_a_folder_that_another_run_filled_in_the_meantime_costs_no_result(out, tmp_path, monkeypatch):
     taken = tmp_path / "jaxquant-decide"
+    (here := taken if out else tmp_path).mkdir(exist_ok=True)
+    monkeypatch.chdir(here)
 
     def score(output, example):
-        if not taken.exists():
-            taken.mkdir()
+        taken.mkdir(exist_ok=True)
+        if not any(taken.iterdir()):
             (taken / "result.json").write_text("another's")
         return small_models.score(output, example)
 
-    result = jaxquant.decide(small_models.build_linen(), small_models.labelled(), score, **FAST)
+    result = jaxquant.decide(small_models.build_linen(), small_models.labelled(), score, out=out, **FAST)
     assert Path(result["folder"]).name == f"{taken.name}-2"
     assert (taken / "result.json").read_text() == "another's"
     assert [path.name for path in taken.iterdir()] == ["result.json"]

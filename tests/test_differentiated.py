@@ -8,7 +8,7 @@ from bits import assert_same
 
 jax = pytest.importorskip("jax")
 import jaxquant  # noqa: E402
-from jaxquant import bits  # noqa: E402
+from jaxquant import _constants, _exact, bits  # noqa: E402
 from refquant import affine as reference  # noqa: E402
 from refquant import bits as reference_bits  # noqa: E402
 from refquant import codec as reference_codec  # noqa: E402
@@ -63,3 +63,12 @@ def test_values_differential_of_a_vjp_and_a_jvp(name):
     assert_same(np.asarray(jax.vjp(made, x)[0]), want(X))
     assert_same(np.asarray(jax.jvp(made, (x,), (x,))[0]), want(X))
     assert_same(np.asarray(jax.linearize(made, x)[0]), want(X))
+
+
+@pytest.mark.parametrize("barriers", [True, False])
+def test_bitcast_property_has_no_tangent(barriers, monkeypatch):
+    """Both steps of the guard, whichever this version of JAX is given."""
+    monkeypatch.setattr(_constants, "BARRIERS_FUSE", barriers)
+    pattern, backward = jax.vjp(lambda x: _exact.from_bits(_exact.bits(x)), jnp.asarray(X))
+    assert_same(np.asarray(pattern), X)
+    assert_same(np.asarray(backward(jnp.ones_like(X))[0]), np.zeros_like(X))

@@ -12,7 +12,7 @@ from bits import assert_same
 
 jax = pytest.importorskip("jax")
 import jaxquant  # noqa: E402
-from jaxquant import _exact, bits, codec, qat  # noqa: E402
+from jaxquant import _constants, _exact, bits, codec, qat  # noqa: E402
 from jaxquant._constants import bitcast  # noqa: E402
 from refquant import affine as reference  # noqa: E402
 from refquant import bits as reference_bits  # noqa: E402
@@ -116,8 +116,13 @@ def test_rows_of_a_transposed_constant_differential(operation):
 @pytest.mark.parametrize(
     ("w", "whole"), [(W, np.int32), (HALF, np.int16), (BRAIN, np.uint16)], ids=["float32", "float16", "bfloat16"]
 )
-def test_bitcast_differential(w, whole, context):
-    """The witness of `bitcast`; without its step the bits of other elements come out, in "selected" for one."""
+@pytest.mark.parametrize("barriers", [True, False])
+def test_bitcast_differential(barriers, w, whole, context, monkeypatch):
+    """The witness of `bitcast`; without its step the bits of other elements come out, in "selected" for one.
+
+    Both steps, whichever this version of JAX is given.
+    """
+    monkeypatch.setattr(_constants, "BARRIERS_FUSE", barriers)
     function = jax.jit(lambda v: bitcast(v, whole) | 0)
     assert_same(np.asarray(CONTEXTS[context](function, w)), np.ascontiguousarray(w.T).view(whole))
 

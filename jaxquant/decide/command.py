@@ -1,11 +1,13 @@
 """The story that `jaxquant decide` tells, line by line."""
 
 import contextlib
+import itertools
 import json
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,7 @@ def output_folder(out: Path | None) -> Path:
       OSError: it cannot be written, which is tried; nothing is left of the trial.
     """
     if out is None:
-        names = [FOLDER, *(f"{FOLDER}-{k}" for k in range(2, 10_000))]
-        out = next(Path(name) for name in names if not Path(name).exists())
+        out = next(path for path in _numbered(Path(FOLDER)) if not path.exists())
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"decide: output {out} exists, need a new or empty folder; nothing was written")
     _try_to_write(out)
@@ -89,17 +90,23 @@ def _try_to_write(folder: Path) -> None:
                 path.rmdir()
 
 
+def _numbered(folder: Path) -> Iterator[Path]:
+    """The folder, then its name with -2, -3, ..."""
+    yield folder
+    named = folder if folder.name.strip(".") else folder.resolve()  # "." and ".." are no names
+    yield from (named.with_name(f"{named.name}-{k}") for k in itertools.count(2))
+
+
 def _claimed(folder: Path) -> Path:
     """The folder, made; where another run has filled it in the meantime, the next free one: no result is lost."""
-    for k in range(1, 10_000):
-        path = folder if k == 1 else folder.with_name(f"{folder.name}-{k}")
-        path.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for path in _numbered(folder):
         with contextlib.suppress(FileExistsError):
             path.mkdir()
-            return path
+            break
         if path.is_dir() and not any(path.iterdir()):
-            return path
-    raise OSError(f"decide: output {folder} and 9,999 more exist")
+            break
+    return path
 
 
 def tell(
