@@ -7,13 +7,14 @@ the bar stands in a strip of its own, with its value written.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
 from jaxquant.decide.charts import glyph, number, picture, spread, tag, ticks
 
-TOP, FOOT, LEFT, RIGHT, STRIP = 40, 58, 46, 58, 60
+TOP, FOOT, LEFT, RIGHT, STRIP = 40, 58, 46, 58, 47
+LINE, LETTER = 13, 7  # pixels of a line of values in the strip, and at most of one of their letters
 GAP = 15  # pixels between neighbouring marks: whiskers apart, and no mark far from its size
 REACH = 18  # pixels in which a foot leads from a mark to its size
 
@@ -34,14 +35,23 @@ class Point:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where values lie on the page; `sizes` are the ends of the axis of bytes, `floor` and `roof` of values."""
+    """Where values lie on the page.
+
+    Attributes:
+      width: in pixels.
+      height: likewise.
+      sizes: the ends of the axis of bytes.
+      floor: the lowest drawn value.
+      roof: the highest.
+      lines: how many lines of values the strip far below has; 0 is no strip.
+    """
 
     width: int
     height: int
     sizes: tuple[float, float]
     floor: float
     roof: float
-    strip: bool
+    lines: int
 
     @property
     def mark(self) -> float:
@@ -51,7 +61,7 @@ class Frame:
     @property
     def base(self) -> float:
         """The y of the axis, above ticks and strip."""
-        return float(self.height - FOOT - (STRIP if self.strip else 0))
+        return float(self.height - FOOT - (STRIP + LINE * self.lines if self.lines else 0))
 
     def x(self, size: float) -> float:
         """Of a size."""
@@ -100,21 +110,37 @@ def loss_chart(
       height: in pixels.
     """
     floor, roof = window(points, bar, reference)
-    strip = any(p.value < floor for p in points)
-    known = [max(size, 1) for size in (float_bytes, *(p.bytes for p in points))]
-    frame = Frame(width, height, (min(known) / 1.15, max(known) * 1.1), floor, roof, strip)
-    parts = [*_axes(frame, axis, bytes_text), *_levels(frame, bar, reference)]
     sizes = [p.bytes for p in points] + [float_bytes]
+    frame = Frame(width, height, (max(min(sizes), 1) / 1.15, max(*sizes, 1) * 1.1), floor, roof, 0)
     *xs, float_x = spread([frame.x(size) for size in sizes], GAP, LEFT + 12.0, width - RIGHT - 12.0)
+    lines = _lines(points, xs, floor)
+    frame = replace(frame, lines=max(lines, default=0))
+    parts = [*_axes(frame, axis, bytes_text), *_levels(frame, bar, reference)]
     for size, x in zip(sizes, [*xs, float_x], strict=True):
         parts += _feet(frame, frame.x(size), x)
-    for point, x in zip(points, xs, strict=True):
-        parts += _mark(frame, point, x, axis)
+    for point, x, line in zip(points, xs, lines, strict=True):
+        parts += _mark(frame, point, x, axis, line)
     if reference is not None:
         parts += glyph("", "F", x=float_x, y=frame.y(reference), size=frame.mark)
     return picture(
         *parts, width=width, height=height, name="Bytes against loss", about=_told(points, axis), class_="chart"
     )
+
+
+def _lines(points: Sequence[Point], xs: Sequence[float], floor: float) -> list[int]:
+    """The line of the strip in which a point's value is written, from 1, none over another; 0 above the strip."""
+    lines, ends = [0] * len(points), [-math.inf]
+    for i in sorted(range(len(points)), key=lambda i: xs[i]):
+        if points[i].value < floor:
+            half = LETTER * len(_far(points[i])) / 2
+            line = next((k for k, end in enumerate(ends) if end <= xs[i] - half), len(ends))
+            ends[line : line + 1] = [xs[i] + half]
+            lines[i] = line + 1
+    return lines
+
+
+def _far(point: Point) -> str:
+    return number(round(point.value, 1))
 
 
 def size_ticks(low: float, high: float, most: int) -> list[float]:
@@ -138,7 +164,7 @@ def _axes(frame: Frame, axis: str, bytes_text: Callable[[float], str]) -> list[M
         parts.append(tag("line", class_="axis", x1=x, x2=x, y1=foot, y2=foot + 5))
         parts.append(tag("text", bytes_text(size), x=x, y=foot + 19, class_="tick", text_anchor="middle"))
     parts.append(tag("line", class_="axis", x1=LEFT, x2=end, y1=foot, y2=foot))
-    if frame.strip:
+    if frame.lines:
         parts.append(tag("line", class_="break", x1=LEFT, x2=end, y1=base, y2=base))
         parts.append(tag("text", "far", x=LEFT - 8, y=base + 20, class_="tick", text_anchor="end"))
         parts.append(tag("text", "below", x=LEFT - 8, y=base + 33, class_="tick", text_anchor="end"))
@@ -176,13 +202,13 @@ def _feet(frame: Frame, true: float, drawn: float) -> list[Markup]:
     return [tag("path", class_="foot", d=lead)]
 
 
-def _mark(frame: Frame, point: Point, x: float, axis: str) -> list[Markup]:
+def _mark(frame: Frame, point: Point, x: float, axis: str, line: int) -> list[Markup]:
     look = f"whisker {point.result.lower()}"
     told = tag("title", f"{point.label} {point.name}: {number(round(point.value, 3))} ({axis}), {point.result}")
-    if point.value < frame.floor:
+    if line:
         y = frame.base + 17.0
         arrow = tag("path", class_=look, d=f"M{x:.1f} {y - 16:.1f}l-4 5m4-5l4 5", fill="none")
-        value = tag("text", number(round(point.value, 1)), x=x, y=y + 20, class_="tick", text_anchor="middle")
+        value = tag("text", _far(point), x=x, y=y + 7 + LINE * line, class_="tick", text_anchor="middle")
         return [tag("g", told, arrow, *glyph(point.result, point.label, x=x, y=y, size=frame.mark), value)]
     low, high, y = frame.y(point.low), frame.y(point.high), frame.y(point.value)
     ends = f"M{x - 4:.1f} {high:.1f}h8M{x:.1f} {high:.1f}V{low:.1f}"

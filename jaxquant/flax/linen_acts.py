@@ -101,6 +101,13 @@ def explained(layer: Layer, call: Thunk) -> Any:
     return y
 
 
+def told(found: measures.Explanations, layer: Layer, call: Thunk) -> Any:
+    """As `prepared`, with what `explain` found put beside the kernel, as a leaf without arrays."""
+    if (numbers := found.told(layer.path)) is not None:
+        layer.put(EXPLAINED, numbers)
+    return prepared(layer, call)
+
+
 def awaited(layer: Layer, call: Thunk) -> Any:
     """Put statistics without data, where `observed` has no place for them yet."""
     if layer.site.static and takes_codes(layer) and not layer.module.has_variable("params", STATS):

@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,13 +13,14 @@ from flax import linen as nn
 from flax.core import bind
 from flax.core.scope import union_filters
 
-from jaxquant.flax.linen_acts import BRANCHED, prepared
+from jaxquant.flax.linen_acts import BRANCHED, prepared, told
 from jaxquant.flax.linen_calls import Call
 from jaxquant.flax.linen_folding import Handoffs
 from jaxquant.flax.linen_layers import quantized
 from jaxquant.flax.linen_sites import FLAG
 from jaxquant.flax.linen_trees import merged
 from jaxquant.flax.linen_visit import Act, Interceptor, bound_to, grown, mark, run
+from jaxquant.flax.measures import Explanations
 from jaxquant.flax.recipe import Recipe
 
 #: A number for every run, and the number of every recipe that is alive: what nn.jit tells their traces apart by.
@@ -108,15 +110,17 @@ class Quantized:
         mark(scope, interceptor.token)
         return Bound(bound_to(self.model, scope), interceptor)
 
-    def tabulate(self, rngs: Any, *args: Any, **options: Any) -> str:
+    def tabulate(self, rngs: Any, *args: Any, explained: Explanations | None = None, **options: Any) -> str:
         """Flax's table of the model with the leaves that training adds, and the report of what each layer does.
 
         Args:
           rngs: a key, or keys by name.
           *args: of the model.
+          explained: from `explain`: what it found stands beside the kernels.
           **options: of nn.tabulate and of the model.
         """
-        interceptor = Interceptor(_token(self.recipe, prepared), self.recipe, prepared, everywhere=True)
+        act = prepared if explained is None else partial(told, explained)
+        interceptor = Interceptor(_token(self.recipe, prepared), self.recipe, act, everywhere=True)
         with nn.intercept_methods(interceptor):
             text = nn.tabulate(self.model, rngs, **options)(*args)
         shapes = jax.eval_shape(lambda: self.model.init(rngs, *args))["params"]

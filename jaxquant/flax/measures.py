@@ -71,11 +71,28 @@ class Explanation:
     bits: float
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Told:
+    """One layer's numbers as Flax's tables show them; those of layers stacked for a scan stand side by side."""
+
+    error: str
+    clipped_inputs: str
+    clipped_weights: str
+    codes_in_use: str
+    bits_in_use: str
+
+
 @dataclass(frozen=True)
 class Explanations:
     """A row for every quantized layer; `str` is a table."""
 
     rows: tuple[Explanation, ...]
+
+    def told(self, path: str) -> Told | None:
+        """What a table says of the layer at `path`; None: it has no row."""
+        rows = [_cells(row)[1:] for row in self.rows if row.path.partition("[")[0] == path]
+        return Told(*map(", ".join, zip(*rows, strict=True))) if rows else None
 
     def __iter__(self):
         return iter(self.rows)

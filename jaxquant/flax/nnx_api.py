@@ -34,7 +34,7 @@ from jaxquant.flax.optimizers import check_state
 
 __all__ = [
     "Codes", "Observed", "Scale", "Step", "advance", "calibrate", "check_optimizer", "convert", "explain", "labels",
-    "observe", "prepare", "restore", "tensors",
+    "observe", "prepare", "restore", "tabulate", "tensors",
 ]  # fmt: skip
 
 
@@ -99,6 +99,23 @@ def explain(model: nnx.Module, x: Any, *, method: str = "__call__") -> Explanati
         layer.explained = Explained(_stacked(layer, measures.nothing(layer.site)))
     _run(clone, found, "explain", x, method)
     return measures.explanations([(layer.path, value_of(layer.explained)) for layer in found])
+
+
+def tabulate(model: nnx.Module, *inputs: Any, explained: Explanations | None = None, **options: Any) -> str:
+    """Flax's own table of the model, with what `explain` found in a column of its own.
+
+    Args:
+      model: from `prepare` or `convert`; unchanged.
+      *inputs: of the model.
+      explained: from `explain`, of this model before or after it was converted.
+      **options: of nnx.tabulate and of the model.
+    """
+    clone = nnx.clone(model)
+    for layer in layers_of(clone):
+        told = explained and explained.told(layer.path)
+        if told:
+            layer.explained = Explained(None, **vars(told))
+    return nnx.tabulate(clone, *inputs, **options)
 
 
 def advance(model: nnx.Module) -> None:

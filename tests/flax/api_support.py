@@ -23,6 +23,7 @@ from jaxquant.qtensor import QTensor
 from tests.flax import linen_models, nnx_models
 
 Leaves = dict[str, Any]
+WIDE = {"width": 400, "force_terminal": False}
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class LinenTrial:
     def explain(self, *inputs: Any) -> Any:
         """By layer."""
         return linen_api.explain(self.qmodel, self.params, *inputs)
+
+    def tabulate(self, *inputs: Any, **options: Any) -> str:
+        """Flax's table, wide enough for whole cells."""
+        return self.qmodel.tabulate(jax.random.key(0), *inputs, console_kwargs=WIDE, **options)
 
     def leaves(self) -> Leaves:
         """Parameters by path."""
@@ -114,6 +119,10 @@ class NnxTrial:
     def explain(self, *inputs: Any) -> Any:
         """By layer."""
         return nnx_api.explain(self.model, inputs)
+
+    def tabulate(self, *inputs: Any, **options: Any) -> str:
+        """Flax's table, wide enough for whole cells."""
+        return nnx_api.tabulate(self.model, *inputs, console_kwargs=WIDE, **options)
 
     def leaves(self) -> Leaves:
         """Parameters by path."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -110,6 +111,24 @@ def test_transforms_differential_converted_is_trained(api: Any, kind: str, schem
     gradients = trial.gradients(X)
     assert all(np.isfinite(np.asarray(g)).all() for g in gradients.values())
     assert all(np.any(g) for path, g in gradients.items() if path.endswith("kernel"))
+
+
+@pytest.mark.parametrize("kind", ["sequential", "scan"])
+def test_tabulate_shows_what_explain_found(api: Any, kind: str) -> None:  # noqa: F811
+    """In Flax's own table, each number in its layer's row; layers stacked for a scan have one row."""
+    trial = api.prepare(api.own_model("Stack", X, kind), Recipe(Rule("**", **SCHEMES["lsq"])), X).calibrated(X)
+    found, before = trial.explain(2 * X), trial.leaves()
+    plain, table = trial.tabulate(X), trial.tabulate(X, explained=found)
+    same_tree(trial.leaves(), before)
+    assert "explained" not in plain and "clipped" not in plain
+    assert len({row.error for row in found}) == len(found) > 1 and any(row.inputs_clipped for row in found)
+    for path in {row.path.partition("[")[0] for row in found}:
+        rows = [row for row in found if row.path.partition("[")[0] == path]
+        cell = table.partition(f" {path} ")[2].partition("├")[0]
+        told = dict(re.findall(r"(\w+): ([^│]*?) +│", cell))
+        assert told["error"] == ", ".join(f"{row.error:.2%}" for row in rows)
+        assert told["clipped_inputs"] == ", ".join(f"{row.inputs_clipped:.2%}" for row in rows)
+        assert told["codes_in_use"] == ", ".join(f"{row.codes} of {row.of}" for row in rows)
 
 
 def test_apis_differential_give_each_others_bits(results: dict) -> None:
