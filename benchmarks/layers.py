@@ -19,14 +19,13 @@ import numpy as np
 from jax import lax
 
 from jaxquant import qat
-from jaxquant.qat.integer import convolve
+from jaxquant.qat import convolve
 from jaxquant.qtensor import quantize_tensor
 from refquant import qat as reference
 from refquant.formats import ALL
 from refquant.granularity import PerAxis, PerGroup, PerTensor, PerToken
 from refquant.qtensor import QTensor
 from refquant.spec import QuantSpec
-from refquant.windows import window
 
 INT8 = ALL["int8"]
 DENSE = [(512, 1024, 1024), (2048, 384, 1536), (2048, 1536, 384), (1, 1024, 1024), (8, 1024, 1024)]
@@ -83,7 +82,6 @@ def conv_row(shape: tuple[int, ...], kernel: tuple[int, ...], groups: int) -> di
     tensor = QuantSpec(INT8, PerTensor())
     weight = quantize_tensor(w, QuantSpec(INT8, PerAxis(-1)))
     a = quantize_tensor(x, tensor).codes
-    at = window("conv", shape, kernel, strides=1, padding="SAME", input_dilation=1, kernel_dilation=1, groups=groups)
     order = ("NHWC", "HWIO", "NHWC")
     twin = jax.jit(
         functools.partial(
@@ -91,7 +89,7 @@ def conv_row(shape: tuple[int, ...], kernel: tuple[int, ...], groups: int) -> di
             feature_group_count=groups,
         )
     )  # fmt: skip
-    sums = jax.jit(functools.partial(convolve, window=at, max_a=128, max_b=128))
+    sums = jax.jit(functools.partial(convolve, feature_group_count=groups, max_a=128, max_b=128))
     static = jnp.float32(0.03)
     options = {"inputs": tensor, "feature_group_count": groups}
     given = jax.jit(lambda x, w, s: qat.conv(x, w, input_scale=s, **options))

@@ -131,25 +131,6 @@ def check_sums(function: str, products: int, spec: QuantSpec, inputs: QuantSpec,
     checks.accumulator(function, products, *largest)
 
 
-def check_matmul(a: Shaped, b: Shaped, max_a: int, max_b: int) -> None:
-    """Integer matrices (..., M, K), or a vector (K,), and (..., K, N), whose sums fit int32 (SUM-2).
-
-    Raises:
-      TypeError: no integers.
-      ValueError: shapes or bounds do not fit.
-    """
-    for name, one, bound in (("a", a, max_a), ("b", b, max_b)):
-        checks.integers("matmul", name, one.dtype)
-        checks.within("matmul", f"max_{name}", bound, 0, 2**31, "what the format allows, SUM-2")
-    left, right = tuple(a.shape), tuple(b.shape)
-    if not left or len(right) < 2 or left[-1] != right[-2] or right[:-2] not in ((), left[:-2]):
-        raise ValueError(
-            f"matmul: a has shape {left} and b {right}, need (..., M, K) or (K,), and (..., K, N) with the leading "
-            "axes of a or none"
-        )
-    checks.accumulator("matmul", left[-1], max_a, max_b)
-
-
 def check_fold(epsilon: object, kernel: Shape, **channels: Shaped | None) -> None:
     """All that a batch norm has is one number an output channel (LAY-14).
 

@@ -60,6 +60,10 @@ CALLS = {
     "qat.embedding.attend": ((F32, weight(5, 6), ROW), LAYER),
     "qat.embedding.embed": ((np.int32([0, 1]), weight(6, 5)), {"dtype": "float32"}),
     "qat.folding.fold": ((F32[:, :5], *[ROW] * 5), {"epsilon": 0.5}),
+    "qat.integer.convolve": (
+        (np.ones((2, 5, 3), np.int8), np.ones((3, 3, 5), np.int8)),
+        WINDOW | {"max_a": 128, "max_b": 128},
+    ),
     "qat.integer.matmul": ((I8, np.ones((6, 5), np.int8)), {"max_a": 128, "max_b": 128}),
     "qat.learned.effective": ((Lsq(), (ONE,), INT8), {}),
     "qat.learned.learned_vjp": ((Lsq(), F32, (ONE,), F32), TILES | {"convention": DEFAULT}),
@@ -98,7 +102,6 @@ OTHERS = {
     "calibration.entropy.lg": "a step of the entropy search",
     "calibration.histogram.init": "takes nothing",
     "calibration.linear.init": "takes nothing",
-    "qat.integer.convolve": "a step of conv, whose window is made by conv",
     "thresholds.probes": "any number of step functions",
     "thresholds.tabulate": "takes a function of the caller's",
 }

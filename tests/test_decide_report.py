@@ -316,8 +316,12 @@ def test_marks_lie_on_the_page_property(rows, bar, width):
     assert len(centres) == len(points) + 1 and all(0 <= x <= width for x in centres)
     assert all(b - a >= GAP - 0.2 for a, b in pairwise(sorted(centres)))  # places are written to a tenth
     assert "nan" not in drawn and "inf" not in re.sub(r"<desc>.*?</desc>", "", drawn)
-    far = [(float(y), float(x), len(value)) for x, y, value in
-           re.findall(r'<text x="([-\d.]+)" y="([-\d.]+)" class="tick" text-anchor="middle">(-?[\d.,]+)</text>', drawn)]
+    far = [
+        (float(y), float(x), len(value))
+        for x, y, value in re.findall(
+            r'<text x="([-\d.]+)" y="([-\d.]+)" class="tick" text-anchor="middle">(-?[\d.,]+)</text>', drawn
+        )
+    ]
     assert len(far) >= sum(p.value < floor for p in points) and all(y < 420 for y, _, _ in far)
     for (y, x, letters), (below, right, others) in pairwise(sorted(far)):
         assert y != below or right - x >= 3.4 * (letters + others), (x, right)

@@ -30,6 +30,7 @@ ALLOWED = {
     "checks",
     "kinds",
     "layer_checks",
+    "sum_checks",
     "windows",
     "contractions",
     "spec",

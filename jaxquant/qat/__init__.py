@@ -7,7 +7,7 @@ from jaxquant.qat.dot import dense
 from jaxquant.qat.einsum import einsum
 from jaxquant.qat.embedding import attend, embed
 from jaxquant.qat.folding import fold
-from jaxquant.qat.integer import matmul
+from jaxquant.qat.integer import convolve, matmul
 from jaxquant.qat.learned import effective, learned_vjp
 from jaxquant.qat.lsq import lsq, lsq_init, lsq_vjp
 from jaxquant.qat.lsq_plus import lsq_plus, lsq_plus_from_range, lsq_plus_init, lsq_plus_vjp
@@ -19,6 +19,7 @@ __all__ = [
     "Trained",
     "attend",
     "conv",
+    "convolve",
     "dense",
     "effective",
     "einsum",

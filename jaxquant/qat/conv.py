@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxquant import _exact, _inputs
 from jaxquant._sharding import Spec, joined
-from jaxquant.qat.integer import convolve, correlate
+from jaxquant.qat.integer import correlate, windowed
 from jaxquant.qat.layer import (
     Operand,
     biased,
@@ -103,7 +103,7 @@ class ConvLayer:
     def integer(self, a: Operand, weight: QTensor, bias: jax.Array | None) -> jax.Array:
         """LAY-5, LAY-1."""
         w = weight_operand(weight)
-        acc = convolve(a.values, w.values, window=self.at, max_a=a.bound, max_b=w.bound)
+        acc = windowed(a.values, w.values, window=self.at, max_a=a.bound, max_b=w.bound)
         y = scaled_sums(acc, self.weight_factor(weight), bias)
         return finished(y, self.input_factor(a.scale), bias, self.dtype)
 

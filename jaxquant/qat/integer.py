@@ -8,15 +8,15 @@ CPUs, and there for int8 matrices where XLA has a kernel for them.  Same bits.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxquant import _inputs, _sharding
-from refquant import checks
-from refquant.layer_checks import check_matmul
-from refquant.windows import Window
+from refquant.sum_checks import check_convolve, check_matmul
+from refquant.windows import Numbers, Padding, Window
 
 FLOAT_EXACT = 2**24
 LIMB = 8  # bits
@@ -128,30 +128,60 @@ def _filled(x: jax.Array, axis: int, size: int) -> jax.Array:
     return jnp.pad(x, padding)
 
 
-def convolve(a: jax.Array, b: jax.Array, *, window: Window, max_a: int, max_b: int) -> jax.Array:
-    """The int32 convolution of integers.
+def convolve(
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    strides: Numbers = 1,
+    padding: Padding = "SAME",
+    input_dilation: Numbers = 1,
+    kernel_dilation: Numbers = 1,
+    feature_group_count: int = 1,
+    max_a: int,
+    max_b: int,
+) -> jax.Array:
+    """The int32 convolution of integers (the kernel is not flipped): the sums of `conv`.
 
     Args:
       a: any integer dtype, shape (batch, *space, in), |a| at most max_a; what is padded counts as 0.
-      b: any integer dtype, shape (*taps, in / groups, out), |b| at most max_b.
-      window: strides, padding, dilations and groups.
+      b: any integer dtype, shape (*taps, in / feature_group_count, out), |b| at most max_b.
+      strides: as in `conv`.
+      padding: likewise.
+      input_dilation: likewise.
+      kernel_dilation: likewise.
+      feature_group_count: likewise.
       max_a: the bound that the formats give.
       max_b: likewise.
     Returns:
-      int32, shape (batch, *window.out, out).
+      int32, shape (batch, *space of the result, out).
     Raises:
-      ValueError: the sum over taps and channels could exceed 2^31 - 1.
+      TypeError: another dtype.
+      ValueError: shapes or options do not fit, or the sum over taps and channels could exceed 2^31 - 1.
 
-    Spec: LAY-5, LAY-8 (specs/60-layers.md).  Class: exact.
+    Spec: SUM-2 (specs/00-conventions.md), LAY-5, LAY-8 (specs/60-layers.md).  Class: exact.
+    Example:
+      >>> a, b = jnp.int8([[[1], [2], [3]]]), jnp.int8([[[1]], [[10]]])
+      >>> convolve(a, b, max_a=128, max_b=128, padding="VALID").tolist()
+      [[[21], [32]]]
     """
-    checks.accumulator("convolve", math.prod(b.shape[:-1]), max_a, max_b)
+    a, b = _inputs.array(a), _inputs.array(b)
+    at = check_convolve(
+        a, b, max_a, max_b, strides=strides, padding=padding, input_dilation=input_dilation,
+        kernel_dilation=kernel_dilation, groups=feature_group_count,
+    )  # fmt: skip
+    return windowed(a, b, window=at, max_a=max_a, max_b=max_b)
+
+
+def _space_whole(shape: tuple[int, ...], /, a: jax.Array, b: jax.Array, **_: Any) -> _sharding.Spec:
+    space = (None,) * (len(shape) - 2)
+    return _sharding.joined(_sharding.spec_of(a)[:1], space, _sharding.spec_of(b)[-1:])
+
+
+@functools.partial(_sharding.jit, result=_space_whole, static_argnames=("window", "max_a", "max_b"))
+def windowed(a: jax.Array, b: jax.Array, *, window: Window, max_a: int, max_b: int) -> jax.Array:
+    """`convolve` by a window that fits."""
     if math.prod((*a.shape, *window.out, *b.shape)) == 0:  # no product, or padding alone
         return jnp.zeros((a.shape[0], *window.out, b.shape[-1]), jnp.int32)
-    return _convolve(a, b, window=window, max_a=max_a, max_b=max_b)
-
-
-@functools.partial(jax.jit, static_argnames=("window", "max_a", "max_b"))
-def _convolve(a: jax.Array, b: jax.Array, *, window: Window, max_a: int, max_b: int) -> jax.Array:
     return lax.platform_dependent(
         a,
         b,

@@ -7,7 +7,7 @@ from refquant.qat.dot import dense
 from refquant.qat.einsum import einsum
 from refquant.qat.embedding import attend, embed
 from refquant.qat.folding import fold
-from refquant.qat.integer import matmul
+from refquant.qat.integer import convolve, matmul
 from refquant.qat.learned import effective, learned_vjp
 from refquant.qat.lsq import lsq, lsq_init, lsq_vjp
 from refquant.qat.lsq_plus import lsq_plus, lsq_plus_from_range, lsq_plus_init, lsq_plus_vjp
@@ -19,6 +19,7 @@ __all__ = [
     "Trained",
     "attend",
     "conv",
+    "convolve",
     "dense",
     "effective",
     "einsum",

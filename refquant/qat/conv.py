@@ -6,7 +6,7 @@ from refquant.arguments import as_array
 from refquant.estimators import Estimator, Ste
 from refquant.kinds import kinds
 from refquant.layer_checks import check_bias, check_layer, check_sums, check_weight
-from refquant.qat.integer import convolve, correlate
+from refquant.qat.integer import correlate, windowed
 from refquant.qat.layer import (
     finished,
     given,
@@ -90,7 +90,7 @@ def conv(
     centre = (static[1] is not None if static else inputs.scale.zero == "int"), weight.zero_point is not None
     check_sums("conv", int(np.prod(shape[:-1])), weight.spec, inputs, centred=centre)
     a, w = input_operand(x, inputs, static), weight_operand(weight)
-    acc = convolve(a.values, w.values, window=at, max_a=a.bound, max_b=w.bound)  # LAY-5
+    acc = windowed(a.values, w.values, window=at, max_a=a.bound, max_b=w.bound)  # LAY-5
     s_w = present(w.scale)
     y = scaled_sums(acc, s_w.reshape(-1) if s_w.ndim else s_w, bias)
     return finished(y, present(a.scale), bias, result)

@@ -5,13 +5,13 @@ A sum of integers in binary32 is exact in any order while every partial sum stay
 """
 
 import itertools
+import math
 
 import numpy as np
 
-from refquant import checks
 from refquant.arguments import as_array
-from refquant.layer_checks import check_matmul
-from refquant.windows import Window
+from refquant.sum_checks import check_convolve, check_matmul
+from refquant.windows import Numbers, Padding, Window
 
 
 def matmul(a: np.ndarray, b: np.ndarray, *, max_a: int, max_b: int) -> np.ndarray:
@@ -39,24 +39,53 @@ def matmul(a: np.ndarray, b: np.ndarray, *, max_a: int, max_b: int) -> np.ndarra
     return np.matmul(a.astype(dtype), b.astype(dtype)).astype(np.int32)
 
 
-def convolve(a: np.ndarray, b: np.ndarray, *, window: Window, max_a: int, max_b: int) -> np.ndarray:
-    """The int32 convolution of integers: one product of matrices a tap, summed over the taps.
+def convolve(
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    strides: Numbers = 1,
+    padding: Padding = "SAME",
+    input_dilation: Numbers = 1,
+    kernel_dilation: Numbers = 1,
+    feature_group_count: int = 1,
+    max_a: int,
+    max_b: int,
+) -> np.ndarray:
+    """The int32 convolution of integers (the kernel is not flipped): the sums of `conv`.
 
     Args:
       a: any integer dtype, shape (batch, *space, in), |a| at most max_a; what is padded counts as 0.
-      b: any integer dtype, shape (*taps, in / groups, out), |b| at most max_b.
-      window: strides, padding, dilations and groups.
+      b: any integer dtype, shape (*taps, in / feature_group_count, out), |b| at most max_b.
+      strides: as in `conv`.
+      padding: likewise.
+      input_dilation: likewise.
+      kernel_dilation: likewise.
+      feature_group_count: likewise.
       max_a: the bound that the formats give.
       max_b: likewise.
     Returns:
-      int32, shape (batch, *window.out, out).
+      int32, shape (batch, *space of the result, out).
     Raises:
-      ValueError: the sum over taps and channels could exceed 2^31 - 1.
+      TypeError: another dtype.
+      ValueError: shapes or options do not fit, or the sum over taps and channels could exceed 2^31 - 1.
 
-    Spec: LAY-5, LAY-8 (specs/60-layers.md).  Class: exact.
+    Spec: SUM-2 (specs/00-conventions.md), LAY-5, LAY-8 (specs/60-layers.md).  Class: exact.
+    Example:
+      >>> a, b = np.int8([[[1], [2], [3]]]), np.int8([[[1]], [[10]]])
+      >>> convolve(a, b, max_a=128, max_b=128, padding="VALID").tolist()
+      [[[21], [32]]]
     """
-    checks.accumulator("convolve", int(np.prod(b.shape[:-1])), max_a, max_b)
-    dtype = exact_dtype(int(np.prod(b.shape[:-1])), max_a, max_b)
+    a, b = as_array(a), as_array(b)
+    at = check_convolve(
+        a, b, max_a, max_b, strides=strides, padding=padding, input_dilation=input_dilation,
+        kernel_dilation=kernel_dilation, groups=feature_group_count,
+    )  # fmt: skip
+    return windowed(a, b, window=at, max_a=max_a, max_b=max_b)
+
+
+def windowed(a: np.ndarray, b: np.ndarray, *, window: Window, max_a: int, max_b: int) -> np.ndarray:
+    """`convolve` by a window that fits: one product of matrices a tap, summed over the taps."""
+    dtype = exact_dtype(math.prod(b.shape[:-1]), max_a, max_b)
     return correlate(a.astype(dtype), b.astype(dtype), window).astype(np.int32)
 
 

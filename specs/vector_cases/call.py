@@ -35,6 +35,7 @@ PARAMETERS = {
     "calibration.mse.search": ("x",),
     "calibration.entropy.lg": ("v",),
     "qat.integer_bias": ("bias", "input_scale", "weight_scale"),
+    "qat.convolve": ("a", "b"),
     "qat.matmul": ("a", "b"),
     "qat.fold": ("kernel", "bias", "mean", "var", "scale", "offset"),
     "qat.lsq": ("x", "scale"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 from refquant.formats import ALL
@@ -26,6 +27,7 @@ def files() -> list[VectorFile]:
         vector_file(CHAPTER, "conv", "LAY-5", _conv()),
         vector_file(CHAPTER, "embed", "LAY-6", _embed()),
         vector_file(CHAPTER, "matmul", "SUM-2, LAY-8", _matmul()),
+        vector_file(CHAPTER, "convolve", "SUM-2, LAY-5, LAY-8", _convolve()),
         vector_file(CHAPTER, "integer_bias", "LAY-11", _bias()),
     ]
 
@@ -243,6 +245,23 @@ def _embed() -> Iterator[Case]:
             )
 
 
+def _integers(draw: Ints, dtype: str, low: int, high: int, shape: tuple[int, ...]) -> Array:
+    """Half of them at an end of the range."""
+    count = math.prod(shape)
+    drawn = [draw.pick((low, high)) if draw.below(2) else draw.between(low, high) for _ in range(count)]
+    return array(dtype, drawn, shape)
+
+
+def _convolve() -> Iterator[Case]:
+    draw, flags = Ints(897), ("wrap", "sign-extend", "padding", "dilation")
+    for name, (x, w, options) in CONVS.items():
+        for dtype, low, high in (("int8", -128, 127), ("int16", -32768, 32767)):
+            most = min(-low, math.isqrt((2**31 - 1) // math.prod(w[:-1])))
+            a, b = (_integers(draw, dtype, -most, min(most, high), shape) for shape in (x, w))
+            bounds = {"max_a": most, "max_b": most}
+            yield Case(f"convolve-{name}-{dtype}", "qat.convolve", {"a": a, "b": b}, "LAY-5", flags, options | bounds)
+
+
 def _matmul() -> Iterator[Case]:
     draw = Ints(895)
     for name, dtype, low, high, k in (
@@ -250,12 +269,7 @@ def _matmul() -> Iterator[Case]:
         ("wide", "int16", -32768, 32767, 1),
         ("uint8", "uint8", 0, 255, 40),
     ):
-        a = array(
-            dtype, [draw.pick((low, high)) if draw.below(2) else draw.between(low, high) for _ in range(3 * k)], (3, k)
-        )
-        b = array(
-            dtype, [draw.pick((low, high)) if draw.below(2) else draw.between(low, high) for _ in range(k * 4)], (k, 4)
-        )
+        a, b = _integers(draw, dtype, low, high, (3, k)), _integers(draw, dtype, low, high, (k, 4))
         most = max(-low, high)
         yield Case(
             f"matmul-{name}",

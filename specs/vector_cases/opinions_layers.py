@@ -9,7 +9,7 @@ import exact
 import exact_layers
 
 from refquant.granularity import PerGroup
-from refquant.windows import window
+from refquant.windows import Window, window
 from specs.vector_cases.arrays import Array, array
 from specs.vector_cases.case import Case
 from specs.vector_cases.opinions_core import Found, each, narrowed, quantized, spread, tiles, values
@@ -110,13 +110,30 @@ def _flat(place: tuple[int, ...], shape: tuple[int, ...]) -> int:
 
 def _conv(case: Case) -> Found:
     a, w = _operands(case)
-    names = ("strides", "padding", "input_dilation", "kernel_dilation")
-    plain = {"strides": 1, "padding": "SAME", "input_dilation": 1, "kernel_dilation": 1}
-    options = plain | {k: case.options[k] for k in names if k in case.options}
-    at = window("conv", a.shape, w.shape, groups=case.options.get("feature_group_count", 1), **options)
+    at = _window(case, a.shape, w.shape)
     shape, dtype = (a.shape[0], *at.out, w.shape[-1]), case.options.get("dtype", "float32")
     found = [_example(case, a, w, at, shape, n) for n in range(a.shape[0])]
     return {"result": array(dtype, (narrowed(v, dtype) for part in found for v in part), shape)}
+
+
+def _window(case: Case, x: tuple[int, ...], w: tuple[int, ...]) -> Window:
+    names = ("strides", "padding", "input_dilation", "kernel_dilation")
+    plain = {"strides": 1, "padding": "SAME", "input_dilation": 1, "kernel_dilation": 1}
+    options = plain | {k: case.options[k] for k in names if k in case.options}
+    return window("conv", x, w, groups=case.options.get("feature_group_count", 1), **options)
+
+
+def _convolve(case: Case) -> Found:
+    a, b = case.args["a"], case.args["b"]
+    at = _window(case, a.shape, b.shape)
+    sums = [
+        total
+        for n in range(a.shape[0])
+        for total in exact_layers.convolution(
+            lambda *i, n=n: a.bits[_flat((n, *i), a.shape)], lambda *i: b.bits[_flat(i, b.shape)], a.shape, b.shape, at
+        ).values()
+    ]
+    return {"result": array("int32", sums, (a.shape[0], *at.out, b.shape[-1]))}
 
 
 def _example(case: Case, a: Operand, w: Operand, at: object, shape: tuple, n: int) -> Iterator[int]:
@@ -174,6 +191,7 @@ TABLE = {
     "qat.einsum": _contraction,
     "qat.conv": _conv,
     "qat.embed": _embed,
+    "qat.convolve": _convolve,
     "qat.matmul": _matmul,
     "qat.fold": _fold,
     "qat.integer_bias": _integer_bias,
