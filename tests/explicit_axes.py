@@ -142,6 +142,9 @@ def others() -> None:
     codes = RNG.integers(-8, 8, (16, 64)).astype(np.int8)
     same(lambda c: packing.pack(c, fmt=ALL["int4"]), (codes, P("d")), call="pack")
     same(lambda a: qat.matmul(a, codes.T, max_a=8, max_b=8), (codes, P("d")), want=P("d", None), call="matmul")
+    kernel = codes[:3, None, :4]
+    sums = lambda a: qat.convolve(a[..., None], kernel, strides=2, max_a=8, max_b=8)  # noqa: E731
+    same(sums, (codes, P("d")), want=P("d", None, None), call="convolve")
 
 
 def contexts() -> None:
