@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxquant import _double, _exact, _inside, _minifloats, bits, codec, rounding
+from jaxquant import _double, _exact, _fused, _inside, _minifloats, bits, codec, rounding
 from jaxquant._plan import Plan
 from refquant.conventions import CAST, Affine
 from refquant.formats import CodebookFormat, Format, IntFormat
@@ -179,10 +179,10 @@ def _shifted(ratio: jax.Array, x: jax.Array, scale: jax.Array, zero: jax.Array, 
     if convention.op == "div":
         return _quotient_and(ratio, x, factor, zero, convention)
     if convention.prec == "f32":
-        return _exact.fma(x, factor, zero)
+        return _fused.fma(x, factor, zero)
     product = _exact.rounded(x * factor)  # exact: 22 bits
     total = _exact.rounded(product + zero)
-    exact = _exact.to_odd(*_exact.two_sum(product, zero))
+    exact = _fused.to_odd(*_fused.two_sum(product, zero))
     return half(jnp.where((_exact.bits(total) & _exact.MAGNITUDE) >= _exact.INF, total, exact))
 
 

@@ -1,4 +1,4 @@
-"""Witnesses of the guards in jaxquant/_exact.py: each in every context in which XLA might undo it.
+"""Witnesses of the guards in jaxquant/_exact.py and _fused.py: each in every context in which XLA might undo it.
 
 Expectations are plain NumPy.  A case is a function of arrays that share a leading axis and of scalars.
 """
@@ -23,7 +23,7 @@ import ml_dtypes
 from jax import lax
 from seam_contexts import BF16, check, f32, wrong
 
-from jaxquant import _exact
+from jaxquant import _exact, _fused
 from jaxquant._constants import constant
 
 N = 4096
@@ -307,7 +307,7 @@ def test_fma_differential() -> None:
             for x, y, z in zip(a, b, c, strict=True)
         ]
     )
-    check(lambda a, b, c: _exact.fma(a, b, c), (a, b, c), want, eager=False)
+    check(lambda a, b, c: _fused.fma(a, b, c), (a, b, c), want, eager=False)
 
 
 def _nearest(value: Fraction) -> float:
@@ -346,7 +346,7 @@ def _constants_outside_of_a_scan(step: Callable) -> bool:
     return "@marked()" in jax.jit(jax.grad(loss)).lower(jnp.ones(4)).as_text()
 
 
-OWN = {n: f for n, f in vars(_exact).items() if inspect.isfunction(f) and f.__module__ == _exact.__name__}
+OWN = {n: f for m in (_exact, _fused) for n, f in vars(m).items() if getattr(f, "__module__", "") == m.__name__}
 
 
 @pytest.mark.parametrize("name", [n for n in OWN if n[0] != "_"])
@@ -354,7 +354,7 @@ def test_every_guard_names_its_witness(name: str) -> None:
     """By property of the file: the docstring's witness exists here."""
     if name == "significand_of":
         return
-    witness = (inspect.getdoc(getattr(_exact, name)) or "").split("Witness: ")
+    witness = (inspect.getdoc(OWN[name]) or "").split("Witness: ")
     assert len(witness) == 2, f"{name} names no witness"
     assert witness[1].split(".")[0].strip() in globals()
 
