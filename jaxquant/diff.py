@@ -141,7 +141,7 @@ def diff_command(
     with _named_diff():
         target, work = _opened(a, answers, on, score)
     first, second = _side(a, target, None if answers else target), _side(str(b), target, None)
-    found = compare(first.tensors, second.tensors)
+    found = compare(*_by_common_names(first.tensors, second.tensors))
     if work is not None:
         with _named_diff():
             found["answers"] = compare_answers(target, work, first, second, top=top)
@@ -183,6 +183,14 @@ def _side(name: str, target: Any, model: Any) -> Side:
     from jaxquant.decide.saved import scheme_of
 
     return Side(name, tensors, scheme_of(Path(name)))
+
+
+def _by_common_names(a: dict[str, Any], b: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both with dots for slashes where no name is common as it is: trees that are saved have slashes."""
+    dotted = [{name.replace("/", "."): value for name, value in side.items()} for side in (a, b)]
+    if a.keys() & b.keys() or any(len(new) != len(old) for new, old in zip(dotted, (a, b), strict=True)):
+        return a, b
+    return dotted[0], dotted[1]
 
 
 @contextmanager

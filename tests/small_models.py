@@ -36,6 +36,13 @@ class LinenConvNet(linen.Module):
         return linen.Dense(10)(jax.nn.relu(linen.Conv(8, (3, 3))(x)).mean((1, 2)))
 
 
+class LinenNormNet(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.BatchNorm(use_running_average=True)(linen.Conv(8, (3, 3))(x))
+        return linen.Dense(10)(jax.nn.relu(x).mean((1, 2)))
+
+
 class LinenNet(linen.Module):
     @linen.compact
     def __call__(self, x):
@@ -49,6 +56,15 @@ def build():
 def build_linen():
     module = LinenNet()
     return module, module.init(jax.random.key(1), np.zeros((1, 12), np.float32))
+
+
+def build_norm():
+    return ConvNet(nnx.Rngs(0), True)
+
+
+def build_norm_linen():
+    module = LinenNormNet()
+    return module, module.init(jax.random.key(1), np.zeros((1, 6, 6, 1), np.float32))
 
 
 def images():

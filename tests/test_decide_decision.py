@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ def test_decide_golden_smallest_confirmed_row():
         "about 1,200 examples would settle it (here 600)."
     )
     json.dumps([found.as_dict(), rows[0].verdict.as_dict()], allow_nan=False)
+
+
+def test_decide_golden_of_equal_files_that_whose_answers_do_not_depend_on_neighbours():
+    """DEC-9: bytes first, then no range over a batch, then the estimate."""
+    shared = replace(row("tensor", 1000, 2000, 3, 4), shared=True)
+    alone, larger = row("token", 1000, 2000, 4, 3), row("large", 1001, 2000, 0, 3)
+    assert decide([shared, alone, larger], Bar()).winner == "token"
+    assert decide([replace(shared, shared=False), alone, larger], Bar()).winner == "tensor"
+    assert decide([shared, larger], Bar()).winner == "tensor"
 
 
 def test_decide_golden_no_winner():

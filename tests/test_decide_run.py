@@ -17,6 +17,7 @@ import jaxquant  # noqa: E402
 import refquant  # noqa: E402
 from jaxquant.decide import opening  # noqa: E402
 from jaxquant.decide.bits import check  # noqa: E402
+from jaxquant.decide.console import Printer  # noqa: E402
 from jaxquant.decide.run import Ladder  # noqa: E402
 from jaxquant.decide.workloads.examples import open_examples  # noqa: E402
 from jaxquant.store import load  # noqa: E402
@@ -232,3 +233,15 @@ def test_convolutions_take_integer_inputs(case):
     assert [row.float_inputs for row in rows] == [0, 0, 0, count]
     assert ["x weights in groups, but the kernel of shape" in row.about for row in rows] == [False, False, False, True]
     assert all(row.differing == 0 for row in rows)
+
+
+def test_one_range_for_a_batch_is_told(capsys):
+    """DEC-18: such a row holds of batches like those that judged it."""
+    ladder = Ladder(
+        opening.target_of(conv_models()[0], "net"), opening._examples("small_models:images", None), command_bar()
+    )
+    rows = list(ladder.climb(make_rungs("w8a8:tensor", "w8a8:token", "int8:channel")))
+    told = "one range for all examples run together, here up to 32: in other batches answers may differ"
+    assert [row.batch_told for row in rows] == ["", told, "", ""] and rows[1].about.endswith(f"; {told}")
+    Printer().notes(rows)
+    assert " ".join(capsys.readouterr().out.split()) == f"{told} (w8a8:tensor)"

@@ -38,9 +38,9 @@ def test_it_gives_the_bits_of_its_row_differential(kind, scheme, tmp_path):
     untrained = nnx.clone(model) if kind == "nnx" else (model[0], {"params": _zeros(model[1]["params"])})
     if kind == "nnx":
         nnx.update(untrained, _zeros(nnx.state(untrained, nnx.Param)))
-    assert_same(
-        np.asarray(jaxquant.decide.winner(untrained, out)(*batch)), np.asarray(want)
-    )  # its weights do not count
+        untrained.norm.mean[...] += 1
+    got = jaxquant.decide.winner(untrained, out)(*batch)
+    assert_same(np.asarray(got), np.asarray(want))  # neither its weights nor its statistics count
 
 
 def _zeros(tree):
@@ -65,10 +65,6 @@ def test_another_models_file_is_refused(tmp_path):
     jaxquant.decide(model, small_models.images(), bar="same>=1%", schemes=["int8:channel"], out=out)
     with pytest.raises(ValueError, match="is it another model's"):
         jaxquant.decide.winner(small_models.build_linen(), out)
-    other = nnx.clone(model)
-    other.norm.mean[...] += 1
-    with pytest.raises(ValueError, match="winner: the file has other values of 'norm.mean' than the model"):
-        jaxquant.decide.winner(other, out)
 
 
 def test_a_decision_for_float_has_no_winner(tmp_path):

@@ -15,6 +15,7 @@ pytest.importorskip("rich")
 pytest.importorskip("flax.nnx")
 
 import small_models  # noqa: E402
+from flax import nnx  # noqa: E402
 
 import jaxquant  # noqa: E402
 from jaxquant.cli import main  # noqa: E402
@@ -84,6 +85,41 @@ def test_a_file_whose_names_have_slashes_is_run_in_the_model_too(run):
     assert two["answers"] == one["answers"]
     options = ("--on", LABELLED, *SCORE, "--json")
     assert json.loads(run("out", "float.safetensors", "--answers", MODEL, *options)[1])["answers"]["changed"] > 0
+
+
+def test_files_of_one_model_have_common_names_with_dots_and_with_slashes(run):
+    decided("int2:channel")
+    save("float.safetensors", small_models.build_linen()[1]["params"])
+    told = json.loads(run("float.safetensors", "out/model.safetensors", "--json")[1])
+    assert told["only_a"] == told["only_b"] == [] and {row["name"] for row in told["tensors"]} > {"Dense_0.kernel"}
+    save("other.safetensors", {"a": np.ones(2, np.float32), "b/c": np.ones(2, np.float32), "b.c": np.ones(2)})
+    told = json.loads(run("other.safetensors", "out/model.safetensors", "--json")[1])
+    assert told["only_a"] == ["a", "b.c", "b/c"]  # two would have one name: all stay as they are
+
+
+def nnx_trained(x):
+    model = small_models.build_norm()
+    model.eval()
+    before = model(x)
+    model.norm.mean[...] += 1.5 * np.arange(8)
+    return before, model(x), {"/".join(path): v[...] for path, v in nnx.to_flat_state(nnx.state(model))}
+
+
+def linen_trained(x):
+    module, variables = small_models.build_norm_linen()
+    before = module.apply(variables, x)
+    variables["batch_stats"]["BatchNorm_0"]["mean"] += 1.5 * np.arange(8, dtype=np.float32)
+    return before, module.apply(variables, x), {**variables["params"], "batch_stats": variables["batch_stats"]}
+
+
+@pytest.mark.parametrize(("name", "trained"), [("build_norm", nnx_trained), ("build_norm_linen", linen_trained)])
+def test_the_statistics_of_a_trained_file_are_its_own(name, trained, run):
+    """Training moves what a batch norm has seen; the file has it, whatever the model says."""
+    before, after, tree = trained(np.stack(small_models.images()))
+    save("trained.safetensors", tree)
+    told = json.loads(run(f"small_models:{name}", "trained.safetensors", "--on", "small_models:images", "--json")[1])
+    assert [row["name"].split(".")[-1] for row in told["tensors"] if not row["equal"]] == ["mean"]
+    assert told["answers"]["changed"] == np.count_nonzero(np.argmax(after, -1) != np.argmax(before, -1)) > 0
 
 
 def test_what_a_reader_sees(run):

@@ -86,8 +86,8 @@ class Printer:
 
     def notes(self, rows: list[Row]) -> None:
         """Below the table what holds of several rows, once."""
-        for told in dict.fromkeys(row.float_told for row in rows if row.float_told):
-            names = ", ".join(row.scheme for row in rows if row.float_told == told)
+        for told in dict.fromkeys(told for row in rows for told in row.told):
+            names = ", ".join(row.scheme for row in rows if told in row.told)
             self.line(textwrap.fill(f"{told} ({names})", 110, break_long_words=False, break_on_hyphens=False), "dim")
 
     def decision(self, sentence: str, caution: str) -> None:

@@ -29,11 +29,19 @@ from jaxquant.decide.verdict import EXIT_CODES, FAIL, PASS, UNSURE, Verdict
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is chosen among: the label of a `rows.Row` that was judged, the bytes of its file, its verdict."""
+    """What is chosen among: a `rows.Row` that was judged.
+
+    Attributes:
+      label: its scheme.
+      nbytes: of its file.
+      verdict: against the bar.
+      shared: whether its inputs have one range for a whole batch, so that an answer depends on its neighbours.
+    """
 
     label: str
     nbytes: int
     verdict: Verdict
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ def decide(rows: Sequence[Candidate], bar: Bar) -> Decision:
     _check_rows(rows, bar)
     good = confirmed_rows(rows)
     if good:
-        winner = min(good, key=lambda row: (row.nbytes, -row.verdict.interval.estimate))
+        winner = min(good, key=lambda row: (row.nbytes, row.shared, -row.verdict.interval.estimate))
         sentence, needed = _winner_sentence(rows, winner, bar)
         return Decision(winner.label, sentence, PASS, tuple(row.label for row in good), needed)
     if all(row.verdict.result == FAIL for row in rows):

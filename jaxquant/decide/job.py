@@ -54,7 +54,7 @@ class Job:
 
     def decide(self) -> Decision:
         """The decision over all rows."""
-        rows = [Candidate(row.scheme, row.bytes, row.verdict) for row in self.rows[1:]]
+        rows = [Candidate(row.scheme, row.bytes, row.verdict, bool(row.batch_told)) for row in self.rows[1:]]
         made = decision.decide(rows, self.ladder.bar)
         self.found["caution"] = caution(self.ladder.answers["float"])
         self.found["decision"] = made.as_dict() | {"seconds": time.perf_counter() - self.started}

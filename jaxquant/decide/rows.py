@@ -28,6 +28,7 @@ class Row:
       seconds: evaluation time of the workload on this device, compilation and training included.
       training: what the training was (None where there was none).
       float_told: those layers in words, by kind; "" without any.
+      batch_told: of inputs with one range for a whole batch, in words; "" where an example is judged by itself.
       own: the interval of the reference row's own score (None for others, whose change is paired, and for agreement).
     """
 
@@ -47,7 +48,13 @@ class Row:
     seconds: float = 0.0
     training: Training | None = None
     float_told: str = ""
+    batch_told: str = ""
     own: Interval | None = None
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What a reader must know of its inputs."""
+        return tuple(filter(None, (self.float_told, self.batch_told)))
 
     @property
     def result(self) -> str:

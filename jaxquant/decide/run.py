@@ -155,10 +155,10 @@ class Ladder:
         verdict = judge(self.bar, float_scores=base.score, quantized_scores=answers.score, same=same, level=LEVEL)
         pairs = count_pairs(base.score, answers.score) if is_binary(base.score, answers.score) else None
         kept = Counter(on.kept.values() if on else ())
-        told = _kept(kept)
+        told = _kept(kept), _shared(scheme, self.workload.at_once)
         return Row(
             rung.label,
-            rung.about + (f", {training.told}" if training else "") + (f"; {told}" if told else ""),
+            "; ".join(filter(None, (rung.about + (f", {training.told}" if training else ""), *told))),
             predicted_bytes(plans, self.target.source.metadata),
             bits_per_weight(plans),
             _mean(answers),
@@ -172,7 +172,7 @@ class Ladder:
             kept.total(),
             time.perf_counter() - started,
             training,
-            told,
+            *told,
         )
 
 
@@ -180,6 +180,12 @@ def _kept(layers: Counter[str]) -> str:
     each = ", ".join(f"{count} x {what}" for what, count in layers.items())
     count = layers.total()
     return f"{count} layer{'s keep' if count > 1 else ' keeps'} float inputs: {each}" if layers else ""
+
+
+def _shared(scheme: Scheme, at_once: int) -> str:
+    if scheme.inputs is None or scheme.inputs.grain != "tensor" or at_once == 1:
+        return ""
+    return f"one range for all examples run together, here up to {at_once}: in other batches answers may differ"
 
 
 def refuse_hopeless(answers: Answers) -> None:

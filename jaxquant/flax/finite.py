@@ -1,4 +1,4 @@
-"""What must be finite before it becomes codes or a constant; traced and abstract values pass, in both APIs."""
+"""What must hold of values before they become codes or constants; traced and abstract ones pass, in both APIs."""
 
 from typing import Any
 
@@ -49,4 +49,25 @@ def check_constant(function: str, path: str, name: str, value: Any) -> None:
         raise ValueError(
             f"{function}: layer {path!r} has {name} {numbers[wrong].flat[0]}, need finite numbers, and scales that are "
             f"not zero ({unset}learned in a training that diverged)"
+        )
+
+
+def check_started(function: str, path: str, step: Any, start: int | None) -> None:
+    """Refuse a layer that still runs in float: converted it would answer otherwise than it was trained.
+
+    Args:
+      function: that was called.
+      path: of the layer.
+      step: how many steps it has counted, of one layer or of stacked ones.
+      start: the first step that quantizes; None: all do.
+    Raises:
+      ValueError: no step has reached it.
+    """
+    if not start or unknown(step):
+        return
+    reached = int(np.min(np.asarray(step)))
+    if reached < start:
+        raise ValueError(
+            f"{function}: layer {path!r} is at step {reached} of a schedule that starts at {start}, need advance after "
+            "each step of training until then (it still runs in float, and its codes would answer otherwise)"
         )

@@ -32,10 +32,10 @@ import jax
 from jaxquant.flax import observers
 from jaxquant.flax.linen_acts import CONVERTED, calibrated, converted, explained, observed, prepared
 from jaxquant.flax.linen_calls import Call, Frame, framed
-from jaxquant.flax.linen_checks import check_constants, check_weights, need_quantized
+from jaxquant.flax.linen_checks import check_constants, check_started, check_weights, need_quantized
 from jaxquant.flax.linen_quantized import Quantized
 from jaxquant.flax.linen_sites import LEAVES, Path
-from jaxquant.flax.linen_trees import Coverage, flat, is_abstract, merged
+from jaxquant.flax.linen_trees import Coverage, flat, is_abstract, kernel_beside, merged, steps_of
 from jaxquant.flax.linen_visit import Act, grown
 from jaxquant.flax.measures import Explanations, explanations
 from jaxquant.flax.optimizers import check_optimizer
@@ -84,7 +84,8 @@ def prepare(
             qmodel.remember(call)
         leaves, coverage = _leaves(qmodel, prepared, {**(collections or {}), "params": params})
         check_weights("prepare", params, coverage.layers())
-        report = replace(coverage.check(qmodel.recipe, params), added=len(leaves.keys() - flat(params).keys()))
+        report = coverage.check(qmodel.recipe, params)
+        report = replace(report, added=len(leaves.keys() - flat(params).keys()), start=qmodel.recipe.start)
         return merged(params, leaves), report
 
 
@@ -157,9 +158,6 @@ def convert(
 ) -> Any:
     """The same tree with a QTensor where each quantized kernel was, and constants for learned input scales.
 
-    It is the quantized model, whatever the step: before the schedule's start it is not yet what `apply` of the trained
-    parameters gives.
-
     Args:
       qmodel: the model with its recipe.
       params: trained or calibrated: arrays, or ShapeDtypeStructs (then so is the result, for restoring a checkpoint).
@@ -167,10 +165,11 @@ def convert(
       collections: the other collections, where the model does not make them itself.
       **options: of the model's `__call__`.
     Raises:
-      ValueError: a weight of a layer is not finite; a scale is zero, not finite or not calibrated; or no layer that ran
-        is quantized by the recipe.
+      ValueError: a weight of a layer is not finite; a scale is zero, not finite or not calibrated; the schedule has not
+        started; or no layer that ran is quantized by the recipe.
     """
     need_quantized("convert", qmodel)
+    check_started("convert", qmodel.recipe, params)
     with qmodel.remembering():
         _remember(qmodel, "convert", inputs, options)
         leaves, _ = _leaves(qmodel, converted, {**(collections or {}), "params": params})
@@ -201,8 +200,11 @@ def explain(
       collections: the other collections, such as batch_stats.
       rngs: as in apply.
       **options: of the method.
+    Raises:
+      ValueError: the parameters are converted, or the schedule has not started.
     """
     need_quantized("explain", qmodel)
+    check_started("explain", qmodel.recipe, params)
     call = Call(method, inputs, options, rngs)
     frame, arrays = framed(call)
     found = _explained(qmodel, frame, {**(collections or {}), "params": params}, arrays)
@@ -227,7 +229,7 @@ def labels(params: Any) -> Any:
 
 
 def _label(path: Path, leaves: Mapping[Path, Any]) -> str:
-    owner, name, kernel = path[:-1], path[-1], _kernel_beside(path, leaves)
+    owner, name, kernel = path[:-1], path[-1], kernel_beside(path, leaves)
     if isinstance(leaves[path], QTensor):
         return "frozen"
     if name not in LEAVES or kernel is None:
@@ -236,16 +238,9 @@ def _label(path: Path, leaves: Mapping[Path, Any]) -> str:
     return "frozen" if constant or name == "step" or isinstance(kernel, QTensor) else "scales"
 
 
-def _kernel_beside(path: Path, leaves: Mapping[Path, Any]) -> Any:
-    """The kernel or table that a leaf belongs to; None: it is a leaf of the user's own."""
-    return next((leaves[(*path[:-1], k)] for k in ("kernel", "embedding") if (*path[:-1], k) in leaves), None)
-
-
 def advance(params: Any) -> Any:
     """The parameters one step later: 1 is added to the step of every layer that has one."""
-    leaves = flat(params)
-    steps = [path for path in leaves if path[-1] == "step" and _kernel_beside(path, leaves) is not None]
-    return merged(params, {path: jax.tree.map(lambda v: v + 1, leaves[path]) for path in steps})
+    return merged(params, {path: jax.tree.map(lambda v: v + 1, leaf) for path, leaf in steps_of(params).items()})
 
 
 def _need_codes(qmodel: Quantized, params: Any, leaves: Mapping[Path, Any]) -> None:

@@ -8,7 +8,8 @@ from flax.core import meta
 from jaxquant.flax import finite
 from jaxquant.flax.linen_quantized import Quantized
 from jaxquant.flax.linen_sites import KINDS, Path
-from jaxquant.flax.linen_trees import flat
+from jaxquant.flax.linen_trees import flat, steps_of
+from jaxquant.flax.recipe import Recipe
 from jaxquant.qtensor import QTensor
 
 #: What must be finite before it becomes a constant, and before it becomes codes.
@@ -40,6 +41,16 @@ def check_weights(function: str, params: Any, layers: Iterable[Path]) -> None:
         value = meta.unbox(leaf)
         if path[:-1] in layers and path[-1] in WEIGHTS and not isinstance(value, QTensor):
             finite.check_weight(function, "/".join(path[:-1]), path[-1], value)
+
+
+def check_started(function: str, recipe: Recipe, params: Any) -> None:
+    """Refuse layers that the recipe's schedule still runs in float.
+
+    Raises:
+      ValueError: one does.
+    """
+    for path, leaf in steps_of(params).items():
+        finite.check_started(function, "/".join(path[:-1]), meta.unbox(leaf), recipe.start)
 
 
 def check_constants(function: str, params: Any, layers: Iterable[Path]) -> None:

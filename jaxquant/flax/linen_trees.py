@@ -74,3 +74,14 @@ def is_abstract(tree: Any) -> bool:
 def flat(params: Any) -> dict[Path, Any]:
     """The leaves of a tree of dicts by path; boxes, QTensors and statistics are leaves."""
     return traverse_util.flatten_dict(unfreeze(params), keep_empty_nodes=True)
+
+
+def kernel_beside(path: Path, leaves: Mapping[Path, Any]) -> Any:
+    """The kernel or table that a leaf belongs to; None: it is a leaf of the user's own."""
+    return next((leaves[(*path[:-1], k)] for k in ("kernel", "embedding") if (*path[:-1], k) in leaves), None)
+
+
+def steps_of(params: Any) -> dict[Path, Any]:
+    """The steps that layers of a schedule have counted, by path."""
+    leaves = flat(params)
+    return {path: v for path, v in leaves.items() if path[-1] == "step" and kernel_beside(path, leaves) is not None}

@@ -25,11 +25,12 @@ from flax import nnx
 from jaxquant.flax import measures, observers
 from jaxquant.flax.labels import labels
 from jaxquant.flax.measures import Explanations
-from jaxquant.flax.nnx_convert import convert, stacked_axes
+from jaxquant.flax.nnx_convert import check_started, convert, stacked_axes
 from jaxquant.flax.nnx_files import restore, tensors
 from jaxquant.flax.nnx_layers import attentions_of, layers_of
 from jaxquant.flax.nnx_prepare import prepare
 from jaxquant.flax.nnx_variables import Codes, Explained, Observed, Scale, Step, set_value, value_of
+from jaxquant.flax.nnx_walk import evaluating
 from jaxquant.flax.optimizers import check_state
 
 __all__ = [
@@ -39,7 +40,7 @@ __all__ = [
 
 
 def observe(model: nnx.Module, x: Any = None, *, method: str = "__call__") -> Any:
-    """Run the float model on a batch, while layers with a static input scale note what they see.
+    """Run the float model on a batch, in evaluation mode, while layers with a static input scale note what they see.
 
     Args:
       model: from `prepare`; its statistics are kept in it as Variables of type Observed, until `calibrate`.
@@ -81,7 +82,7 @@ def calibrate(model: nnx.Module) -> None:
 
 
 def explain(model: nnx.Module, x: Any, *, method: str = "__call__") -> Explanations:
-    """What quantization does to each layer, on one batch.
+    """What quantization does to each layer, on one batch, in evaluation mode.
 
     Args:
       model: from `prepare`; unchanged afterwards.
@@ -91,11 +92,12 @@ def explain(model: nnx.Module, x: Any, *, method: str = "__call__") -> Explanati
       For each layer: the relative error of its output against the float layer on the same input, the shares of inputs
       and weights that are clipped, and how many codes are in use.  Printable.
     Raises:
-      ValueError: the model is converted.
+      ValueError: the model is converted, or its schedule has not started.
     """
     clone = nnx.clone(model)
     found = _masters("explain", clone)
     for layer in found:
+        check_started("explain", layer)
         layer.explained = Explained(_stacked(layer, measures.nothing(layer.site)))
     _run(clone, found, "explain", x, method)
     return measures.explanations([(layer.path, value_of(layer.explained)) for layer in found])
@@ -156,7 +158,8 @@ def _run(model: nnx.Module, found: list[Any], mode: str, x: Any, method: str) ->
     for attention, _ in attentions:
         attention.attention_fn = nnx.dot_product_attention
     try:
-        return getattr(model, method)(*(x if isinstance(x, tuple) else (x,)))
+        with evaluating(model):
+            return getattr(model, method)(*(x if isinstance(x, tuple) else (x,)))
     finally:
         for layer in found:
             layer.mode = "quantized"

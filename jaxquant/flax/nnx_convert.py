@@ -26,7 +26,7 @@ def convert(model: nnx.Module, codes: Mapping[str, Any] | None = None) -> nnx.Mo
       A model without learned scales and steps; codes and scales are Variables that are no Params.
     Raises:
       ValueError: the model is not prepared, or is converted; a kernel is not finite; a scale is NaN (not calibrated),
-        infinite or zero; its state is of another recipe.
+        infinite or zero; its state is of another recipe; its schedule has not started.
     """
     found = layers_of(model)
     if not found or any(layer.converted for layer in found):
@@ -37,6 +37,7 @@ def convert(model: nnx.Module, codes: Mapping[str, Any] | None = None) -> nnx.Mo
         if layer.path not in (codes or {}):
             finite.check_weight("convert", layer.path, layer.kernel_name, layer.weight)
         check_constants(layer)
+        check_started("convert", layer)
     clone = nnx.clone(model)
     made: dict[int, nnx.Variable] = {}
     norms = nnx_folding.norms_of(clone)
@@ -65,6 +66,16 @@ def check_constants(layer: Any) -> None:
         if name in ("inputs_scale", "inputs_offset") and layer.kernel_name == "embedding" and np.isnan(value).all():
             continue  # a table whose attend is never called: its look-up has no input scale
         finite.check_constant("convert", layer.path, name, value)
+
+
+def check_started(function: str, layer: Any) -> None:
+    """Refuse a layer that its schedule still runs in float.
+
+    Raises:
+      ValueError: it does.
+    """
+    if layer.site.has_step:
+        finite.check_started(function, layer.path, value_of(layer.step), layer.site.start)
 
 
 def _convert(

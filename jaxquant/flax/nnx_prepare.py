@@ -61,7 +61,9 @@ def prepare(
             rows = [_folded_row(row, one, norms[id(one.module)], found) for row in rows]
     reached = trace(clone, x, methods or {})
     added = len(nnx.to_flat_state(nnx.state(clone, Scale)))
-    return clone, Report(tuple(rows if reached is None else [_noted(row, reached, clone) for row in rows]), added)
+    return clone, Report(
+        tuple(rows if reached is None else [_noted(row, reached, clone) for row in rows]), added, recipe.start
+    )
 
 
 def _quantizes(one: Found, rule: Rule | None) -> bool:

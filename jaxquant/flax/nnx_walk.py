@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +94,20 @@ def _walk(node: Any, path: str, inside: str, above: tuple[int, ...]) -> Iterator
     inside = inside or next((what for cls, what in KEEPERS.items() if isinstance(node, cls)), "")
     for key, child in children(node):
         yield from _walk(child, f"{path}/{key}" if path else str(key), inside, (*above, id(node)))
+
+
+@contextmanager
+def evaluating(model: nnx.Module) -> Iterator[None]:
+    """The model in evaluation mode for a while: dropout off, batch norms by their running statistics, which stay."""
+    switches = ("deterministic", "use_running_average")
+    modules = [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.Module)]
+    before = [(one, name, getattr(one, name)) for one in modules for name in switches if hasattr(one, name)]
+    model.eval()
+    try:
+        yield
+    finally:
+        for one, name, value in before:
+            setattr(one, name, value)
 
 
 def sibling(model: nnx.Module, path: str, name: str) -> Any:

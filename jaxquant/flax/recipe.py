@@ -87,6 +87,11 @@ class Recipe:
         object.__setattr__(self, "rules", tuple(rules))
         object.__setattr__(self, "schedule", schedule)
 
+    @property
+    def start(self) -> int:
+        """The first step that quantizes."""
+        return self.schedule.start if self.schedule else 0
+
     def rule_for(self, place: Place) -> Rule | None:
         """The rule that decides about a module, None where no rule speaks of it."""
         return next((rule for rule in self.rules if _speaks(rule, place)), None)

@@ -44,10 +44,12 @@ class Report:
       rows: by path.
       added: how many parameters `prepare` has put beside the kernels: learned scales and offsets; in Linen, whose tree
         of parameters holds all state, also static scales and steps.  An optimizer made before does not know them.
+      start: the first step that quantizes, by the recipe's schedule.
     """
 
     rows: tuple[Row, ...]
     added: int = 0
+    start: int = 0
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -80,7 +82,8 @@ class Report:
         count = sum(row.waits for row in self.rows)
         waiting = f"\n{count} static input scales: NaN until observe and calibrate have set them"
         later = f"\nparameters added beside the kernels: {self.added}; make the optimizer after prepare"
-        return lines + (waiting if count else "") + (later if self.added else "")
+        until = f"\nthe layers run in float until step {self.start}; call advance after each step"
+        return lines + (waiting if count else "") + (later if self.added else "") + (until if self.start else "")
 
 
 def table(lines: list[tuple[str, ...]]) -> str:

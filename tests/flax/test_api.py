@@ -38,10 +38,24 @@ def results() -> dict[tuple[str, str], Any]:
 def test_the_report_says_that_an_optimizer_comes_after_parameters_were_added(api: Any) -> None:  # noqa: F811
     floats = api.float_model("Zoo", X)
     trial = api.prepare(floats, LEARNED, X)
-    added = str(trial.report).splitlines()[-1]
+    added, later = str(trial.report).splitlines()[-2:]
+    assert later == "the layers run in float until step 1; call advance after each step"
     assert added == f"parameters added beside the kernels: {trial.report.added}; make the optimizer after prepare"
     assert trial.report.added >= 9
     assert "optimizer" not in str(api.prepare(floats, Recipe(Rule("**", weights="int4")), X).report)
+
+
+def test_convert_and_explain_property_refuse_a_schedule_that_has_not_started(api: Any) -> None:  # noqa: F811
+    """Before it the model runs in float, so its codes would not be what was trained."""
+    trial = api.prepare(api.float_model("Zoo", X), LEARNED, X).calibrated(X)
+    text = r": layer '\w+' is at step 0 of a schedule that starts at 1, need advance after each step"
+    with pytest.raises(ValueError, match="convert" + text):
+        trial.converted()
+    with pytest.raises(ValueError, match="explain" + text):
+        trial.explain(X)
+    late = trial.advanced()
+    same_tree(late.converted().run(X), late.run(X))
+    assert late.explain(X)
 
 
 def test_learned_differential_converted_is_trained(api: Any, results: dict) -> None:  # noqa: F811

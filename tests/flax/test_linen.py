@@ -247,7 +247,7 @@ def test_labels_property_name_every_leaf() -> None:
     assert got["Dense_1"] == {**learned, "step": "frozen"}
     constant = {"inputs_scale": "frozen", "inputs_zero_point": "frozen", "step": "frozen"}
     assert got["Dense_0"] == {"kernel": "weights", "bias": "weights", **constant}
-    converted = linen_api.labels(linen_api.convert(qmodel, params))
+    converted = linen_api.labels(linen_api.convert(qmodel, linen_api.advance(params)))
     assert converted["Dense_0"]["kernel"].codes == "frozen" and converted["Dense_0"]["bias"] == "weights"
 
 

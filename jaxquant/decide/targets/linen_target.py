@@ -123,6 +123,10 @@ class LinenTarget:
         other = copy.copy(self)
         other._own = {**self._own, **tensors}
         other._flat = self._with(tensors, self._flat, None)
+        changed = {n: jnp.asarray(tensors[n]).astype(v.dtype) for n, v in self._kept.items() if n in tensors}
+        other._kept = {**self._kept, **changed}
+        rest = traverse_util.flatten_dict(self._rest)
+        other._rest = traverse_util.unflatten_dict({p: changed.get(".".join(p), leaf) for p, leaf in rest.items()})
         return other
 
     def _with(self, weights: Mapping[str, Any], flat: Mapping[str, Any], on: OnCodes | None) -> dict[str, Any]:

@@ -148,7 +148,9 @@ class NnxTarget:
         other._own = {**self._own, **tensors}
         other._params = self._with(tensors)
         other._flat = dict(nnx.to_flat_state(other._params))
-        other.model = nnx.merge(self._graph, other._params, self._rest)
+        other._rest = _with_kept(self._rest, {name: tensors[name] for name in self._kept if name in tensors})
+        other._kept = {name: tensors.get(name, value) for name, value in self._kept.items()}
+        other.model = nnx.merge(self._graph, other._params, other._rest)
         return other
 
     def _with(self, arrays: Mapping[str, Any], params: nnx.State | None = None) -> nnx.State:
@@ -182,6 +184,15 @@ def _kept(rest: nnx.State) -> dict[str, Any]:
     """The state beside the parameters that a file needs too, such as batch statistics, by dotted path."""
     found = {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(rest) if not isinstance(v, PASSING)}
     return {name: value for name, value in found.items() if saveable(value)}
+
+
+def _with_kept(rest: nnx.State, changed: Mapping[str, Any]) -> nnx.State:
+    """The state with some of what a file keeps replaced."""
+    flat = dict(nnx.to_flat_state(rest))
+    for path in [path for path in flat if ".".join(map(str, path)) in changed]:
+        value = changed[".".join(map(str, path))]
+        flat[path] = flat[path].replace(jnp.asarray(value).astype(flat[path][...].dtype))
+    return nnx.from_flat_state(flat)
 
 
 def open_bert(folder: Path) -> NnxTarget:

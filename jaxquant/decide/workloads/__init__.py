@@ -66,11 +66,13 @@ class Workload(Protocol):
       name: what a reader calls it.
       n: how many examples are scored.
       metric: what a score is: AGREEMENT where there are no right answers.
+      at_once: how many examples are run together at most.
     """
 
     name: str
     n: int
     metric: str
+    at_once: int
 
     def describe(self) -> str:
         """What is asked, of what, how it is scored; a fallback says in its first line that it is one, and why."""

@@ -36,6 +36,11 @@ class Digits:
     name: str = "digits"
     metric: str = "accuracy"
 
+    @property
+    def at_once(self) -> int:
+        """How many examples are run together at most."""
+        return ROWS
+
     def describe(self) -> str:
         """That this is the fallback and why, then what is asked and how it is scored."""
         return (

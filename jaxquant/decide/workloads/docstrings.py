@@ -95,6 +95,11 @@ class Docstrings:
     name: str = "docstrings"
     metric: str = "recall@1"
 
+    @property
+    def at_once(self) -> int:
+        """How many examples are run together at most."""
+        return max(QUERY[1], TEXT[1])
+
     def describe(self) -> str:
         """What is asked, of what, how it is scored."""
         numpy_share = sum(page.name.startswith("numpy.") for page in self.pages[: self.n])

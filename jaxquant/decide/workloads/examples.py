@@ -52,6 +52,11 @@ class Examples:
     about: str = ""
     least: list[float] = field(default_factory=list)
 
+    @property
+    def at_once(self) -> int:
+        """How many examples are run together at most."""
+        return min(BATCH, self.n)
+
     def describe(self) -> str:
         """One line for the reader."""
         what = "scored by your function" if self.score else "scored by agreement with the float model"
