@@ -47,7 +47,7 @@ def observed(layer: Layer, call: Thunk) -> Any:
     if layer.site.static and takes_codes(layer):
         stats = layer.module.get_variable("params", STATS)
         stats = observers.init(layer.site) if stats is None else stats
-        layer.put(STATS, shared(observers.update)(stats, jnp.asarray(layer.x)))
+        layer.put(STATS, shared(observers.update)(stats, layer.kernel, jnp.asarray(layer.x)))
     return call()
 
 
@@ -97,7 +97,8 @@ def explained(layer: Layer, call: Thunk) -> Any:
 
     before = layer.module.get_variable("params", EXPLAINED)
     before = measures.nothing(site) if before is None else before
-    layer.put(EXPLAINED, shared(added)(before, layer.kernel, state_of(layer), jnp.asarray(layer.x), y, call()))
+    given = (layer.kernel, state_of(layer), jnp.asarray(layer.x), y, call())
+    layer.put(EXPLAINED, shared(added)(before, layer.kernel, *given))
     return y
 
 
@@ -129,27 +130,29 @@ BRANCHED = {
 
 
 def shared(update: Callable[..., Any]) -> Callable[..., Any]:
-    """An update of sums that nn.vmap may batch while it shares the parameters: then the lanes count one by one.
+    """An update of sums by nn.vmap's lanes: each has its own where it has its own kernel, else they count one by one.
 
     Args:
       update: a function of the sums and of what is added to them.
+    Returns:
+      A function of the sums, of the layer's kernel, and of what is added.
     """
 
     @jax.custom_batching.custom_vmap
-    def once(sums: Any, *added: Any) -> Any:
+    def once(sums: Any, kernel: Any, *added: Any) -> Any:
         return update(sums, *added)
 
     @once.def_vmap
-    def lanes(size: int, batched: Any, sums: Any, *added: Any) -> Any:
-        own, *others = batched
-        if any(jax.tree.leaves(own)):
+    def lanes(size: int, batched: Any, sums: Any, kernel: Any, *added: Any) -> Any:
+        own, stacked, *others = batched
+        if stacked or any(jax.tree.leaves(own)):
             axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
-            y = jax.vmap(update, in_axes=axes, axis_size=size)(sums, *added)
+            y = jax.vmap(lambda s, _, *a: update(s, *a), in_axes=axes, axis_size=size)(sums, kernel, *added)
             return y, jax.tree.map(lambda _: True, y)
 
         def step(sums: Any, lane: jax.Array) -> tuple[Any, None]:
             picked = jax.tree.map(lambda v, b: v[lane] if b else v, added, tuple(others))
-            return once(sums, *picked), None
+            return once(sums, kernel, *picked), None
 
         y, _ = jax.lax.scan(step, sums, jnp.arange(size))
         return y, jax.tree.map(lambda _: False, y)

@@ -32,7 +32,7 @@ import jax
 from jaxquant.flax import observers
 from jaxquant.flax.linen_acts import CONVERTED, calibrated, converted, explained, observed, prepared
 from jaxquant.flax.linen_calls import Call, Frame, framed
-from jaxquant.flax.linen_checks import check_constants, check_started, check_weights, need_quantized
+from jaxquant.flax.linen_checks import check_constants, check_reached, check_started, check_weights, need_quantized
 from jaxquant.flax.linen_quantized import Quantized
 from jaxquant.flax.linen_sites import LEAVES, Path
 from jaxquant.flax.linen_trees import Coverage, flat, is_abstract, kernel_beside, merged, steps_of
@@ -75,9 +75,7 @@ def prepare(
         weight of one that is quantized is not finite, or parameters that are converted already.
     """
     need_quantized("prepare", qmodel)
-    calls = [Call(None, inputs, options, rngs)]
-    for name, args in (methods or {}).items():
-        calls.append(Call(name, args if isinstance(args, tuple) else (args,), {}, rngs))
+    calls = [Call(None, inputs, options, rngs), *_calls(methods, rngs)]
     with qmodel.remembering():
         qmodel.seen.clear()
         for call in calls:
@@ -131,7 +129,9 @@ def _observed(qmodel: Quantized, frame: Frame, variables: Any, arrays: list) -> 
     return grown(qmodel.model, qmodel.interceptor(observed, in_float=True), variables, (frame.call(arrays),))
 
 
-def calibrate(qmodel: Quantized, params: Any, stats: Any, *inputs: Any, **options: Any) -> Any:
+def calibrate(
+    qmodel: Quantized, params: Any, stats: Any, *inputs: Any, methods: Methods | None = None, **options: Any
+) -> Any:
     """The parameters with the static input scales that follow from statistics.
 
     Args:
@@ -139,6 +139,7 @@ def calibrate(qmodel: Quantized, params: Any, stats: Any, *inputs: Any, **option
       params: prepared.
       stats: what `observe` returned last; None: nothing, an error where a layer needs some.
       *inputs: of the model, where neither prepare nor apply has told qmodel their shapes.
+      methods: as in prepare, likewise.
       **options: likewise.
     Raises:
       ValueError: a layer saw no data, or data that is not finite.
@@ -148,13 +149,18 @@ def calibrate(qmodel: Quantized, params: Any, stats: Any, *inputs: Any, **option
     for path, found in seen.items():
         observers.check(found, "/".join(path[:-1]))
     with qmodel.remembering():
-        _remember(qmodel, "calibrate", inputs, options)
+        _remember(qmodel, "calibrate", inputs, options, methods)
         leaves, _ = _leaves(qmodel, calibrated, {"params": merged(params, seen)}, in_float=True)
     return merged(params, leaves)
 
 
 def convert(
-    qmodel: Quantized, params: Any, *inputs: Any, collections: Mapping[str, Any] | None = None, **options: Any
+    qmodel: Quantized,
+    params: Any,
+    *inputs: Any,
+    methods: Methods | None = None,
+    collections: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Any:
     """The same tree with a QTensor where each quantized kernel was, and constants for learned input scales.
 
@@ -162,20 +168,22 @@ def convert(
       qmodel: the model with its recipe.
       params: trained or calibrated: arrays, or ShapeDtypeStructs (then so is the result, for restoring a checkpoint).
       *inputs: of the model, where neither prepare nor apply has told qmodel their shapes.
+      methods: as in prepare, likewise.
       collections: the other collections, where the model does not make them itself.
       **options: of the model's `__call__`.
     Raises:
       ValueError: a weight of a layer is not finite; a scale is zero, not finite or not calibrated; the schedule has not
-        started; or no layer that ran is quantized by the recipe.
+        started; a prepared layer was not reached; or no layer that ran is quantized by the recipe.
     """
     need_quantized("convert", qmodel)
     check_started("convert", qmodel.recipe, params)
     with qmodel.remembering():
-        _remember(qmodel, "convert", inputs, options)
+        _remember(qmodel, "convert", inputs, options, methods)
         leaves, _ = _leaves(qmodel, converted, {**(collections or {}), "params": params})
     _need_codes(qmodel, params, leaves)
     named = {(*path[:-1], path[-1].removeprefix(CONVERTED)): leaf for path, leaf in leaves.items()}
     layers = {path[:-1] for path in named}
+    check_reached("convert", params, layers, list(qmodel.seen))
     check_weights("convert", params, layers)
     check_constants("convert", params, layers)
     return merged(params, named, without=lambda path: path[-1] in LEAVES and path[:-1] in layers)
@@ -253,9 +261,16 @@ def _need_codes(qmodel: Quantized, params: Any, leaves: Mapping[Path, Any]) -> N
         )
 
 
-def _remember(qmodel: Quantized, function: str, inputs: tuple, options: dict[str, Any]) -> None:
-    if inputs or options:
-        qmodel.remember(Call(None, inputs, options))
+def _calls(methods: Methods | None, rngs: Any = None) -> list[Call]:
+    each = (methods or {}).items()
+    return [Call(name, args if isinstance(args, tuple) else (args,), {}, rngs) for name, args in each]
+
+
+def _remember(
+    qmodel: Quantized, function: str, inputs: tuple, options: dict[str, Any], methods: Methods | None
+) -> None:
+    for call in [*([Call(None, inputs, options)] if inputs or options else []), *_calls(methods)]:
+        qmodel.remember(call)
     if not qmodel.seen:
         raise ValueError(
             f"{function}: qmodel has not run yet, need the model's inputs too: {function}(qmodel, ..., x) (their "

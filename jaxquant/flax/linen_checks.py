@@ -7,8 +7,8 @@ from flax.core import meta
 
 from jaxquant.flax import finite
 from jaxquant.flax.linen_quantized import Quantized
-from jaxquant.flax.linen_sites import KINDS, Path
-from jaxquant.flax.linen_trees import flat, steps_of
+from jaxquant.flax.linen_sites import KINDS, LEAVES, Path
+from jaxquant.flax.linen_trees import flat, kernel_beside, steps_of
 from jaxquant.flax.recipe import Recipe
 from jaxquant.qtensor import QTensor
 
@@ -51,6 +51,33 @@ def check_started(function: str, recipe: Recipe, params: Any) -> None:
     """
     for path, leaf in steps_of(params).items():
         finite.check_started(function, "/".join(path[:-1]), meta.unbox(leaf), recipe.start)
+
+
+def check_reached(function: str, params: Any, layers: Iterable[Path], methods: list[str | None]) -> None:
+    """Refuse prepared layers that no run came across: they would silently stay in float.
+
+    Args:
+      function: that was called.
+      params: prepared.
+      layers: the paths of those that runs came across.
+      methods: those that ran; None is `__call__`.
+    Raises:
+      ValueError: there is one.
+    """
+    leaves, layers = flat(params), set(layers)
+    for path in leaves:
+        kernel = kernel_beside(path, leaves)
+        if (
+            path[-1] in LEAVES
+            and path[:-1] not in layers
+            and kernel is not None
+            and not isinstance(meta.unbox(kernel), QTensor)
+        ):
+            ran = ", ".join(name or "__call__" for name in methods)
+            raise ValueError(
+                f"{function}: layer {'/'.join(path[:-1])!r} is prepared (it has {path[-1]}) and not reached by {ran}, "
+                "need methods={name: its inputs} with the method that uses it (it would stay in float)"
+            )
 
 
 def check_constants(function: str, params: Any, layers: Iterable[Path]) -> None:

@@ -41,5 +41,5 @@ def _noted(layer: Layer, call: Any) -> Any:
         axes = channel_axes(x.ndim, axis, layer.subscripts if layer.kind.name == "einsum" else None)
         now = largest(x, axes)[None]  # two axes: a loop may stack its parameters along either
         before = layer.module.get_variable("params", name)
-        layer.put(name, shared(jnp.maximum)(jnp.zeros_like(now) if before is None else before, now))
+        layer.put(name, shared(jnp.maximum)(jnp.zeros_like(now) if before is None else before, layer.kernel, now))
     return call()

@@ -84,7 +84,7 @@ def check(stats: Stats | None, path: str) -> None:
     if any(isinstance(v, jax.core.Tracer | jax.ShapeDtypeStruct) for v in counts):
         return
     count, nan, inf = (np.asarray(v) for v in counts)
-    if (count == 0).any():
+    if ((count == 0) & (nan == 0) & (inf == 0)).any():
         raise ValueError(_no_data(path))
     if nan.any() or inf.any():
         raise ValueError(

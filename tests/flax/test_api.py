@@ -95,6 +95,18 @@ def test_calibration_property_without_data_is_refused(api: Any, where: str) -> N
     trial.calibrated(X)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_calibration_property_names_values_that_are_not_finite(api: Any, value: float) -> None:  # noqa: F811
+    """Also where nothing else was seen: the data reached the layer."""
+    recipe = Recipe(Rule("dense", weights="int8", inputs="int8:tensor", input_scale="static"))
+    trial = api.prepare(api.float_model("Zoo", X), recipe, X)
+    for x in (np.full_like(X, value), np.where(X.max() == X, np.float32(value), X)):
+        with pytest.raises(
+            ValueError, match=r"calibrate: layer 'dense' saw \d+ NaN and \d+ infinite inputs, need finite"
+        ):
+            trial.calibrated(x)
+
+
 SCHEMES = {
     "lsq": {"weights": "int4", "inputs": "int8:tensor", "weight_estimator": Lsq(), "input_estimator": Lsq()},
     "int8 token": {"weights": "int8", "inputs": "int8:token"},

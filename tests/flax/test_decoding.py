@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from bits import assert_same
 from flax import linen as nn
 from flax import nnx
@@ -64,3 +65,41 @@ def test_nnx_differential_a_cache_before_prepare() -> None:
     assert_same(converted, got)
     whole = qmodel(X, mask=nn.make_causal_mask(jnp.asarray(X[..., 0])), decode=False)
     np.testing.assert_allclose(got, whole, rtol=1e-4, atol=1e-5)
+
+
+class TwoMethods(nn.Module):
+    """A layer for each of two methods."""
+
+    def setup(self) -> None:
+        self.coder, self.decoder = nn.Dense(4), nn.Dense(8)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.coder(x)
+
+    def decode(self, z: jax.Array) -> jax.Array:
+        return self.decoder(z)
+
+
+@pytest.mark.parametrize("weights", [Lsq(), None])
+def test_linen_property_a_layer_of_another_method_is_named_or_refused(weights: Any) -> None:
+    """As after a restart: the wrapper is new and has seen nothing."""
+    model, z = TwoMethods(), jnp.ones((2, 4))
+    extra = {"weight_estimator": weights} if weights else {"input_scale": "static"}
+    recipe = Recipe(Rule("**", weights="int4", inputs="int8:tensor" if not weights else "int8:token", **extra))
+    shapes = {"coder": {"kernel": (8, 4), "bias": (4,)}, "decoder": {"kernel": (4, 8), "bias": (8,)}}
+    floats = {name: {leaf: jnp.full(shape, 0.3) for leaf, shape in own.items()} for name, own in shapes.items()}
+    first, second, third = (Quantized(model, recipe) for _ in range(3))
+    params, _ = linen_api.prepare(first, floats, X, methods={"decode": z})
+    if not weights:
+        stats = linen_api.observe(first, params, X)
+        stats = linen_api.observe(first, params, z, stats=stats, method="decode")
+        params = linen_api.calibrate(second, params, stats, X, methods={"decode": z})
+    with pytest.raises(
+        ValueError, match=r"layer 'decoder' is prepared \(it has .*\) and not reached by __call__, need meth"
+    ):
+        linen_api.convert(third, params, X)
+    converted = linen_api.convert(third, params, X, methods={"decode": z})
+    jax.tree.map(assert_same, converted, linen_api.convert(first, params))
+    assert converted["decoder"]["kernel"].codes.dtype == jnp.int8
+    got = third.apply({"params": converted}, z, method="decode")
+    assert_same(got, first.apply({"params": params}, z, method="decode"))

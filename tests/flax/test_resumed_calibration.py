@@ -33,6 +33,31 @@ def through_a_file(path: Path, saved: Any, target: Any) -> Any:
 
 
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_linen_property_members_of_a_vmap_are_observed_each_by_itself(calibration: str) -> None:
+    """With kernels of their own they are layers of their own, from the first batch on; explain tells them apart too."""
+    stack, alone = (linen_api.Quantized(linen_models.Stack(kind), recipe(calibration)) for kind in ("vmap", "plain"))
+    params, _ = linen_api.prepare(stack, linen_models.full_init(stack.model, X), X)
+    scales = np.float32([1, 3, 0.1, 7])[:, None, None]
+    batches = [X * scales, X / 2, X * 0.01]
+    for order in (batches, batches[::-1]):
+        stats = None
+        for batch in order:
+            stats = linen_api.observe(stack, params, batch, stats=stats)
+        got = linen_api.calibrate(stack, params, stats)
+        rows = linen_api.explain(stack, got, batches[0])
+        for i in range(len(X)):
+            own, _ = linen_api.prepare(alone, jax.tree.map(lambda v, i=i: v[i], got), X[i])
+            stats = None
+            for batch in order:
+                stats = linen_api.observe(alone, own, batch[i], stats=stats)
+            own = linen_api.calibrate(alone, own, stats)
+            jax.tree.map(lambda v, w, i=i: assert_same(v[i], w), got, own)
+            (row,) = linen_api.explain(alone, own, batches[0][i])
+            assert (row.codes, row.inputs_clipped) == (rows.rows[i].codes, rows.rows[i].inputs_clipped)
+            np.testing.assert_allclose(row.error, rows.rows[i].error, rtol=1e-5)
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
 def test_linen_property_half_observed_resumes(calibration: str, tmp_path: Path) -> None:
     model = linen_models.Stack("scan")
     floats = linen_models.full_init(model, X)
