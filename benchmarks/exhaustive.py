@@ -3,6 +3,7 @@
   python benchmarks/exhaustive.py                      every job; interrupt it and run it again to go on
   python benchmarks/exhaustive.py --job encode:e4m3fn --job quantize:int8:0x3dcccccd
   python benchmarks/exhaustive.py --sample 64          64 runs of 65,536 neighbouring inputs a job (what .ci/run does)
+  python benchmarks/exhaustive.py --since 2026-11-29   those again that were begun before that day: arithmetic changed
   python benchmarks/exhaustive.py --list
 
 The third opinion is tests/exact.py: its codes are found as steps on the ordered keys by bisection, so that it speaks
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import jax
@@ -172,7 +174,8 @@ def run_job(job: Job, state: dict, path: Path | None, sample: int | None) -> dic
     """One job from where it stopped; the state of a whole run is saved as it goes."""
     fmt = ALL[job.name.split(":")[1]]
     steps = steps_of(job, fmt.storage)
-    entry = state.setdefault(job.name, {"inputs": 0, "refquant": 0, "jaxquant": 0, "first": None, "seconds": 0.0})
+    new = {"inputs": 0, "refquant": 0, "jaxquant": 0, "first": None, "seconds": 0.0, "begun": f"{date.today()}"}
+    entry = state.setdefault(job.name, new)
     for first, count in runs(sample, sum(job.name.encode()), steps):
         if sample is None and first < entry["inputs"]:
             continue
@@ -197,6 +200,7 @@ def main() -> int:
     parser.add_argument("--job", action="append", help="only this one; repeatable")
     parser.add_argument("--sample", type=int, help="runs of 65,536 inputs a job instead of all")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where a whole run is recorded and resumed")
+    parser.add_argument("--since", default="", help="run again what was begun before this day, such as 2026-11-29")
     parser.add_argument("--list", action="store_true", help="the names of the jobs")
     options = parser.parse_args()
     known = {job.name: job for job in jobs()}
@@ -210,11 +214,14 @@ def main() -> int:
     path = None if options.sample else options.results
     different = 0
     for name in options.job or known:
+        if name in state and state[name]["begun"] < options.since:
+            del state[name]
         entry = run_job(known[name], state, path, options.sample)
         if path is not None:
             save(path, state)
         different += entry["refquant"] + entry["jaxquant"]
         told = f"refquant {entry['refquant']}  jaxquant {entry['jaxquant']} differ  {entry['first'] or ''}"
+        told = f"begun {entry['begun']}  {told}"
         print(f"{name:<36} {entry['inputs']:>13,} inputs  {entry['steps']} steps  {entry['seconds']:.0f} s  {told}")
     return 5 if different else 0
 

@@ -72,10 +72,12 @@ def exhaustive() -> str:
     inputs = sum(job["inputs"] for job in whole.values())
     wrong = sum(job["refquant"] + job["jaxquant"] for job in whole.values())
     encode = sum(name.startswith("encode") for name in whole)
+    first, last = min(job["begun"] for job in whole.values()), max(job["begun"] for job in whole.values())
+    when = first if first == last else f"{first} to {last}"
     return (
         f"All 2^32 float32 inputs have been compared between refquant, jaxquant and the third opinion for {encode} "
         f"`encode` and {len(whole) - encode} `quantize` jobs: {inputs:,} inputs, **{wrong} differences** "
-        "(`python benchmarks/exhaustive.py`, recorded in `benchmarks/results/exhaustive.json`)."
+        f"(`python benchmarks/exhaustive.py`, {when}, recorded in `benchmarks/results/exhaustive.json`)."
     )
 
 

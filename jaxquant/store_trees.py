@@ -48,5 +48,8 @@ def as_array(name: str, value: Any) -> np.ndarray:
     except (TypeError, ValueError):
         array = None  # a list of arrays of many shapes, or what only looks like an array
     if array is None or array.dtype == object:
-        raise TypeError(f"save: {name!r} is a {type(value).__name__}, need an array or a QTensor (or a dict of them)")
+        kind, need = type(value).__name__, "an array or a QTensor (or a dict of them)"
+        if type(value).__module__ == "refquant.qtensor":
+            kind, need = "refquant.QTensor", "jaxquant.QTensor(q.codes, q.scale, q.zero_point, q.spec)"
+        raise TypeError(f"save: {name!r} is a {kind}, need {need}")
     return array

@@ -20,6 +20,7 @@ from refquant.formats import ALL, IntFormat  # noqa: E402
 from refquant.schemes import Scheme, TensorScheme, parse_tensor  # noqa: E402
 
 INT4 = ALL["int4"]
+REFERENCE = refquant.quantize_tensor(np.ones((2, 2), np.float32), refquant.QuantSpec(INT4, refquant.PerTensor()))
 
 GRAINS = {
     "layer/kernel": ((12, 6), refquant.PerAxis(1)),
@@ -223,6 +224,7 @@ def test_a_tree_is_saved_under_its_paths(tmp_path):
         ({"a/b": np.ones(1), "a": {"b": np.ones(2)}}, ValueError, "save: two tensors have the name 'a/b', need one"),
         ({"a": {1: np.ones(1), "1": np.ones(2)}}, ValueError, "save: two tensors have the name 'a/1', need one"),
         ({"drop": {"key": jax.random.key(0)}}, TypeError, "save: 'drop/key' is a random key, need arrays and QTensors"),
+        ({"w": REFERENCE}, TypeError, r"'w' is a refquant.QTensor, need jaxquant.QTensor\(q.codes, q.scale, q.zero"),
         ({"a": {"b": None}}, TypeError, "save: 'a/b' is a NoneType, need an array or a QTensor"),
         ({"a": {"b": [1, np.ones(2)]}}, TypeError, "save: 'a/b' is a list, need an array or a QTensor"),
         ({"a": jax.ShapeDtypeStruct((2,), np.float32)}, TypeError, "save: 'a' is a ShapeDtypeStruct, need an array"),
