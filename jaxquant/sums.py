@@ -30,4 +30,4 @@ def _tree_sum(x: jax.Array, *, axes: tuple[int, ...]) -> jax.Array:
     x = _exact.widen(x)
     for axis in axes:
         x = _exact.tree_sum(x, axis)
-    return x
+    return x if axes else _exact.tree_sum(x[None], 0)  # a sum of one: -0 becomes +0 there too

@@ -23,7 +23,7 @@ import jaxquant
 from jaxquant import qat as jax_qat
 from jaxquant.calibration import mse as jax_mse
 from jaxquant.qat import grouped
-from refquant import calibration, qat, qtensor
+from refquant import QuantSpec, ScaleRule, calibration, qat, qtensor
 from refquant.formats import ALL
 from refquant.granularity import PerAxis, PerGroup, PerToken
 
@@ -49,6 +49,49 @@ def conv(mesh: Mesh) -> None:
         jax.device_put(x, NamedSharding(mesh, P("d"))), jax_weight(weight)
     )
     assert_same(np.asarray(got), qat.conv(x, weight, inputs=inputs), call="conv")
+
+
+def multiplied(mesh: Mesh) -> None:
+    """Depthwise with several outputs a channel, split over more devices than there are channels."""
+    rng, inputs = np.random.default_rng(5), spec("int8")
+    parts = (P(), P(None, None, "d"), P()), (P(), P(), P("d")), (P(None, None, None), P(None, None, "d"), P("d"))
+    for groups, outputs in ((2, 8), (4, 8), (4, 16), (8, 16)):
+        x, w, bias = (rng.standard_normal(n).astype(np.float32) for n in ((2, 5, groups), (2, 1, outputs), outputs))
+        weight = qtensor.quantize_tensor(w, spec("int8", PerAxis(2)))
+        given = jax_weight(weight)
+
+        def layer(x: jax.Array, codes: jax.Array, b: jax.Array, given=given, groups=groups, how=inputs) -> jax.Array:
+            weight = type(given)(codes, given.scale, None, given.spec)
+            return jax_qat.conv(x, weight, b, feature_group_count=groups, inputs=how)
+
+        def loss(x: jax.Array, w: jax.Array, b: jax.Array, groups=groups) -> jax.Array:
+            weight = jax_qat.Trained(w, spec=spec("int8", PerAxis(2)))
+            return (jax_qat.conv(x, weight, b, feature_group_count=groups, inputs=inputs) ** 2).sum()
+
+        want = qat.conv(x, weight, bias, feature_group_count=groups, inputs=inputs)
+        floats = np.asarray(jax.jit(lambda *a: layer(*a, how=None))(x, given.codes, bias))
+        gradients = jax.jit(jax.grad(loss, (0, 1, 2)))(x, w, bias)
+        for on in parts:
+            put = [
+                jax.device_put(v, NamedSharding(mesh, part)) for v, part in zip((x, given.codes, bias), on, strict=True)
+            ]
+            assert_same(np.asarray(jax.jit(layer)(*put)), want, call=f"multiplied {groups} {outputs} {on}")
+            got = jax.jit(lambda *a: layer(*a, how=None))(*put)
+            np.testing.assert_allclose(got, floats, rtol=1e-5, atol=1e-5)
+            put[1] = jax.device_put(w, NamedSharding(mesh, on[1]))
+            for one, other in zip(jax.jit(jax.grad(loss, (0, 1, 2)))(*put), gradients, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def rows_of_a_table(mesh: Mesh) -> None:
+    """A table, its scales and its offsets split by rows: what each device has is added up, and -0 + 0 would be +0."""
+    how = QuantSpec(ALL["uint4"], PerAxis(0), ScaleRule(zero="float"))
+    parts = np.zeros((8, 4), np.uint8), np.full((8, 1), -0.5, np.float32), np.full((8, 1), -0.0, np.float32)
+    split = [jax.device_put(v, NamedSharding(mesh, P("d"))) for v in parts]
+    ids = np.arange(8, dtype=np.int32)
+    want = qat.embed(ids, qtensor.QTensor(*parts, how))
+    assert np.signbit(want).all()
+    assert_same(np.asarray(jax.jit(jax_qat.embed)(ids, jaxquant.QTensor(*split, how))), want, call="rows of a table")
 
 
 def manual(mesh: Mesh) -> None:
@@ -123,6 +166,8 @@ def main() -> None:
         for granularity in (PerAxis(1), PerGroup(0, 65)):
             dense(mesh, layout, granularity)
     conv(mesh)
+    multiplied(mesh)
+    rows_of_a_table(mesh)
     manual(mesh)
     training(mesh)
     sys.stdout.write("same bits\n")

@@ -59,6 +59,7 @@ def test_tree_sum_golden_zeros_and_specials(backend):
     tree_sum = backend.sums.tree_sum
     assert_same(tree_sum(np.zeros((3, 0), np.float32), axis=1), np.zeros(3, np.float32))
     assert_same(tree_sum(np.full((2, 3), -0.0, np.float32), axis=1), np.zeros(2, np.float32))
+    assert_same(tree_sum(np.float32([-0.0, 1]), axis=()), np.float32([0, 1]))  # over no axis: sums of one
     x = np.float32([[np.inf, 1, 2], [np.inf, -np.inf, 0], [np.nan, 1, 1], [3e38, 3e38, -3e38]])
     with np.errstate(all="ignore"):
         assert_same(tree_sum(x, axis=1), in_order(x))

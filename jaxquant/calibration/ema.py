@@ -166,7 +166,7 @@ def _append(state: EmaState, low: Array, high: Array, wanted: Array | bool) -> E
     """One entry more; where the list is full, its two oldest become one (CAL-10)."""
     full = wanted & (state.length == len(state.lows))
     length = state.length - full.astype(jnp.int32)
-    at = wanted & (jnp.arange(len(state.lows)) == length).reshape(-1, *(1,) * low.ndim)
+    at = wanted & (jnp.arange(len(state.lows), dtype=jnp.int32) == length).reshape(-1, *(1,) * low.ndim)
     lows = jnp.where(full, _folded(state.lows, state.averaging_constant), state.lows)
     highs = jnp.where(full, _folded(state.highs, state.averaging_constant), state.highs)
     length = length + jnp.int32(wanted)

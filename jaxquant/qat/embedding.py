@@ -85,8 +85,8 @@ def _rows(table: QTensor, rows: jax.Array, dtype: str) -> jax.Array:
     else:
         height, tile = spec.granularity.tile(table.codes.shape)
         grain = row_tiles(tile)
-        scale = table.scale[rows // height]
-        zero = None if table.zero_point is None else table.zero_point[rows // height]
+        scale = _picked(table.scale, rows // height)
+        zero = None if table.zero_point is None else _picked(table.zero_point, rows // height)
     return affine.dequantize(codes, scale, zero, fmt=spec.fmt, granularity=grain, dtype=dtype)
 
 

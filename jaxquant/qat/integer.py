@@ -8,6 +8,7 @@ CPUs, and there for int8 matrices where XLA has a kernel for them.  Same bits.
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -217,9 +218,17 @@ def _channels(a: jax.Array, groups: int, start: int, size: int) -> jax.Array:
 
 
 def correlate(a: jax.Array, b: jax.Array, window: Window, dtype: jnp.dtype) -> jax.Array:
-    """The convolution (without flipping the kernel) of (batch, *space, in) and (*taps, in / groups, out)."""
+    """The convolution (without flipping the kernel) of (batch, *space, in) and (*taps, in / groups, out).
+
+    Of several outputs for each group of one channel XLA's partitioner takes wrong ones, where the outputs are split
+    over more devices than there are groups and the kernel is computed: there each output has a group of its own.
+    Witness: test_layers_differential_in_every_layout (tests/sharded_layers.py).
+    """
     if 0 in a.shape:
         return jnp.zeros((a.shape[0], *window.out, b.shape[-1]), dtype)  # padding alone
+    if b.shape[-2] == 1 and 1 < window.groups < b.shape[-1]:
+        a = jnp.repeat(a, b.shape[-1] // window.groups, axis=-1)
+        window = replace(window, groups=b.shape[-1])
     last = a.ndim - 1
     space = tuple(range(1, last))
     taps = tuple(range(last - 1))
