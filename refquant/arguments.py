@@ -7,6 +7,7 @@ import numpy as np
 from refquant import checks
 from refquant.formats import Format
 from refquant.granularity import Granularity, Shape
+from refquant.options import told
 
 
 def as_real(function: str, argument: str, x: object) -> np.ndarray:
@@ -77,7 +78,7 @@ def real_result(function: str, dtype: np.dtype | type | str) -> np.dtype:
     try:
         name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     except TypeError:
-        name = checks.told(dtype)
+        name = told(dtype)
     checks.result_dtype(function, name)
     if name != "bfloat16":
         return np.dtype(name)

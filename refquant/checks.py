@@ -11,14 +11,9 @@ from typing import SupportsIndex
 
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Granularity, Shape
+from refquant.options import told
 
 REAL = ("float32", "float16", "bfloat16")
-
-
-def told(value: object) -> str:
-    """A value as a message names it: in one line, whatever it is."""
-    text, kind = repr(value), type(value)
-    return text if len(text) <= 40 and "\n" not in text else f"of type {kind.__module__}.{kind.__qualname__}"
 
 
 def plain(value: object) -> None:

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from refquant.checks import told
 from refquant.granularity import Shape
+from refquant.options import told
 
 FREE = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

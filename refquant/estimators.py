@@ -10,12 +10,10 @@ from typing import Literal
 
 from refquant.formats import Format, IntFormat
 from refquant.granularity import Granularity, Shape
+from refquant.options import check_options
 
 #: The magnitude that a learned scale or bound has at least, where it is used (EST-1).
 FLOOR = 2.0**-60
-
-MASKS = ("rounded", "ratio")
-GRADIENT_SCALES = ("per_scale", "features", "numel", "none")
 
 Mask = Literal["rounded", "ratio"]
 GradientScale = Literal["per_scale", "features", "numel", "none"]
@@ -32,7 +30,7 @@ class Ste:
     mask: Mask = "rounded"
 
     def __post_init__(self) -> None:
-        _option("Ste", "mask", self.mask, MASKS, "STE-2")
+        check_options(self, "STE-2")
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ class Lsq:
     mask: Mask = "ratio"
 
     def __post_init__(self) -> None:
-        _option("Lsq", "gradient_scale", self.gradient_scale, GRADIENT_SCALES, "EST-5")
-        _option("Lsq", "mask", self.mask, MASKS, "EST-3")
+        check_options(self, "EST-3, EST-5")
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,7 @@ class LsqPlus:
     mask: Mask = "ratio"
 
     def __post_init__(self) -> None:
-        _option("LsqPlus", "gradient_scale", self.gradient_scale, GRADIENT_SCALES, "EST-5")
-        _option("LsqPlus", "mask", self.mask, MASKS, "EST-3")
+        check_options(self, "EST-3, EST-5")
 
 
 @dataclass(frozen=True)
@@ -174,9 +170,3 @@ def check_zero(function: str, zero: str) -> None:
     """
     if zero == "bias":
         raise ValueError(f"{function}: the convention's zero is 'bias', need 'int', 'add' or 'fma' (LSP-3)")
-
-
-def _option(function: str, name: str, value: object, allowed: tuple[str, ...], why: str) -> None:
-    if value not in allowed:
-        need = ", ".join(map(repr, allowed))
-        raise ValueError(f"{function}: {name} is {value!r}, need {need} ({why})")

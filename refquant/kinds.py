@@ -9,11 +9,11 @@ from functools import wraps
 from types import UnionType
 from typing import ParamSpec, TypeVar, get_args
 
-from refquant.checks import told
 from refquant.conventions import Affine, Cast, Rescale, StepFunction
 from refquant.conventions.steps import NEED_STEPS
 from refquant.formats import Format
 from refquant.granularity import Granularity
+from refquant.options import told
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -7,14 +7,10 @@ from refquant.conventions import DEFAULT, Affine
 from refquant.formats import CodebookFormat, FloatFormat, Format, IntFormat
 from refquant.granularity import Granularity, PerTensor
 from refquant.kinds import check_fields
+from refquant.options import check_options
 
 SCALE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "e4m3fn": 8, "e8m0fnu": 8, "pow2": 8}
 SMALLEST_DENOMINATOR = 2.0**-26  # times the smallest scale, 2**-100, it is the smallest normal number
-RULE_OPTIONS = {
-    "zero": ("none", "int", "float"),
-    "denominator": ("qmax", "half_range", "pow2", "signed_absmax"),
-    "storage": tuple(SCALE_BITS),
-}
 
 
 @dataclass(frozen=True)
@@ -33,10 +29,7 @@ class ScaleRule:
     storage: Literal["float32", "float16", "bfloat16", "e4m3fn", "e8m0fnu", "pow2"] = "float32"
 
     def __post_init__(self) -> None:
-        for name, allowed in RULE_OPTIONS.items():
-            if getattr(self, name) not in allowed:
-                need = ", ".join(map(repr, allowed))
-                raise ValueError(f"ScaleRule: {name} is {getattr(self, name)!r}, need {need} (SCL-1..SCL-8)")
+        check_options(self, "SCL-1..SCL-8")
         if self.zero != "none" and self.denominator != "qmax":
             raise ValueError(
                 f"ScaleRule: denominator is {self.denominator!r} with zero {self.zero!r}, need 'qmax' "

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from refquant.checks import told, within
+from refquant.checks import within
 from refquant.granularity import Shape
+from refquant.options import told
 
 Numbers = int | Sequence[int]
 Padding = str | int | Sequence[int | Sequence[int]]

@@ -90,7 +90,7 @@ def test_show_golden_distances(run):
     assert "in nothing: it is the default (onnxruntime's)" in run("show tensorrt")[1]
     assert "read, not run: TensorRT documentation" in run("show tensorrt")[1]
     read = {row.name for kind in presets.KINDS for row in kind.rows.values() if not presets.is_run(row)}
-    assert read == {"onnx", "tensorrt", "cmsis_nn_single"}
+    assert read >= {"onnx", "tensorrt", "cmsis_nn_single"}  # and whichever somebody adds
     assert json.loads(run("show torch --json")[1])["dequant"]["parts"] == {"point": {"differs": {}}}
 
 

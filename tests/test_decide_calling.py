@@ -36,6 +36,19 @@ def test_a_bar_that_is_no_text_is_told(bar):
         jaxquant.decide(small_models.build_linen(), small_models.vectors(), bar=bar)
 
 
+@pytest.mark.parametrize("score", [3, 0, "small_models:score", False])
+def test_a_score_that_is_no_function_is_told_before_the_work(tmp_path, score):
+    """No example is made, and no folder is left."""
+    examples = (pytest.fail("an example was made") for _ in range(1))
+    with pytest.raises(TypeError) as caught:
+        jaxquant.decide(small_models.build_linen(), examples, score, out=tmp_path / "out")
+    assert str(caught.value) == (
+        f"decide: score is {score!r}, need a function (output, example) -> float, higher is better (None: agreement "
+        "with the float model)"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def unwritable(tmp_path):
     """Folders that cannot be made: below a file, of a name too long, at a link to nowhere, below a closed folder."""
     (tmp_path / "file").write_text("")

@@ -251,7 +251,7 @@ def test_estimators_are_hashable_and_checked():
     for make, text in (
         (lambda: Ste("strict"), "Ste: mask is 'strict', need 'rounded', 'ratio' (STE-2)"),
         (lambda: Lsq(gradient_scale="n"), "Lsq: gradient_scale is 'n', need 'per_scale', 'features', 'numel', 'none'"),
-        (lambda: LsqPlus(mask=None), "LsqPlus: mask is None, need 'rounded', 'ratio' (EST-3)"),
+        (lambda: LsqPlus(mask=None), "LsqPlus: mask is None, need 'rounded', 'ratio' (EST-3, EST-5)"),
     ):
         with pytest.raises(ValueError) as error:
             make()

@@ -12,8 +12,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 #: Files of refquant that hold data, or arithmetic that JAX has elsewhere; jaxquant takes the data as they are.
 DATA = {
     "arguments", "affine_steps", "checks", "contractions", "conventions", "estimators", "floats", "formats", "fused",
-    "granularity", "kinds", "layer_checks", "schemes", "spec", "sum_checks", "windows", "files", "cli", "__main__",
-    "ptq",
+    "granularity", "kinds", "layer_checks", "options", "schemes", "spec", "sum_checks", "windows", "files", "cli",
+    "__main__", "ptq",
 }  # fmt: skip
 #: Public names that only one package has, and why.
 ONLY = {

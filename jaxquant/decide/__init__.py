@@ -39,7 +39,7 @@ def decide(
     Raises:
       ValueError: a bar or scheme without meaning, no examples, an output that exists, a model that cannot be trained.
       OSError: the output cannot be written (before anything is computed).
-      TypeError: the model is none of the two kinds.
+      TypeError: the model is none of the two kinds, the score no function.
     """
     from jaxquant.decide.bars import parse_bar
     from jaxquant.decide.command import output_folder, tell

@@ -8,12 +8,18 @@ from typing import Any, Literal
 from refquant.estimators import Estimator, Lsq, LsqPlus, Pact, Ste
 from refquant.formats import IntFormat
 from refquant.granularity import PerTensor, PerToken
+from refquant.options import told
 from refquant.schemes import TensorScheme, parse_tensor
 from refquant.spec import QuantSpec
 
 Where = str | Callable[[str, Any], bool]
 Quantizer = str | TensorScheme | QuantSpec
 CALIBRATIONS = ("minmax", "ema", "percentile", "mse", "entropy")
+TEXTS = {
+    "keep": "the reason why the layers stay in float",
+    "calibration": "minmax, ema:0.01 or the like",
+    "fold": "the name of a batch norm",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Rule:
       fold: the name of the batch norm beside the layer that is folded into it.
 
     Raises:
+      TypeError: a field of another kind.
       ValueError: options that say nothing, or that contradict each other.
     """
 
@@ -67,6 +74,7 @@ class Rule:
             value = getattr(self, name)
             if not isinstance(value, Ste | Lsq | LsqPlus | Pact):
                 raise TypeError(f"Rule {self.label}: {name} is {value!r}, need an estimator such as Ste() or Lsq()")
+        _check_texts(self)
         if learned(self.input_estimator):
             object.__setattr__(self, "input_scale", "static")
         _check_says_something(self)
@@ -125,9 +133,16 @@ def _scheme(rule: Rule, name: str, text: str) -> TensorScheme:
         raise ValueError(f"Rule {rule.label}: {name}: {error}") from error
 
 
-def _check_says_something(rule: Rule) -> None:
+def _check_texts(rule: Rule) -> None:
     if not isinstance(rule.where, str) and not callable(rule.where):
         raise TypeError(f"Rule: where is {rule.where!r}, need a pattern or a predicate (path, module) -> bool")
+    for name, need in TEXTS.items():
+        value = getattr(rule, name)
+        if not isinstance(value, str) and (value is not None or name == "calibration"):
+            raise TypeError(f"Rule {rule.label}: {name} is {told(value)}, need a text: {need}")
+
+
+def _check_says_something(rule: Rule) -> None:
     says = rule.weights is not None or rule.attention is not None
     if rule.keep is not None and (says or rule.inputs is not None or not rule.keep):
         raise ValueError(

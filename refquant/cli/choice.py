@@ -3,7 +3,7 @@
 import difflib
 from argparse import Namespace
 from dataclasses import dataclass, fields, replace
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from refquant.cli.numbers import bits_of, parse_real, short
 from refquant.codec import decode, encode
 from refquant.conventions import CAST, DEFAULT, Affine, Cast, Lanes
 from refquant.formats import Format, IntFormat
+from refquant.options import options
 
 INT32 = range(-(2**31), 2**31)
 
@@ -172,8 +173,7 @@ def _is_affine(key: str, fmt: Format, scale: np.float32 | None) -> bool:
 def _changed(point: Any, key: str, value: str) -> Any:
     if isinstance(point, Lanes):
         raise ValueError(f"{key}={value} cannot change a convention that depends on the position, need the name alone")
-    hints = get_type_hints(type(point))
-    need = [word for part in (get_args(hints[key])) for word in (get_args(part) or (part,)) if isinstance(word, str)]
+    need = [word for word in options(type(point))[key] if word]
     if value not in need:
         raise ValueError(f"{key} is {value!r}, need one of {', '.join(need)}")
     return replace(point, **{key: value})

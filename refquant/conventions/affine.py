@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from refquant.options import check_options, told
+
 Ties = Literal["even", "away", "up", "down", "trunc"]
 
 
@@ -22,6 +24,9 @@ class Affine:
         "wrap32" does so for NaN too and adds the zero point with wrapping; "magic" rounds by adding 1.5 * 2**23 in
         binary32 and reads the low bits.
       nan: the code of NaN: qmin, qmax, or the zero point ("wrap32" has one of its own).
+
+    Raises:
+      ValueError: a field is none of its options.
     """
 
     op: Literal["div", "inv", "given"] = "div"
@@ -30,6 +35,9 @@ class Affine:
     ties: Ties = "even"
     overflow: Literal["sat", "i32", "i64", "wrap32", "magic"] = "sat"
     nan: Literal["qmin", "qmax", "zero"] = "qmin"
+
+    def __post_init__(self) -> None:
+        check_options(self, "CNV-1")
 
     def __str__(self) -> str:
         return " ".join((self.op, self.prec, self.zero, self.ties, self.overflow, self.nan))
@@ -48,11 +56,25 @@ class Lanes:
       n: elements in one block.
       body: the convention of the whole blocks.
       tail: the convention of what is left over.
+
+    Raises:
+      TypeError: n is no int, or body or tail no Affine.
+      ValueError: n is below 1.
     """
 
     n: int
     body: Affine
     tail: Affine
+
+    def __post_init__(self) -> None:
+        if type(self.n) is not int:
+            raise TypeError(f"Lanes: n is {told(self.n)}, need an int from 1 up (elements in one block, CNV-6)")
+        if self.n < 1:
+            raise ValueError(f"Lanes: n is {self.n}, need an int from 1 up (elements in one block, CNV-6)")
+        for name in ("body", "tail"):
+            if not isinstance(getattr(self, name), Affine):
+                need = "an Affine such as conventions.DEFAULT"
+                raise TypeError(f"Lanes: {name} is {told(getattr(self, name))}, need {need} (CNV-6)")
 
     def body_size(self, size: int) -> int:
         """How many leading elements of a flat array of `size` elements follow `body`."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from refquant.conventions.preset import Preset, table
+from refquant.options import check_options
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,18 @@ class Cast:
       nan: "canonical" the format's positive quiet NaN, "signed" the same with the sign of x; in a format without
         NaN both give zero; "zero" and "max" give +0 and +max in every format.
       zero: "keep" gives -0 to a negative value that rounds to zero (where the format has -0), "positive" gives +0.
+
+    Raises:
+      ValueError: a field is none of its options.
     """
 
     overflow: Literal["saturate", "finite", "special"] = "saturate"
     ties: Literal["even", "away", "zero", "up", "down"] | None = None
     nan: Literal["canonical", "signed", "zero", "max"] = "canonical"
     zero: Literal["keep", "positive"] = "keep"
+
+    def __post_init__(self) -> None:
+        check_options(self, "ENC-2..ENC-6")
 
 
 CAST = Cast()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from refquant.conventions.preset import Preset, table
+from refquant.options import check_options
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,17 @@ class Dequant:
         a real offset, two roundings; "fma" the same with one rounding.
       prec: the precision of those steps.
       out: the dtype of the result, rounded once more where it is narrower.
+
+    Raises:
+      ValueError: a field is none of its options.
     """
 
     form: Literal["sub_mul", "mul_add", "fma"] = "sub_mul"
     prec: Literal["f32", "f64", "f16"] = "f32"
     out: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        check_options(self, "CNV-7")
 
     def __str__(self) -> str:
         return " ".join((self.form, self.prec, self.out))

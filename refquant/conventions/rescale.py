@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from refquant.conventions.preset import Preset, table
+from refquant.options import check_options
 
 FRACTION_BITS = {"q31": 31, "q15": 15, "q8": 8}
 INT_MAX = 2**31 - 1
@@ -20,6 +21,9 @@ class Rescale:
       steps: "single" rounds once; "double" (q31 only) rounds the high half of the product, then the right shift.
       ties: how the last rounding treats a value midway between two integers.
       overflow: floats only; "sat" clamps before any cast; "i32" casts first, out of range gives the smallest int32.
+
+    Raises:
+      ValueError: a field is none of its options, or they have no meaning together.
     """
 
     multiplier: Literal["f32", "f64", "q31", "q15", "q8"] = "f32"
@@ -28,6 +32,7 @@ class Rescale:
     overflow: Literal["sat", "i32"] = "sat"
 
     def __post_init__(self) -> None:
+        check_options(self, "RSC-1")
         fixed = self.multiplier in FRACTION_BITS
         if self.steps == "double" and self.multiplier != "q31":
             raise ValueError(f"Rescale: steps is 'double' with multiplier {self.multiplier!r}, need 'q31' (RSC-4)")

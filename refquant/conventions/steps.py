@@ -4,6 +4,8 @@ import bisect
 from dataclasses import dataclass
 from typing import Literal
 
+from refquant.options import check_options
+
 Domain = Literal["float32", "int32"]
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -22,12 +24,18 @@ class StepFunction:
       codes: the code from each start on; neighbours differ.
       domain: "float32" or "int32", what the keys stand for.
       storage: name of the dtype that holds a code.
+
+    Raises:
+      ValueError: another domain.
     """
 
     starts: tuple[int, ...]
     codes: tuple[int, ...]
     domain: Domain
     storage: str
+
+    def __post_init__(self) -> None:
+        check_options(self, "CNV-2")
 
     def code_at(self, key: int) -> int:
         """The code of one key."""

@@ -99,6 +99,24 @@ def test_bad_patterns_are_refused(where):
         Rule(where, weights="int8")
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"keep": 5}, "Rule '**': keep is 5, need a text: the reason why the layers stay in float"),
+        ({"keep": True}, "Rule '**': keep is True, need a text: the reason why the layers stay in float"),
+        ({"weights": "int8", "fold": 3}, "Rule '**': fold is 3, need a text: the name of a batch norm"),
+        (
+            {"weights": "int8", "calibration": None},
+            "Rule '**': calibration is None, need a text: minmax, ema:0.01 or the like",
+        ),
+    ],
+)
+def test_texts_that_are_none_are_refused_golden(options, text):
+    with pytest.raises(TypeError) as caught:
+        Rule("**", **options)
+    assert str(caught.value) == text
+
+
 @pytest.mark.parametrize("value", [-1, 1.5, 2**24, True])
 def test_bad_schedules_are_refused(value):
     with pytest.raises(ValueError, match="need a step from 0"):

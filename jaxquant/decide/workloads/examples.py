@@ -24,6 +24,7 @@ from jaxquant.decide.workloads import (
     number_of,
 )
 from jaxquant.decide.workloads.trial import check_inputs, try_examples
+from refquant.options import told
 
 BATCH = 32
 TRAINED = 3  # every third example trains where training is asked for, and is not judged
@@ -200,13 +201,19 @@ def open_examples(
       score: float from (output, example); None: agreement.
       source: what an error calls the examples.
     Raises:
+      TypeError: the score is no function; before any example is made.
       ValueError: there are none, or making them raises.
     """
+    if score is not None and not callable(score):
+        raise TypeError(
+            f"decide: score is {told(score)}, need a function (output, example) -> float, higher is better "
+            "(None: agreement with the float model)"
+        )
     with code_of_the_user(source):
         found = tuple(examples)
     if not found:
         raise ValueError("decide: examples is empty, need at least one (a few hundred decide most bars)")
-    metric = getattr(score, "__name__", "score") if score else AGREEMENT
+    metric = getattr(score, "__name__", "score") if score is not None else AGREEMENT
     work = Examples("examples", len(found), metric, found, score)
     for i, example in enumerate(found):
         check_inputs(i, example, work.inputs(i))
