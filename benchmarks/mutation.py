@@ -8,8 +8,8 @@
 Needs a virtual environment with Cosmic Ray and without JAX: the tests are those of the NumPy-only lane.  What is
 known is kept in .mutants/.  Results, the share of a module's mutants that was tried, and why each survivor may live:
 benchmarks/results/mutation.json; a reason is written there by hand and stays through later runs while the line and the
-change are the same.  Not in the list: cli, files, layer_checks, sum_checks,
-kinds, options, formats._valid, formats.names.
+change are the same.  Not in the list: cli, files, layer_checks, sum_checks, kinds, options, formats._valid,
+formats.names.
 """
 
 from __future__ import annotations

@@ -187,7 +187,8 @@ def _print(headers: list[files.Header], found: dict[str, Any], top: int, errors:
 def _print_errors(found: dict[str, Any], top: int, picture: Any) -> None:
     from jaxquant.grids import terminal_histogram
 
-    print(f"\nerror of each tensor under {found['worst']['scheme']}, worst first (its length over the tensor's; no accuracy)")
+    scheme = found["worst"]["scheme"]
+    print(f"\nerror of each tensor under {scheme}, worst first (its length over the tensor's; no accuracy)")
     for row in found["errors"][:top]:
         decibel = "exact" if row["sqnr_db"] is None else f"{row['sqnr_db']:6.2f} dB"
         bad = f"  {row['not_finite']:,} NaN or infinite" if row["not_finite"] else ""
