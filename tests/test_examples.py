@@ -153,6 +153,10 @@ KERNELS = {
         f"follows {DIVIDE} but for NaN: 16,777,214 of 2^32 inputs differ at scale 0.0123, zero point 7 "
         "(16,777,214 NaN); as x = 0x7f800001 (nan): kernel -5, onnx -128",
     ),
+    "infinite": (
+        lambda x, s, z: np.where(np.isinf(x), 0, _onnx(x, s, z)).astype(np.int8),
+        f"follows {IN_RANGE} onnx: 2 of 2^32 inputs differ at scale 0.0123, zero point 7 (2 infinite); first x = ",
+    ),
     "a point, NaN": (
         lambda x, s, z: np.where(np.isnan(x), -5, np.clip(_half_up(x / s) + z, -128, 127)).astype(np.int8),
         f"follows {HALF_UP}qmin' but for NaN: 16,777,214 of 2^32 inputs differ at scale 0.0123, zero point 7 "
