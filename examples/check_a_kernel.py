@@ -3,29 +3,41 @@
     python examples/check_a_kernel.py
 
 A convention is a table of at most 2^bits thresholds.  So a few thousand *computed* inputs, the thresholds of all
-candidates and their neighbours, decide what random inputs hardly see, and distances are exact counts out of 2^32.
+candidates (`_candidates.py`) and their neighbours, decide what random inputs hardly see, and distances are exact counts
+out of 2^32.
 
 `report(kernel, ALL["int8"])` is about a kernel that quantizes, kernel(x, scale, zero_point) with float32 x;
 `report(kernel, ALL["int8"], REQUANTIZE)` about one that brings int32 accumulators to codes, kernel(acc, multiplier,
 zero_point) with a Python float as multiplier.
+
+The report has a count and one input.  All of them, ascending, come from the tables of one scale and zero point:
+
+>>> from refquant.conventions import PRESETS
+>>> from refquant.thresholds import thresholds
+>>> ours = tabulate(lambda x: kernel(x, np.float32(0.1), 3), storage="uint8")
+>>> theirs = thresholds(PRESETS["onnx"].affine, ALL["uint8"], 0.1, 3)
+>>> keys = itertools.chain(*(range(start, stop) for start, stop in differences(ours, theirs)))
+>>> x = np.uint32([key_bits(key) for key in itertools.islice(keys, 3)]).view(np.float32)
+>>> x.tolist(), apply(ours, x).tolist(), apply(theirs, x).tolist()
+([1.5499999523162842, 1.9499999284744263, 2.3499999046325684], [19, 23, 27], [18, 22, 26])
+
+Of accumulators, with domain="int32", the keys are the inputs.
 """
 
-import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
+from _candidates import Points, affine_points, rescale_points, tables
 
-from refquant.conventions import PRESETS, RESCALES, Affine, Lanes, Rescale, Ties
 from refquant.conventions.steps import INF_KEY, Domain, StepFunction, differences, key_bits
 from refquant.formats import ALL, IntFormat
-from refquant.thresholds import apply, probes, tabulate, thresholds
+from refquant.thresholds import apply, probes, tabulate
 
 Kernel = Callable[[np.ndarray, Any, int], np.ndarray]
 Case = tuple[float, int]  # a scale or multiplier, a zero point
-Points = dict[str, Any]
 BLOCK = 64  # no vector has more elements; the last ones of a long array may be computed in another way
 REGIONS = ("in range", "with |x / scale| of 2^31 and more", "infinite", "NaN")  # of inputs
 LENGTHS = (1, 7, 8, 9, 17, 33)  # that tell blocks of 2 to 33 elements apart
@@ -62,25 +74,10 @@ def requantize(acc: np.ndarray, multiplier: float, zero_point: int) -> np.ndarra
     return np.clip(np.rint(acc.astype(np.float32) * np.float32(multiplier)) + zero_point, -128, 127).astype(np.int8)
 
 
-@functools.cache
-def affine_points() -> Points:
-    """Every preset that takes a scale and an integer zero point, then every other point of the binary32 space."""
-    named: Points = {}
-    for name, row in PRESETS.items():
-        lanes = isinstance(row.affine, Lanes)
-        parts = {f"{name} (body)": row.affine.body, f"{name} (tail)": row.affine.tail} if lanes else {name: row.affine}
-        named |= {n: a for n, a in parts.items() if a.op != "given" and a.zero != "bias"}
-    grid = itertools.product(("div", "inv"), ("int", "add", "fma"), get_args(Ties), ("qmin", "qmax", "zero"))
-    made = [Affine(op, "f32", zero, ties, "sat", nan) for op, zero, ties, nan in grid]
-    return named | {f"'{a}'": a for a in made if a not in named.values()}
-
-
-@functools.cache
-def rescale_points() -> Points:
-    """Every preset of accumulators, then every other rounding of a float multiplier."""
-    named: Points = {name: row.point for name, row in RESCALES.items()}
-    made = [Rescale(held, ties=ties) for held in ("f32", "f64") for ties in ("even", "away", "up")]
-    return named | {f"'{r}'": r for r in made if r not in named.values()}
+def shifted(acc: np.ndarray, multiplier: float, zero_point: int) -> np.ndarray:
+    """The commonest slip there: a shift to the right without adding half floors."""
+    whole = acc.astype(np.int64) * round(multiplier * 2**31) >> 31
+    return np.clip(whole + zero_point, -128, 127).astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,8 @@ class Task:
 
 FAR = np.float32([0, 1e3, 1e6, 1e30, np.inf, np.nan])
 QUANTIZE = Task(affine_points, "float32", (0.0123, 0.1, 0.75), np.float32, FAR)
-REQUANTIZE = Task(rescale_points, "int32", (0.0123, 0.75, 3.1e-5), float, FAR[:1])
+# 0.75 has ties; 1.7e-7 tells how many bits a multiplier keeps.  Fixed point asks for multipliers below 1.
+REQUANTIZE = Task(rescale_points, "int32", (0.0123, 0.75, 1.7e-7), float, FAR[:1])
 
 
 @dataclass(frozen=True)
@@ -127,18 +125,13 @@ class Reading:
 
     def tables(self, task: Task, case: Case) -> dict[str, StepFunction]:
         """The table of each candidate."""
-        return _tables(task.points, self.fmt, case[0], 0 if self.ignored else case[1])
+        return tables(task.points, self.fmt, case[0], 0 if self.ignored else case[1])
 
     def told(self, fmt: IntFormat) -> str:
         """The condition, in the middle of a sentence about a kernel of format fmt."""
         narrow = [f"its format is {self.fmt.name}"] if self.fmt != fmt else []
         words = " and ".join(narrow + ["it ignores the zero point"] * self.ignored)
         return f", if {words}," if words else ""
-
-
-@functools.cache
-def _tables(points: Callable[[], Points], fmt: IntFormat, scale: float, zero_point: int) -> dict[str, StepFunction]:
-    return {name: thresholds(point, fmt, scale, zero_point) for name, point in points().items()}
 
 
 def readings(fmt: IntFormat) -> list[Reading]:
@@ -186,15 +179,23 @@ def nearest(kernel: Kernel, fmt: IntFormat, task: Task) -> str:
     counts, told = apart[reading, name], name if name[0] != "'" else f"the point {name}"
     if not any(map(any, counts)):
         return f"nearest{reading.told(fmt)} is {told}, but some codes depend on what else is in the array"
-    opening = f"nearest{reading.told(fmt)} is {told}"
-    if not any(n[0] for n in counts):
-        same = [n for n in task.points() if n[0] != "'" and not any(c[0] for c in apart[reading, n])]
-        opening = f"follows{reading.told(fmt)} {', '.join(same) or told} wherever in range; outside, nearest is {told}"
+    opening = _opening({n: apart[reading, n] for n in task.points()}, name, told, reading.told(fmt))
     k = max(range(len(cases)), key=lambda k: (counts[k][0] > 0, any(counts[k]), -k))
-    return f"{opening}: {_difference(own[k], reading.tables(task, cases[k])[name], told, counts[k], task, cases[k])}"
+    return f"{opening}: {_difference(own[k], reading.tables(task, cases[k])[name], name, counts[k], task, cases[k])}"
 
 
-def _difference(own: StepFunction, table: StepFunction, told: str, counts: list[int], task: Task, case: Case) -> str:
+def _opening(apart: dict[str, list[list[int]]], name: str, told: str, condition: str) -> str:
+    """Whether the nearest candidate is followed but for NaN, or in range, or not even there."""
+    for regions, where in ((3, " but for NaN"), (1, " wherever in range")):
+        same = [n for n, counts in apart.items() if not any(any(c[:regions]) for c in counts)]
+        if name in same:
+            presets = [n for n in same if n[0] != "'"] or [told]
+            nearest = f"; outside, nearest is {told}" if regions == 1 and len(presets) > 1 else ""
+            return f"follows{condition} {', '.join(presets)}{where}{nearest}"
+    return f"nearest{condition} is {told}"
+
+
+def _difference(own: StepFunction, table: StepFunction, name: str, counts: list[int], task: Task, case: Case) -> str:
     """How many inputs of one case differ, of which regions, and the one nearest to zero, a number if any."""
     keys = [max(start, min(stop - 1, 0)) for start, stop in differences(own, table)]
     numbers = [key for key in keys if task.domain == "int32" or -INF_KEY - 1 <= key <= INF_KEY]
@@ -203,8 +204,7 @@ def _difference(own: StepFunction, table: StepFunction, told: str, counts: list[
     where = ", ".join(f"{n:,} {region}" for n, region in zip(counts, REGIONS, strict=True) if n)
     return (
         f"{sum(counts):,} of 2^32 inputs differ at scale {case[0]}, zero point {case[1]} ({where}); "
-        f"{'first' if numbers else 'only NaNs differ, as'} x = {what}: kernel {own.code_at(key)}, "
-        f"{told} {table.code_at(key)}"
+        f"{'first' if numbers else 'as'} x = {what}: kernel {own.code_at(key)}, {name} {table.code_at(key)}"
     )
 
 
@@ -214,9 +214,10 @@ def _apart(own: StepFunction, table: StepFunction, task: Task, case: Case) -> li
     if task.domain == "float32":
         edges[1:1] = [int((2**31 * np.float32(case[0])).view(np.int32)), INF_KEY, INF_KEY + 1]
     counts = [0] * len(REGIONS)
-    for start, stop in differences(own, table):
-        for k, (low, high) in enumerate(itertools.pairwise(edges)):  # the key of -x is -1 - the key of x
-            counts[k] += max(0, min(stop, high) - max(start, low)) + max(0, min(stop, -low) - max(start, -high))
+    starts, stops = np.array(differences(own, table), np.int64).reshape(-1, 2).T
+    for k, (low, high) in enumerate(itertools.pairwise(edges)):
+        for first, last in ((low, high), (-high, -low)):  # the key of -x is -1 - the key of x
+            counts[k] += int(np.maximum(np.minimum(stops, last) - np.maximum(starts, first), 0).sum())
     return counts
 
 
@@ -275,7 +276,7 @@ def parts(kernel: Kernel, fmt: IntFormat, task: Task) -> str:
 
 def report(kernel: Kernel, fmt: IntFormat, task: Task = QUANTIZE) -> str:
     """A sentence or two about a kernel."""
-    codes = task.call(kernel, np.array([1, 2, 3], task.domain), (1.0, 0))
+    codes = task.call(kernel, np.array([1, 2, 3], task.domain), task.cases(fmt)[0])
     if (codes.shape, codes.dtype) != ((3,), fmt.storage):
         return (
             f"gives {codes.dtype} of shape {codes.shape} for 3 numbers, need {fmt.storage} of shape (3,) ({fmt.name})"
@@ -295,4 +296,5 @@ if __name__ == "__main__":
     with np.errstate(all="ignore"):
         for function in (kernel, half_up, half_away, vectorized):
             print(f"{function.__name__}: {report(function, ALL['uint8'])}")
-        print(f"requantize: {report(requantize, ALL['int8'], REQUANTIZE)}")
+        for function in (requantize, shifted):
+            print(f"{function.__name__}: {report(function, ALL['int8'], REQUANTIZE)}")

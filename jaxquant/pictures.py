@@ -25,7 +25,7 @@ def draw_grid(drawn: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("elements")
     title = f"{printable(drawn['name'])} under {drawn['scheme']}; {100 * drawn['clipped']:.2f} % clipped"
     axes.set_title(title, fontsize=10, parse_math=False)  # a name may hold dollar signs
-    axes.legend(frameon=False, loc="upper right")
+    figure.legend(frameon=False, loc="outside lower right", ncols=2)  # bars and lines may fill the axes to its corners
     with atomic_path(path, way="") as temporary:
         figure.savefig(temporary, format="png")
     pyplot.close(figure)

@@ -17,7 +17,7 @@ from jaxquant.codec import encode
 from jaxquant.requantize import requantize
 from refquant import checks
 from refquant.conventions import Affine, Cast, Rescale
-from refquant.conventions.steps import Domain, StepFunction, distance, probe_keys, seed_keys
+from refquant.conventions.steps import Domain, StepFunction, check_storage, distance, probe_keys, seed_keys
 from refquant.formats import Format, IntFormat
 from refquant.kinds import kinds
 
@@ -82,6 +82,7 @@ def tabulate(
       the step function.
     Raises:
       ValueError: more steps, as of a function that wraps instead of saturating; the text says where its code jumps.
+        A code that storage does not hold.
 
     Spec: CNV-3 (specs/25-conventions.md).  Class: exact.
     Example:
@@ -94,6 +95,7 @@ def tabulate(
         return _in_blocks(function, _host_inputs(keys, domain))
 
     starts, values = _bisect(code_of, limit, domain)
+    check_storage(values[values.astype(storage) != values].tolist(), storage)
     return StepFunction(tuple(starts.tolist()), tuple(values.tolist()), domain, storage)
 
 

@@ -103,6 +103,20 @@ def test_look_at_errors_worst_first_with_a_picture(capsys, model):
     assert "p.png exists, need a new name; nothing was written" in err  # look has no --overwrite
 
 
+def test_the_legend_of_a_picture_covers_nothing(capsys, model, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    drawn = []
+    with monkeypatch.context() as patch:
+        patch.setattr(pyplot, "close", drawn.append)
+        assert run(capsys, "look", model, "--errors", "int4:channel", "--picture", "p.png")[0] == 0
+    (figure,) = drawn
+    (axes,) = figure.axes
+    (legend,) = [*figure.legends, *filter(None, [axes.get_legend()])]
+    assert [text.get_text() for text in legend.get_texts()] == ["grid", "values"]
+    assert not legend.get_window_extent().overlaps(axes.get_tightbbox())
+    pyplot.close(figure)
+
+
 def test_quantize_then_diff(capsys, model):
     before = sha256_file(model)
     assert run(capsys, "quantize", model, "small.safetensors", "--weights", "int4:g32:sf16")[0] == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import doctest
 import functools
 import itertools
 import os
@@ -61,6 +63,16 @@ def test_kernels_are_told_apart(run):
     assert "vectorized: depends on the position: the last n % 8 elements of n differ from the rest; x = " in out
     assert "long arrays follow torch_fake_tensor, torchao; single elements no preset, but the point 'div f32 int" in out
     assert "requantize: follows onnxruntime, xnnpack on every probe" in out
+    assert "shifted: follows no preset, but the point 'q31 unnormalized floor' on every probe" in out
+
+
+def test_the_inputs_of_a_difference_are_listed_as_the_docstring_says(monkeypatch):
+    monkeypatch.syspath_prepend(os.fspath(FOLDER))
+    import check_a_kernel
+
+    with np.errstate(all="ignore"):
+        found = doctest.testmod(check_a_kernel)
+    assert found.attempted > 5 and not found.failed
 
 
 def _rounded(x, scale, zero_point):
@@ -88,8 +100,15 @@ def _middle(x, scale, zero_point):
     return codes
 
 
+def _half_up(ratio):
+    down = np.floor(ratio)
+    return down + (ratio - down >= 0.5)
+
+
 FOUR = "onnx, onnxruntime, gptq, tensorrt on every probe"
-IN_RANGE = "onnx, onnxruntime, gptq, qwix_symmetric, tensorrt, onnx_reference wherever in range; outside, nearest is"
+DIVIDE = "onnx, onnxruntime, gptq, qwix_symmetric, tensorrt"
+IN_RANGE = f"{DIVIDE}, onnx_reference wherever in range; outside, nearest is"
+HALF_UP = "the point 'div f32 int up sat "
 ADDED = "compressed_tensors, stablehlo, tensorrt (to "
 KERNELS = {
     "right": (_onnx, f"follows {FOUR}"),
@@ -131,8 +150,21 @@ KERNELS = {
     "dtype": (lambda x, s, z: list(x), "gives float32 of shape (3,) for 3 numbers, need int8 of shape (3,) (int8)"),
     "nan": (
         lambda x, s, z: np.where(np.isnan(x), -5, np.clip(np.rint(x / s) + z, -128, 127)).astype(np.int8),
-        f"follows {IN_RANGE} onnx: 16,777,214 of 2^32 inputs differ at scale 0.0123, zero point 7 (16,777,214 NaN); "
-        "only NaNs differ, as x = 0x7f800001 (nan): kernel -5, onnx -128",
+        f"follows {DIVIDE} but for NaN: 16,777,214 of 2^32 inputs differ at scale 0.0123, zero point 7 "
+        "(16,777,214 NaN); as x = 0x7f800001 (nan): kernel -5, onnx -128",
+    ),
+    "infinite": (
+        lambda x, s, z: np.where(np.isinf(x), 0, _onnx(x, s, z)).astype(np.int8),
+        f"follows {IN_RANGE} onnx: 2 of 2^32 inputs differ at scale 0.0123, zero point 7 (2 infinite); first x = ",
+    ),
+    "a point, NaN": (
+        lambda x, s, z: np.where(np.isnan(x), -5, np.clip(_half_up(x / s) + z, -128, 127)).astype(np.int8),
+        f"follows {HALF_UP}qmin' but for NaN: 16,777,214 of 2^32 inputs differ at scale 0.0123, zero point 7 "
+        "(16,777,214 NaN); as x = 0x7f800001 (nan): kernel -5, 'div f32 int up sat qmin' -128",
+    ),
+    "a point, far": (
+        lambda x, s, z: np.clip(np.where(abs(x / s) < 2**31, _half_up(x / s), -(2**31)) + z, -128, 127).astype(np.int8),
+        f"follows {HALF_UP}qmin' wherever in range: 867,596,817 of 2^32 inputs differ at scale 0.0123, zero point 7 (",
     ),
     "cast": (  # of lrintf: beyond int32 the smallest integer
         lambda x, s, z: np.clip(np.where(np.abs(x / s) < 2**31, np.rint(x / s), -(2**31)) + z, -128, 127).astype(
@@ -166,15 +198,37 @@ def test_wrong_kernels_are_told_what_is_wrong(monkeypatch, name):
         assert told in report(kernel, ALL["int8"])
 
 
+def _codes(whole, zero_point):
+    return np.clip(whole + zero_point, -128, 127).astype(np.int8)
+
+
+def _q31(acc, multiplier):
+    """The product that a C kernel shifts right by 31."""
+    assert 0 < multiplier < 1, "q would not fit int32"
+    return acc.astype(np.int64) * round(multiplier * 2**31)
+
+
+NOBODY = "follows no preset, but the point "
 ACCUMULATORS = {
-    "binary64": (
-        lambda acc, m, z: np.clip(np.rint(acc * m) + z, -128, 127).astype(np.int8),
-        "follows no preset, but the point 'f64 single even sat' on every probe",
+    "binary64": (lambda acc, m, z: _codes(np.rint(acc * m), z), f"{NOBODY}'f64 single even sat' on every probe"),
+    "truncates": (lambda acc, m, z: _codes(np.trunc(acc * m), z), f"{NOBODY}'f64 trunc' on every probe"),
+    "casts": (
+        lambda acc, m, z: _codes((np.float32(acc) * np.float32(m)).astype(np.int64), z),
+        f"{NOBODY}'f32 trunc' on every probe",
     ),
-    "truncates": (
-        lambda acc, m, z: np.clip(np.trunc(acc * m) + z, -128, 127).astype(np.int8),
-        "10,366 of 2^32 inputs differ at scale 0.0123, zero point 7 (10,366 in range); first x = 41: "
-        "kernel 7, onnxruntime 8",
+    "floors": (lambda acc, m, z: _codes(np.floor(acc * m), z), f"{NOBODY}'f64 floor' on every probe"),
+    "shifts": (lambda acc, m, z: _codes(_q31(acc, m) >> 31, z), f"{NOBODY}'q31 unnormalized floor' on every probe"),
+    "adds half and shifts": (
+        lambda acc, m, z: _codes(_q31(acc, m) + 2**30 >> 31, z),
+        f"{NOBODY}'q31 unnormalized up' on every probe",
+    ),
+    "divides": (
+        lambda acc, m, z: _codes(np.trunc(_q31(acc, m) / 2**31), z),
+        f"{NOBODY}'q31 unnormalized trunc' on every probe",
+    ),
+    "truncates the multiplier": (
+        lambda acc, m, z: _codes(acc.astype(np.int64) * int(m * 2**31) + 2**30 >> 31, z),
+        "nearest is the point 'q31 unnormalized up': ",
     ),
     "wraps": (
         lambda acc, m, z: (np.rint(acc * m) + z).astype(np.int64).astype(np.int8),
@@ -207,6 +261,41 @@ def test_every_preset_of_accumulators_is_recognized(monkeypatch):
         told = report(functools.partial(kernel, rescale=row.point), ALL["int8"], REQUANTIZE)
         follows = told.removeprefix("follows ").removesuffix(" on every probe").partition(" (")[0].split(", ")
         assert set(follows) == {other for other, one in RESCALES.items() if one.point == row.point}, (name, told)
+
+
+@pytest.mark.parametrize("fmt", ["int8", "uint8"])
+def test_every_pair_of_candidates_for_accumulators_is_told_apart(monkeypatch, fmt):
+    """But for twins in overflow, which are one function of every multiplier below 1: no product leaves int32."""
+    monkeypatch.syspath_prepend(os.fspath(FOLDER))
+    from check_a_kernel import ALL, REQUANTIZE, Reading
+
+    from refquant.conventions import Rescale
+    from refquant.thresholds import distance
+
+    def function(point):
+        return dataclasses.replace(point, overflow="sat") if isinstance(point, Rescale) else point
+
+    cases, points = REQUANTIZE.cases(ALL[fmt]), REQUANTIZE.points()
+    assert all(0 < multiplier < 1 for multiplier, _ in cases)
+    tables = {name: [Reading(ALL[fmt]).tables(REQUANTIZE, case)[name] for case in cases] for name in points}
+    for one, two in itertools.combinations(points, 2):
+        apart = [distance(a, b) for a, b in zip(tables[one], tables[two], strict=True)]
+        assert any(apart) == (function(points[one]) != function(points[two])), (one, two, apart)
+
+
+def test_every_point_of_accumulators_is_a_candidate(monkeypatch):
+    """By hand: five ways to hold a multiplier, one with two steps, and the ties that each has."""
+    monkeypatch.syspath_prepend(os.fspath(FOLDER))
+    from check_a_kernel import REQUANTIZE
+
+    from refquant.conventions import Rescale
+
+    points = {" ".join(str(p).split()[:3]) for p in REQUANTIZE.points().values() if isinstance(p, Rescale)}
+    floats = {f"{held} single {ties}" for held in ("f32", "f64") for ties in ("even", "away", "up")}
+    fixed = {
+        f"{held} {ties}" for held in ("q31 double", "q31 single", "q15 single", "q8 single") for ties in ("away", "up")
+    }
+    assert points == floats | fixed
 
 
 @pytest.mark.parametrize("fmt", ["int2", "uint2", "int4", "uint4", "ternary", "int8_narrow"])

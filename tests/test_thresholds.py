@@ -252,6 +252,25 @@ def test_tabulate_golden_limit_is_the_number_of_steps(backend):
         backend.thresholds.tabulate(function, limit=0)
 
 
+@pytest.mark.parametrize(
+    ("storage", "code", "dtype"),
+    [("uint8", -1, np.int8), ("int8", 128, np.uint8), ("int8", -129, np.int64), ("uint8", 0.5, np.float32)],
+)
+def test_tabulate_golden_storage_holds_the_codes(backend, storage, code, dtype):
+    """CNV-3: one code outside is refused; codes of another dtype that fit are not."""
+
+    def function(x, code=code):
+        return np.where(np.asarray(x) > 1, np.array(code, dtype), np.array(1, dtype))
+
+    with pytest.raises(ValueError) as error:
+        backend.thresholds.tabulate(function, storage=storage)
+    assert str(error.value) == (f"tabulate: storage is '{storage}', need a dtype that holds the code {code} (CNV-3)")
+    low, high = np.iinfo(storage).min, np.iinfo(storage).max
+    for code in (low, high):
+        table = backend.thresholds.tabulate(lambda x, c=code: np.where(np.asarray(x) > 1, c, 1), storage=storage)
+        assert backend.thresholds.apply(table, np.float32([0, 2])).tolist() == [1, code]
+
+
 def test_thresholds_golden_16_bits_are_below_the_limit():
     assert len(ref.thresholds(DEFAULT, ALL["uint16"], 0.1).starts) == 65537
     assert len(ref.thresholds(CAST, ALL["bfloat16"]).starts) < ref.LIMIT

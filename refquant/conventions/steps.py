@@ -129,6 +129,19 @@ def probe_keys(*steps: StepFunction) -> tuple[int, ...]:
     return tuple(sorted(key for key in keys if LOWEST <= key <= HIGHEST))
 
 
+def check_storage(lost: list[object], storage: str) -> None:
+    """A table holds every code of the function that is tabulated.
+
+    Args:
+      lost: codes that storage does not hold.
+      storage: name of a dtype.
+    Raises:
+      ValueError: there are any.
+    """
+    if lost:
+        raise ValueError(f"tabulate: storage is {storage!r}, need a dtype that holds the code {lost[0]} (CNV-3)")
+
+
 def _need_steps(function: str, **arguments: object) -> None:
     for name, value in arguments.items():
         if not isinstance(value, StepFunction):
