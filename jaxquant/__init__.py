@@ -3,11 +3,15 @@
 Names are imported when they are first used, so that commands start before JAX is loaded.
 """
 
-import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+import importlib
+
+TYPE_CHECKING = False  # typing's, without its import: until the command listens, Ctrl-C is a traceback
 if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
     from jaxquant.affine import dequantize, fake_quantize, fake_quantize_vjp, quantize
     from jaxquant.codec import decode, encode
     from jaxquant.decide import decide

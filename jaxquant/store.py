@@ -48,6 +48,7 @@ def quantize_file(
     overwrite: bool = False,
     resume: bool = True,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    begun: Callable[[files.Writer], None] = lambda writer: None,
 ) -> tuple[Plan, ...]:
     """Writes the quantized form of a checkpoint as one file; the source is only read (FIL-5).
 
@@ -58,6 +59,7 @@ def quantize_file(
       overwrite: replace an existing output.
       resume: go on after the last finished tensor of an interrupted run, byte for byte as if it had not stopped.
       progress: called with (tensor, elements done, elements in all).
+      begun: called before the first tensor, with what knows whether an interrupted run goes on, and where.
     Returns:
       The plan of every tensor.
     Raises:
@@ -74,6 +76,7 @@ def quantize_file(
     metadata = file_metadata(plans, _common_metadata(headers))
     total = sum(one.info.size for one in plans)
     with files.Writer(output, stored, metadata, overwrite=overwrite, resume=resume, source=stamp) as writer:
+        begun(writer)
         pending = {info.name for info in writer.pending}
         done = 0
         for one in plans:

@@ -92,3 +92,56 @@ def test_an_existing_output_names_the_option(run):
     assert (code, "o.safetensors exists, need a new name (or --overwrite); nothing was written" in err) == (2, True)
     assert run("--overwrite")[0] == 0
     assert "is the same file as input" in run(output="m.safetensors")[2]
+
+
+@pytest.fixture
+def stopped(run, monkeypatch):
+    """Ctrl-C once the first tensor is written."""
+    quantize, real = store.quantize_tensor, []
+
+    def second_time(*args):
+        real.append(args)
+        if len(real) > 1:
+            raise KeyboardInterrupt
+        return quantize(*args)
+
+    def call(*options):
+        real.clear()
+        monkeypatch.setattr(store, "quantize_tensor", second_time)
+        try:
+            return run("--embeddings", "int8", *options)
+        finally:
+            monkeypatch.setattr(store, "quantize_tensor", quantize)
+
+    return call
+
+
+def test_an_interrupt_says_what_stays_and_the_next_run_that_it_goes_on(run, stopped):
+    code, out, err = stopped()
+    stays = "o.safetensors.partial stays, and the same command goes on with it"
+    assert (code, out, err) == (130, "", f"jaxquant: interrupted; {stays}\n")
+    code, out, _ = run("--embeddings", "int8")
+    told = "o.safetensors: goes on with an interrupted run, 2 of 5 parts of it are written"
+    assert (code, out.splitlines()[0]) == (0, told)
+    stopped("--overwrite")
+    told = json.loads(run("--embeddings", "int8", "--overwrite", "--json")[1])
+    assert (told["state"], told["reason"]) == ("resumed", "")
+    told = json.loads(run("--overwrite", "--json")[1])
+    assert (told["state"], told["reason"]) == ("new", "")
+    assert "run" not in run("--overwrite")[1]
+
+
+def test_another_job_starts_over_and_says_so(run, stopped):
+    stopped()
+    why = "the output's tensors or metadata changed"
+    out = run("--weights", "int4")[1]
+    assert out.splitlines()[0] == f"o.safetensors: starts over, the interrupted run does not fit: {why}"
+    stopped("--overwrite")
+    told = json.loads(run("--weights", "int4", "--overwrite", "--json")[1])
+    assert (told["state"], told["reason"]) == ("restarted", why)
+
+
+def test_what_does_not_go_on_is_not_promised(stopped):
+    code, _, err = stopped("--restart")
+    told = "jaxquant: interrupted; originals are untouched and no output was left half written\n"
+    assert (code, err, sorted(path.name for path in Path().iterdir())) == (130, told, ["m.safetensors"])

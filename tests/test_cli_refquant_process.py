@@ -5,6 +5,8 @@ import shlex
 import subprocess
 import sys
 
+import pytest
+
 from refquant.cli import main
 
 
@@ -48,3 +50,16 @@ def test_errors_golden_show_control_characters(capsys):
     assert main(["vectors", "check", "a\x1b[31mRED\nb"]) == 4
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "a\\x1b[31mRED\\nb: No such file" in err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("words", ["--help", "show int4", "show float16 --all"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_standard_output_golden_is_named(words, unbuffered):
+    """CMD-2: what fits into the buffer fails at the end, more of it in the middle."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "refquant", *words.split()]
+        env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, check=False)
+    told = "refquant: standard output cannot be written (No space left on device), need room for it or another place\n"
+    assert (done.returncode, done.stderr) == (4, told)

@@ -17,7 +17,7 @@ import jaxquant  # noqa: E402
 import refquant  # noqa: E402
 from jaxquant.decide import opening  # noqa: E402
 from jaxquant.decide.bits import check  # noqa: E402
-from jaxquant.decide.console import Printer  # noqa: E402
+from jaxquant.decide.console import Printer, change_lines  # noqa: E402
 from jaxquant.decide.run import Ladder  # noqa: E402
 from jaxquant.decide.workloads.examples import open_examples  # noqa: E402
 from jaxquant.store import load  # noqa: E402
@@ -124,6 +124,31 @@ def test_the_fallback_says_so_in_its_first_line(monkeypatch):
     assert rows[0].score > 0.9
     assert rows[1].result == "PASS"
     assert rows[2].score < rows[0].score
+
+
+def test_the_fallback_is_the_commands_first_line_before_its_work(monkeypatch, capsys, tmp_path):
+    """And what it was asked is a picture in the terminal, too."""
+    from jaxquant.cli import main
+    from jaxquant.decide.workloads import digits, docstrings
+
+    monkeypatch.setattr(docstrings, "locate_minilm", lambda: (None, "a test took it away"))
+    train, seen = digits.train, []
+    monkeypatch.setattr(digits, "train", lambda *args: seen.append(capsys.readouterr().out) or train(*args))
+    assert main(["decide", "--scheme", "int8:channel", "--scheme", "int2:channel", "--out", str(tmp_path / "out")]) < 4
+    first = "jaxquant decide: FALLBACK to a small net on digits, because a test took it away; the bar: lose<=2"
+    assert seen[0].splitlines()[0] == first
+    change = json.loads((tmp_path / "out" / "result.json").read_text())["changed"][0]
+    lines = change_lines(change)
+    assert [line[13:] for line in lines[:8]] == change["question"].splitlines()
+    assert (len(lines), lines[0][:13], lines[7][:13]) == (10, "  asked      ", " " * 13)
+
+
+def test_what_is_asked_in_one_line_is_cut_to_it():
+    row = {"question": "a word " * 50, "float": "a", "quantized": "b", "was_right": None, "is_right": None}
+    row |= {"score_was": 1.0, "score_is": 0.0}
+    asked, *rest = change_lines(row)
+    assert asked.startswith("  asked      a word a word") and asked.endswith(" …") and len(asked) <= 13 + 96
+    assert len(change_lines(row | {"question": "x" * 500 + "\ny" * 500})) == 12 + 2 == len(rest) + 12
 
 
 def test_changed_answers_come_worst_first(decided):

@@ -13,6 +13,10 @@ from refquant.files.errors import UnreadableFile
 from refquant.files.printable import printable
 
 
+class Interrupted(Exception):
+    """Ctrl-C, with what to tell; typer would end the program without a word."""
+
+
 def guarded(command: Callable[..., int]) -> Callable[..., None]:
     """The verb with its exit code raised, and user errors told in one line on stderr, never as a traceback."""
 
@@ -25,16 +29,32 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
 
 def _code(command: Callable[..., int], *args: object, **kwargs: object) -> int:
     try:
-        return command(*args, **kwargs)
-    except KeyboardInterrupt:
-        return _told("interrupted; originals are untouched and no output was left half written", INTERRUPTED)
+        code = command(*args, **kwargs)
+        print(end="", flush=True)  # here, where an error can be told
+        return code
+    except KeyboardInterrupt as stop:
+        raise Interrupted(str(stop) or "originals are untouched and no output was left half written") from None
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
-    except (UnreadableFile, OSError) as error:
+    except UnreadableFile as error:
         return _told(str(error), 4)
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         return _told(str(error), 2)
+
+
+def _unwritable(error: OSError) -> str:
+    """What an error says; of standard output, which still holds what could not be written, that it is that."""
+    try:
+        print(end="", flush=True)
+    except OSError as again:
+        _drop_output()
+        return f"standard output cannot be written ({again.strerror}), need room for it or another place"
+    return str(error)
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _told(text: str, code: int) -> int:
@@ -73,6 +93,10 @@ def run(arguments: list[str]) -> int:
     """Runs a verb; returns its exit code (2 where the arguments do not parse)."""
     try:
         app(arguments, prog_name="jaxquant")
+    except Interrupted as stop:
+        return _told(f"interrupted; {stop}", INTERRUPTED)
+    except OSError as error:
+        return _told(_unwritable(error), 4)
     except SystemExit as stop:
-        return int(stop.code or 0)
+        return _told("interrupted", INTERRUPTED) if stop.code == INTERRUPTED else int(stop.code or 0)
     return 0

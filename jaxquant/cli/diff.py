@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from jaxquant.decide.interrupts import held_back
+
 
 def command(
     a: Annotated[
@@ -27,6 +29,7 @@ def command(
     |   jaxquant diff mymodel:build jaxquant-decide/model.safetensors --on mydata:examples --score mydata:score
     |   jaxquant diff model.safetensors small.safetensors --answers model-folder
     """
-    from jaxquant.diff import diff_command
+    with held_back():
+        from jaxquant.diff import diff_command
 
     return diff_command(a, b, answers=answers, on=on, score=score, top=top, as_json=json)

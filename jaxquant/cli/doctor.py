@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from jaxquant.decide.interrupts import held_back
+
 
 def command(
     size: Annotated[int, typer.Option(help="Elements of each probe.")] = 262_144,
@@ -13,6 +15,7 @@ def command(
 
     Examples:  jaxquant doctor   |   jaxquant doctor --json
     """
-    from jaxquant.doctor import doctor_command
+    with held_back():
+        from jaxquant.doctor import doctor_command
 
     return doctor_command(size, as_json=json)

@@ -2,11 +2,15 @@
 
 import json as json_module
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from jaxquant.decide.interrupts import held_back
 
 SHOWN = 8  # names of tensors with elements that are not finite; the JSON has all
 
@@ -34,10 +38,65 @@ def command(
     scheme = _scheme(weights, embeddings)
     refuse_same(output, [source])
     refuse_existing(output, overwrite=overwrite, way="--overwrite")
+    run = _Run(output, goes_on=not restart, as_json=json)
+    plans = run.quantize(source, replace(scheme, inputs=None), overwrite=overwrite)
+    _report(source, output, plans, scheme.inputs, run)
+    return 0
+
+
+class _Run:
+    """One run with its progress, which says whether it goes on with an interrupted one, and whether another could.
+
+    Attributes:
+      state: "new", "resumed" or "restarted"; "" before the first tensor.
+      reason: why an interrupted run was not gone on with.
+    """
+
+    def __init__(self, output: Path, *, goes_on: bool, as_json: bool):
+        self.output, self.goes_on, self.as_json = output, goes_on, as_json
+        self.state = self.reason = ""
+
+    def quantize(self, source: Path, scheme: Any, *, overwrite: bool) -> tuple:
+        """The plans of all tensors, written.
+
+        Raises:
+          KeyboardInterrupt: with what to tell of the partial file, where one stays.
+        """
+        with held_back():
+            from jaxquant.store import quantize_file
+        try:
+            with _progress() as progress:
+                return quantize_file(
+                    source, self.output, scheme, overwrite=overwrite, resume=self.goes_on, progress=progress,
+                    begun=self._begun,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self._kept()) from None
+
+    def _begun(self, writer: Any) -> None:
+        self.state, self.reason = writer.state, writer.reason
+        done, count = len(writer.infos) - len(writer.pending), len(writer.infos)
+        told = {
+            "resumed": f"goes on with an interrupted run, {done} of {count} parts of it are written",
+            "restarted": f"starts over, the interrupted run does not fit: {self.reason}",
+        }
+        if self.state in told and not self.as_json:
+            print(f"{self.output}: {told[self.state]}", flush=True)
+
+    def _kept(self) -> str:
+        from refquant.files import partial_paths
+
+        partial = partial_paths(self.output)[0]
+        stays = self.state and self.goes_on and partial.exists()
+        return f"{partial} stays, and the same command goes on with it" if stays else ""
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr where somebody watches."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from jaxquant.store import quantize_file
     from refquant.files.printable import printable
 
     console = Console(stderr=True)
@@ -51,13 +110,10 @@ def command(
         bar.update(task, completed=done, total=total, description=printable(name)[-48:])
 
     try:
-        stored = replace(scheme, inputs=None)
-        plans = quantize_file(source, output, stored, overwrite=overwrite, resume=not restart, progress=progress)
+        yield progress
     finally:
         if bar.live.is_started:
             bar.stop()
-    _report(source, output, plans, scheme.inputs, as_json=json)
-    return 0
 
 
 def _scheme(weights: str, embeddings: str | None) -> Any:
@@ -79,7 +135,7 @@ def _scheme(weights: str, embeddings: str | None) -> Any:
     return replace(scheme, embeddings=parse_tensor(embeddings)) if embeddings else scheme
 
 
-def _report(source: Path, output: Path, plans: tuple, inputs: Any, *, as_json: bool) -> None:
+def _report(source: Path, output: Path, plans: tuple, inputs: Any, run: _Run) -> None:
     from jaxquant.look import size_text
     from jaxquant.store_checks import not_finite
     from refquant.files import read_headers
@@ -89,11 +145,12 @@ def _report(source: Path, output: Path, plans: tuple, inputs: Any, *, as_json: b
     before, after = sum(header.file_size for header in headers), output.stat().st_size
     bad = not_finite(headers)
     done = [plan for plan in plans if plan.scheme]
-    if as_json:
+    if run.as_json:
         entries = [
             {"name": p.info.name, "kind": p.kind, "scheme": str(p.scheme or "float"), "why": p.why} for p in plans
         ]
         found = {"bytes_before": before, "bytes_after": after, "tensors": entries, "not_finite": bad}
+        found |= {"state": run.state, "reason": run.reason}
         found["inputs"] = str(inputs) if inputs else None
         print(json_module.dumps(found, indent=1))
         return

@@ -42,10 +42,11 @@ def decide(
       TypeError: the model is none of the two kinds, the score no function.
     """
     from jaxquant.decide.bars import parse_bar
-    from jaxquant.decide.command import output_folder, tell
+    from jaxquant.decide.command import tell
     from jaxquant.decide.console import Printer
     from jaxquant.decide.ladder import rungs
     from jaxquant.decide.opening import target_of
+    from jaxquant.decide.outputs import output_folder
     from jaxquant.decide.workloads.examples import open_examples
 
     parsed, chosen, folder = (

@@ -1,22 +1,18 @@
 """The story that `jaxquant decide` tells, line by line."""
 
-import contextlib
-import itertools
 import json
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from jaxquant.decide.bars import parse_bar
+from jaxquant.decide.interrupts import held_back
 from jaxquant.decide.ladder import rungs as make_rungs
 from jaxquant.decide.ladder import timely
 from jaxquant.decide.opening import DEFAULT
-
-FOLDER = "jaxquant-decide"
+from jaxquant.decide.outputs import filled_whole, output_folder
 
 
 def decide_command(
@@ -44,6 +40,8 @@ def decide_command(
     if model is None and on is None and score is None:
         _begin(printer, parsed)
     with printer.working(f"jaxquant decide: opening {model or DEFAULT} ..."):
+        with held_back():
+            import_module("flax.nnx")
         from jaxquant.decide.opening import open_target
 
         target, workload = open_target(model, on, score)
@@ -52,61 +50,10 @@ def decide_command(
 
 def _begin(printer: Any, bar: Any) -> None:
     """The default job takes nothing of the user's that could be wrong, so its first line comes before its work."""
-    from jaxquant.decide.workloads.docstrings import find_minilm
+    from jaxquant.decide.workloads.docstrings import locate_minilm
 
-    if find_minilm():
-        printer.headline(DEFAULT, bar)
-
-
-def output_folder(out: Path | None) -> Path:
-    """The folder asked for, or the next free default one.
-
-    Raises:
-      ValueError: the folder asked for exists and is not empty.
-      OSError: it cannot be written, which is tried; nothing is left of the trial.
-    """
-    if out is None:
-        out = next(path for path in _numbered(Path(FOLDER)) if not path.exists())
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"decide: output {out} exists, need a new or empty folder; nothing was written")
-    _try_to_write(out)
-    return out
-
-
-def _try_to_write(folder: Path) -> None:
-    """Makes the folder and a file in it, and takes both away: minutes of work depend on it."""
-    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        why = error.strerror or str(error)
-        text = f"decide: output {folder} cannot be written ({why}), need another folder; nothing was computed"
-        raise OSError(text) from error
-    finally:
-        for path in missing:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-
-
-def _numbered(folder: Path) -> Iterator[Path]:
-    """The folder, then its name with -2, -3, ..."""
-    yield folder
-    named = folder if folder.name.strip(".") else folder.resolve()  # "." and ".." are no names
-    yield from (named.with_name(f"{named.name}-{k}") for k in itertools.count(2))
-
-
-def _claimed(folder: Path) -> Path:
-    """The folder, made; where another run has filled it in the meantime, the next free one: no result is lost."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for path in _numbered(folder):
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-            break
-        if path.is_dir() and not any(path.iterdir()):
-            break
-    return path
+    folder, reason = locate_minilm()
+    printer.headline(DEFAULT if folder else f"FALLBACK to a small net on digits, because {reason}", bar)
 
 
 def tell(
@@ -188,19 +135,18 @@ def _write(job: Any, folder: Path, before: str | None, printer: Any) -> dict[str
     from jaxquant.decide.report import write_report
     from refquant.files import atomic_path
 
-    folder = _claimed(folder)
-    saved = job.save(folder)
-    after = digest(job.ladder.target)
-    job.found["source"] = {"sha256_before": before, "sha256_after": after, "untouched": before == after}
-    result = job.result()
-    result |= {"seconds": time.perf_counter() - job.started, "folder": str(folder.resolve())}
-    with atomic_path(folder / "result.json", way="") as temporary:
-        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    write_report(result, folder / "report.html")
+    with filled_whole(folder) as place:
+        folder, saved = place.parent, job.save(place)
+        after = digest(job.ladder.target)
+        job.found["source"] = {"sha256_before": before, "sha256_after": after, "untouched": before == after}
+        result = job.result()
+        result |= {"seconds": time.perf_counter() - job.started, "folder": str(folder.resolve())}
+        with atomic_path(place / "result.json") as temporary:
+            temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        write_report(result, place / "report.html")
     if saved:
-        printer.line(
-            f"model     {saved} ({saved.stat().st_size:,} bytes, predicted {job.found['saved']['predicted']:,})"
-        )
+        found = job.found["saved"]
+        printer.line(f"model     {folder / saved.name} ({found['bytes']:,} bytes, predicted {found['predicted']:,})")
     if before:
         printer.line(f"source    sha256 {before[:16]}... {'unchanged' if before == after else 'CHANGED'}")
     printer.line(f"report    {folder / 'report.html'}  (numbers: {folder / 'result.json'})")

@@ -14,6 +14,7 @@ from jaxquant.decide.intervals import Interval
 from jaxquant.decide.rows import Row
 from jaxquant.decide.speed import Timing
 
+WIDTH, BLOCK = 96, 12  # characters and lines shown of what was asked
 SELDOM = 2.0  # seconds between two lines of progress
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "UNSURE": "bold yellow", "": "default"}
 COLUMNS = {"points": "change", "same": "same", "score": "score"}  # what a bar of that kind judges
@@ -166,9 +167,14 @@ def interval_text(interval: Interval, kind: str = "points") -> str:
 
 
 def change_lines(row: dict[str, Any], names: tuple[str, str] = ("float", "quantized")) -> list[str]:
-    """A changed answer, side by side: the question, then what the two models of those names answered."""
+    """A changed answer, side by side: the question, then what the two models of those names answered.
+
+    A question of several lines, such as a picture, stays a block, as in the report.
+    """
+    asked = row["question"].splitlines()
+    block = [line[:WIDTH] for line in asked[:BLOCK]] if len(asked) > 1 else [_cut(row["question"])]
     return [
-        f"  asked      {_cut(row['question'])}",
+        *(f"  {'' if k else 'asked':<9}  {line}" for k, line in enumerate(block)),
         f"  {names[0]:<9}  {_cut(row['float'])}  ({_worth(row['was_right'], row['score_was'])})",
         f"  {names[1]:<9}  {_cut(row['quantized'])}  ({_worth(row['is_right'], row['score_is'])})",
     ]
@@ -179,8 +185,8 @@ def _worth(right: bool | None, score: float) -> str:
     return f"score {score:.3g}" if right is None else "right" if right else "wrong"
 
 
-def _cut(text: str, width: int = 96) -> str:
-    return textwrap.shorten(text, width, placeholder=" …")
+def _cut(text: str) -> str:
+    return textwrap.shorten(text, WIDTH, placeholder=" …")
 
 
 class _Quiet:

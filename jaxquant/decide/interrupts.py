@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop soon: work that can end early asks, and what it has made so far is kept."""
+"""Ctrl-C as a wish to stop soon: work that can end early asks for it, what must not be cut in two is finished first."""
 
 import signal
 import threading
@@ -14,17 +14,39 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     Outside of the main thread, which alone is given signals, nothing changes.
     """
     asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before: Any = signal.getsignal(signal.SIGINT) or signal.default_int_handler
 
     def handle(number: int, _: Any) -> None:
         asked.append(number)
         signal.signal(signal.SIGINT, before)
 
+    with _handled(handle) as before:
+        yield lambda: bool(asked)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Within it Ctrl-C waits, and acts at its end: for imports of compiled code, which crash or lose it, and cleanups.
+
+    Outside of the main thread nothing changes.
+    """
+    asked: list[int] = []
+    try:
+        with _handled(lambda number, _: asked.append(number)):
+            yield
+    finally:
+        if asked:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def _handled(handle: Callable[[int, Any], None]) -> Iterator[Any]:
+    """Within it Ctrl-C calls `handle`; gives what it did before, and does again afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield signal.default_int_handler
+        return
+    before: Any = signal.getsignal(signal.SIGINT) or signal.default_int_handler
     signal.signal(signal.SIGINT, handle)
     try:
-        yield lambda: bool(asked)
+        yield before
     finally:
         signal.signal(signal.SIGINT, before)

@@ -26,6 +26,8 @@ def run(words: list[str]) -> int:
     except (ValueError, TypeError) as error:
         return _fail(words[0], error, 2)
     except OSError as error:
+        if error.errno and not error.filename:  # of no file: standard output's
+            raise
         return _fail(words[0], error, 4)
 
 
