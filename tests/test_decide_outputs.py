@@ -20,6 +20,14 @@ from jaxquant.decide.outputs import filled_whole  # noqa: E402
 NAMES = ["model.safetensors", "report.html", "result.json"]
 
 
+@pytest.fixture(autouse=True)
+def listening():
+    """Ctrl-C raises here too where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(params=["new/out", "there"])
 def out(request, tmp_path):
     (tmp_path / "there").mkdir()
