@@ -327,6 +327,24 @@ def test_marks_lie_on_the_page_property(rows, bar, width):
         assert y != below or right - x >= 3.4 * (letters + others), (x, right)
 
 
+@pytest.mark.parametrize("width", [340, 920])
+def test_values_far_below_are_written_apart(width):
+    """Neighbours as in the demo: on lines of their own where they would touch; the strip grows by a line each."""
+    near = Point("0", "near", 90, -1.0, 0.0, 1.0, "PASS")
+
+    def heights(*lost):
+        far = [Point(str(k), "far", 50 + k, v - 1, v, v + 1, "FAIL") for k, v in enumerate(lost, 1)]
+        drawn = loss_chart([near, *far], bar=-2.0, reference=0.0, float_bytes=100, axis="points",
+                           bytes_text=text.size_tick, width=width, height=420)  # fmt: skip
+        written = re.findall(r'y="([\d.]+)" class="tick" text-anchor="middle">−([\d.]+)<', drawn)
+        at = {float(value): float(y) for y, value in written}
+        return [at[-v] for v in lost]
+
+    assert heights(-46.0) == [339] and heights(-46.0, -35.7) == [326, 339]
+    assert heights(-46.0, -35.7, -88.8) == [326, 339, 326]  # the third touches the second alone
+    assert heights(-146.2, -135.7, -188.8) == [313, 326, 339]
+
+
 def test_histogram_draws_every_bin_golden():
     drawn = histogram([0.0, 1.0, 2.0, 3.0], [1, 0, 4], [0.0, 2.0], width=300, height=200, name="w")
     assert drawn.count("bar-fill") == 2 and drawn.count("grid-value") == 2 and "5 weights" in drawn
