@@ -283,3 +283,31 @@ def test_versions_of_one_model_do_not_disturb_each_other(function):
         for order in itertools.permutations([name for name in versions if name != first]):
             for name in (first, *order):
                 assert_same(function(versions[name], x), alone[name])
+
+
+class Normed(nnx.Module):
+    """What behaves otherwise in training: dropout, and a norm with statistics."""
+
+    def __init__(self):
+        self.inner, self.norm = nnx.Linear(8, 8, rngs=nnx.Rngs(0)), nnx.BatchNorm(8, rngs=nnx.Rngs(0))
+        self.dropout, self.head = nnx.Dropout(0.5, rngs=nnx.Rngs(0)), nnx.Linear(8, 4, rngs=nnx.Rngs(1))
+
+    def __call__(self, x):
+        return self.head(self.dropout(self.norm(self.inner(x))))
+
+
+def test_observe_and_explain_run_in_evaluation_mode():
+    """What is calibrated is what is shipped; the modes and the statistics of the model stay."""
+    recipe = Recipe(Rule("**", weights="int4", inputs="int8:tensor", input_scale="static"))
+    x, found = inputs(16, 8) * 5, []
+    for mode in ("train", "eval"):
+        qmodel, _ = nnx_api.prepare(Normed(), recipe, x)
+        getattr(qmodel, mode)()
+        before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(qmodel, nnx.BatchStat)))
+        y = nnx_api.observe(qmodel, x)
+        nnx_api.calibrate(qmodel)
+        rows = nnx_api.explain(qmodel, x)
+        same_tree(nnx.to_pure_dict(nnx.state(qmodel, nnx.BatchStat)), before)
+        assert qmodel.dropout.deterministic == qmodel.norm.use_running_average == (mode == "eval")
+        found.append((np.asarray(y), np.asarray(qmodel.head.inputs_scale[...]), [row.error for row in rows]))
+    same_tree(found[0], found[1])
