@@ -249,3 +249,21 @@ def test_midpoints_golden_the_bins_at_zero_stand_for_zero():
 
     middles = linear.midpoints(linear.update(linear.init(), np.float32([1.5])))
     assert middles[:, :3].tolist() == [[0.0, 1.5 / 2**11, 2.5 / 2**11], [0.0, -1.5 / 2**11, -2.5 / 2**11]]
+
+
+def test_ema_takes_strict_promotion_with_x64() -> None:
+    """No index of 64 bits meets the state's int32."""
+    jax = pytest.importorskip("jax")
+    from jaxquant.calibration import ema
+    from refquant.calibration import ema as reference
+
+    x = np.float32([-1, 2])
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with jax.numpy_dtype_promotion("strict"):
+            got = ema.finalize(ema.merge(ema.update(ema.init(), x), ema.update(ema.init(), x / 2)))
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    want = reference.finalize(reference.merge(*(reference.update(reference.init(), v) for v in (x, x / 2))))
+    for one, other in zip(got, want, strict=True):
+        assert_same(np.asarray(one), other)

@@ -118,6 +118,8 @@ class Quantized:
           *args: of the model.
           explained: from `explain`: what it found stands beside the kernels.
           **options: of nn.tabulate and of the model.
+        Returns:
+          Both as text.
         """
         act = prepared if explained is None else partial(told, explained)
         interceptor = Interceptor(_token(self.recipe, prepared), self.recipe, act, everywhere=True)

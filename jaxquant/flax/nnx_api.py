@@ -111,6 +111,8 @@ def tabulate(model: nnx.Module, *inputs: Any, explained: Explanations | None = N
       *inputs: of the model.
       explained: from `explain`, of this model before or after it was converted.
       **options: of nnx.tabulate and of the model.
+    Returns:
+      The table as text.
     """
     clone = nnx.clone(model)
     for layer in layers_of(clone):

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxquant import _exact, _inputs
-from jaxquant._sharding import Spec, joined
-from jaxquant.qat.integer import correlate, windowed
+from jaxquant._sharding import Spec
+from jaxquant.qat.integer import correlate, windowed, windowed_spec
 from jaxquant.qat.layer import (
     Operand,
     biased,
@@ -117,7 +117,7 @@ class ConvLayer:
 
     def sharded(self, x: Spec, weight: Spec) -> Spec:
         """Examples as those of x, channels as those of the weight, space not."""
-        return joined(x[:1], (None,) * (len(x) - 2), weight[-1:])
+        return windowed_spec(x, weight)
 
     def weights_only(self, x: jax.Array, weight: QTensor, bias: jax.Array | None) -> jax.Array:
         """LAY-7: the float convolution with the dequantized weight."""

@@ -173,12 +173,16 @@ def convolve(
     return windowed(a, b, window=at, max_a=max_a, max_b=max_b)
 
 
-def _space_whole(shape: tuple[int, ...], /, a: jax.Array, b: jax.Array, **_: Any) -> _sharding.Spec:
-    space = (None,) * (len(shape) - 2)
-    return _sharding.joined(_sharding.spec_of(a)[:1], space, _sharding.spec_of(b)[-1:])
+def windowed_spec(a: _sharding.Spec, b: _sharding.Spec) -> _sharding.Spec:
+    """How a convolution is sharded: examples as those of a, channels as those of b, space not."""
+    return _sharding.joined(a[:1], (None,) * (len(a) - 2), b[-1:])
 
 
-@functools.partial(_sharding.jit, result=_space_whole, static_argnames=("window", "max_a", "max_b"))
+def _sharded_windowed(_: tuple[int, ...], /, a: jax.Array, b: jax.Array, **__: Any) -> _sharding.Spec:
+    return windowed_spec(_sharding.spec_of(a), _sharding.spec_of(b))
+
+
+@functools.partial(_sharding.jit, result=_sharded_windowed, static_argnames=("window", "max_a", "max_b"))
 def windowed(a: jax.Array, b: jax.Array, *, window: Window, max_a: int, max_b: int) -> jax.Array:
     """`convolve` by a window that fits."""
     if math.prod((*a.shape, *window.out, *b.shape)) == 0:  # no product, or padding alone
@@ -220,9 +224,9 @@ def _channels(a: jax.Array, groups: int, start: int, size: int) -> jax.Array:
 def correlate(a: jax.Array, b: jax.Array, window: Window, dtype: jnp.dtype) -> jax.Array:
     """The convolution (without flipping the kernel) of (batch, *space, in) and (*taps, in / groups, out).
 
-    Of several outputs for each group of one channel XLA's partitioner takes wrong ones, where the outputs are split
-    over more devices than there are groups and the kernel is computed: there each output has a group of its own.
-    Witness: test_layers_differential_in_every_layout (tests/sharded_layers.py).
+    Where a group has one channel and several outputs, these are given a group each: XLA's partitioner mixes them up
+    where they are split over more devices than there are groups and the kernel is computed.
+    Witness: test_layer_differential_sharded_over_eight_devices (tests/sharded_layers.py).
     """
     if 0 in a.shape:
         return jnp.zeros((a.shape[0], *window.out, b.shape[-1]), dtype)  # padding alone
