@@ -4,6 +4,8 @@ from typing import Any
 
 import jax
 
+from jaxquant.flax.mark import is_mark
+
 SCALES = ("kernel_scale", "kernel_offset", "inputs_scale", "inputs_offset")
 FROZEN = ("inputs_zero_point", "step")
 #: The attribute that a Variable or a box adds behind its own name.
@@ -11,7 +13,7 @@ WRAPPERS = ("value", "raw_value")
 
 
 def labels(params: Any) -> Any:
-    """The group of each leaf: "scales" (learned), "frozen" (counted, calibrated), else "weights".
+    """The group of each leaf: "scales" (learned), "frozen" (counted, calibrated, marks), else "weights".
 
     Args:
       params: a tree of parameters as optax is given it: an nnx.State, or Linen's params.
@@ -36,4 +38,4 @@ def _label(path: tuple) -> str:
     """By the variable's name, the last key: modules may be called as they like."""
     keys = [key for key in path if getattr(key, "name", "") not in WRAPPERS]
     own = str(getattr(keys[-1], "key", getattr(keys[-1], "name", ""))) if keys else ""
-    return "scales" if own in SCALES else "frozen" if own in FROZEN else "weights"
+    return "scales" if own in SCALES else "frozen" if own in FROZEN or is_mark(own) else "weights"

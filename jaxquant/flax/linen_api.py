@@ -1,8 +1,8 @@
 """Quantization of unchanged Flax Linen models: QAT, calibration, conversion, all as functions of parameter trees.
 
 Everything that a layer needs stands beside its kernel in "params": kernel_scale, kernel_offset, inputs_scale,
-inputs_zero_point, inputs_offset, step.  A converted layer has a QTensor where its kernel was; where the master had
-another dtype than the module's param_dtype says, an empty kernel_dtype of that dtype beside it.
+inputs_zero_point, inputs_offset, step, and the mark of the recipe (`mark`).  A converted layer has a QTensor where its
+kernel was; where the master had another dtype than the module's param_dtype says, an empty kernel_dtype beside it.
 
 Example:
   >>> import jax, jax.numpy as jnp
@@ -34,9 +34,10 @@ from jaxquant.flax.linen_acts import CONVERTED, calibrated, converted, explained
 from jaxquant.flax.linen_calls import Call, Frame, framed
 from jaxquant.flax.linen_checks import check_constants, check_reached, check_started, check_weights, need_quantized
 from jaxquant.flax.linen_quantized import Quantized
-from jaxquant.flax.linen_sites import LEAVES, Path
+from jaxquant.flax.linen_sites import Path, is_leaf
 from jaxquant.flax.linen_trees import Coverage, flat, is_abstract, kernel_beside, merged, steps_of
 from jaxquant.flax.linen_visit import Act, grown
+from jaxquant.flax.mark import is_mark
 from jaxquant.flax.measures import Explanations, explanations
 from jaxquant.flax.optimizers import check_optimizer
 from jaxquant.flax.report import Report
@@ -186,7 +187,7 @@ def convert(
     check_reached("convert", params, layers, list(qmodel.seen))
     check_weights("convert", params, layers)
     check_constants("convert", params, layers)
-    return merged(params, named, without=lambda path: path[-1] in LEAVES and path[:-1] in layers)
+    return merged(params, named, without=lambda path: is_leaf(path[-1]) and path[:-1] in layers)
 
 
 def explain(
@@ -240,10 +241,11 @@ def _label(path: Path, leaves: Mapping[Path, Any]) -> str:
     owner, name, kernel = path[:-1], path[-1], kernel_beside(path, leaves)
     if isinstance(leaves[path], QTensor):
         return "frozen"
-    if name not in LEAVES or kernel is None:
+    if not is_leaf(name) or kernel is None:
         return "weights"
     constant = name in ("inputs_scale", "inputs_zero_point") and (*owner, "inputs_zero_point") in leaves
-    return "frozen" if constant or name == "step" or isinstance(kernel, QTensor) else "scales"
+    still = constant or name == "step" or is_mark(name) or isinstance(kernel, QTensor)
+    return "frozen" if still else "scales"
 
 
 def advance(params: Any) -> Any:

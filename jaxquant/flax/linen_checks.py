@@ -7,7 +7,7 @@ from flax.core import meta
 
 from jaxquant.flax import finite
 from jaxquant.flax.linen_quantized import Quantized
-from jaxquant.flax.linen_sites import KINDS, LEAVES, Path
+from jaxquant.flax.linen_sites import KINDS, Path, is_leaf
 from jaxquant.flax.linen_trees import flat, kernel_beside, steps_of
 from jaxquant.flax.recipe import Recipe
 from jaxquant.qtensor import QTensor
@@ -68,7 +68,7 @@ def check_reached(function: str, params: Any, layers: Iterable[Path], methods: l
     for path in leaves:
         kernel = kernel_beside(path, leaves)
         if (
-            path[-1] in LEAVES
+            is_leaf(path[-1])
             and path[:-1] not in layers
             and kernel is not None
             and not isinstance(meta.unbox(kernel), QTensor)

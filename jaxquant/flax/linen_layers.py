@@ -11,7 +11,7 @@ from flax.core import meta
 
 from jaxquant.flax import convolutions, layers
 from jaxquant.flax.layers import Dtypes
-from jaxquant.flax.linen_sites import Layer, check_leaves
+from jaxquant.flax.linen_sites import Layer, check_leaves, site_of
 from jaxquant.qtensor import QTensor
 
 
@@ -42,11 +42,6 @@ def own_dtypes(layer: Layer) -> Dtypes:
         return Dtypes(layer.module.dtype, layer.module.param_dtype if kept is None else kept.dtype)
     given = [v.dtype for v in (own.kernel, own.bias) if v is not None]
     return Dtypes(layer.module.dtype, jnp.result_type(*given))
-
-
-def site_of(layer: Layer) -> Any:
-    """What the layer does: once converted, its scales are constants."""
-    return layers.frozen_site(layer.site) if isinstance(layer.boxed_kernel, QTensor) else layer.site
 
 
 def state_of(layer: Layer) -> dict[str, jax.Array]:

@@ -8,6 +8,7 @@ from flax import linen as nn
 from flax.core import meta
 
 from jaxquant.flax.layers import frozen_site
+from jaxquant.flax.mark import check_mark, is_mark
 from jaxquant.flax.recipe import Place, Recipe
 from jaxquant.flax.report import Row
 from jaxquant.flax.rule import Rule
@@ -224,6 +225,18 @@ def check_leaves(layer: Layer) -> None:
             f"layer {layer.path!r}: params have {what} beside {layer.kind.kernel!r}, need {sorted(need) or 'nothing'} "
             "(not prepared, a method not named in prepare, or a checkpoint of another recipe)"
         )
+    names = layer.module.variables["params"]
+    check_mark(layer.path, layer.kind.kernel, site_of(layer), names, needed=bool(need))
+
+
+def site_of(layer: Layer) -> LayerSpec:
+    """What the layer does: once converted, its scales are constants."""
+    return frozen_site(layer.site) if isinstance(layer.boxed_kernel, QTensor) else layer.site
+
+
+def is_leaf(name: str) -> bool:
+    """Whether a parameter of that name stands beside a kernel by a recipe."""
+    return name in LEAVES or is_mark(name)
 
 
 def multiplies(layer: Layer) -> bool:

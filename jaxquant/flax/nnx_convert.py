@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from jaxquant.flax import finite, layers, nnx_folding
+from jaxquant.flax.mark import is_mark, mark_of
 from jaxquant.flax.nnx_layers import check_leaves, layers_of
 from jaxquant.flax.nnx_variables import Codes, beside, leaves_of, set_companions, value_of
 from jaxquant.flax.nnx_walk import KINDS, expected_shape
@@ -90,10 +91,11 @@ def _convert(
         made[id(kernel)] = beside(kernel, Codes, codes, stacked=stacked)
     constants = _inputs(site, state, stacked)
     still = layers.frozen_site(site)
-    for name in site.state_names:
+    for name in (*site.state_names, *filter(is_mark, list(vars(layer)))):
         delattr(layer, name)
     for name in still.input_names:
         setattr(layer, name, beside(kernel, Codes, constants[name], stacked=stacked))
+    setattr(layer, mark_of(still), beside(kernel, Codes, _mark(kernel, stacked), stacked=stacked))
     set_companions(made[id(kernel)], still.state_names)
     setattr(layer, layer.kernel_name, made[id(kernel)])
     layer.site = still
@@ -115,6 +117,11 @@ def _absorb(layer: Any, norm: nnx_folding.QuantBatchNorm, stacked: int) -> Any:
 def _codes(site: LayerSpec, kernel: Any, state: dict[str, Any], stacked: int) -> Any:
     learned = {name: state[name] for name in site.weight_names}
     return _over(lambda kernel, learned: layers.frozen_weight(site, kernel, learned), stacked, kernel, learned)
+
+
+def _mark(kernel: nnx.Variable, stacked: int) -> Any:
+    """A zero for each of the layers."""
+    return _over(lambda kernel: jnp.float32(0), stacked, value_of(kernel))
 
 
 def _inputs(site: LayerSpec, state: dict[str, Any], stacked: int) -> dict[str, Any]:

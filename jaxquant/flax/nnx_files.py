@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxquant.flax.mark import is_mark
 from jaxquant.flax.nnx_layers import layers_of
 from jaxquant.flax.nnx_variables import set_value, value_of
 from jaxquant.flax.site import spec_text
@@ -66,7 +67,9 @@ def _check_converted(function: str, model: nnx.Module) -> None:
 def _check_names(variables: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
     for name in variables:
         if name not in tensors:
-            raise ValueError(f"restore: {name!r} is missing, need one tensor for each of the model's Variables")
+            own = is_mark(name.rpartition("/")[2])
+            need = "a file of the recipe whose mark that is" if own else "one tensor for each of the model's Variables"
+            raise ValueError(f"restore: {name!r} is missing, need {need}")
     for name in tensors:
         if name not in variables:
             raise ValueError(f"restore: the model has no {name!r}, need the same model and recipe that were saved")

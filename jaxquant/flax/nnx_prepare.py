@@ -9,6 +9,7 @@ from flax import nnx
 
 from jaxquant.flax import finite, nnx_folding, nnx_walk
 from jaxquant.flax.attention import QuantizedAttention
+from jaxquant.flax.mark import mark_of
 from jaxquant.flax.nnx_layers import RETYPED, Quantized, layers_of
 from jaxquant.flax.nnx_variables import Codes, Scale, Step, beside, set_companions, value_of
 from jaxquant.flax.nnx_walk import Found
@@ -202,6 +203,8 @@ def _leaves(
         leaves[name] = beside(kernel, Scale if learned(site.input_estimator) else Codes, value, stacked=stacked)
     if site.has_step:
         leaves["step"] = beside(kernel, Step, _full(kernel, lead, 0, jnp.float32), stacked=stacked)
+    if leaves:
+        leaves[mark_of(site)] = beside(kernel, Codes, _full(kernel, lead, 0, jnp.float32), stacked=stacked)
     return leaves
 
 

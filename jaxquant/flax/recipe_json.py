@@ -52,10 +52,11 @@ def _changed(value: Any) -> dict[str, Any]:
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
-    return {name: _written(value) for name, value in _changed(rule).items()}
+    return {name: written(value) for name, value in _changed(rule).items()}
 
 
-def _written(value: Any) -> Any:
+def written(value: Any) -> Any:
+    """A scheme, a spec, an estimator or a predicate as JSON has it."""
     if isinstance(value, TensorScheme):
         return str(value)
     if isinstance(value, QuantSpec):

@@ -137,7 +137,7 @@ def test_random_state_that_a_model_has_stays():
 def test_names_are_the_paths_of_the_model():
     found = nnx_api.tensors(converted())
     assert "layers/0/kernel" in found and "norm/mean" in found and "first/inputs_scale" in found
-    assert sum("tail/" in name or "tied/" in name for name in found) == 2
+    assert sum("tail/" in name or "tied/" in name for name in found) == 3  # kernel, bias, mark
 
 
 @pytest.mark.parametrize(

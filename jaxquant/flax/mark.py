@@ -1,0 +1,55 @@
+"""The mark beside a kernel: a leaf without content whose name tells by which recipe the layer's other leaves were made.
+
+Scales of int4 and of int2 have one name and one shape, and a checkpoint keeps names, shapes and values alone.  A name
+is known where values are traced, and every format keeps it.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Iterable
+from functools import lru_cache
+
+from jaxquant.flax.recipe_json import written
+from jaxquant.flax.site import LayerSpec
+
+_MARK = re.compile(r"recipe_[0-9a-f]{8}")
+
+
+@lru_cache(maxsize=4096)
+def mark_of(site: LayerSpec) -> str:
+    """The name of the mark of a layer: a checksum (CRC-32) of what gives its leaves their meaning.
+
+    How they are trained and calibrated (options of an estimator, the schedule) may change from one run to the next.
+    """
+    specs = [spec and written(spec) for spec in (site.weights, site.inputs)]
+    estimators = [type(estimator).__name__ for estimator in (site.weight_estimator, site.input_estimator)]
+    text = json.dumps([*specs, *estimators, site.static], sort_keys=True)
+    return f"recipe_{zlib.crc32(text.encode()):08x}"
+
+
+def is_mark(name: object) -> bool:
+    """Whether a leaf of that name is a mark."""
+    return isinstance(name, str) and _MARK.fullmatch(name) is not None
+
+
+def check_mark(path: str, kernel: str, site: LayerSpec, names: Iterable[str], *, needed: bool) -> None:
+    """Refuse leaves that were made by another recipe.
+
+    Args:
+      path: of the layer.
+      kernel: the name of its kernel.
+      site: what it does.
+      names: of everything beside the kernel.
+      needed: whether anything there depends on the recipe; where nothing does no mark is needed.
+    Raises:
+      ValueError: there is the mark of another recipe, or none where one is needed.
+    """
+    own, there = mark_of(site), sorted(filter(is_mark, names))
+    foreign = [name for name in there if name != own]
+    if foreign or (needed and not there):
+        what = repr(foreign[0]) if foreign else "no mark of a recipe"
+        raise ValueError(
+            f"layer {path!r}: there is {what} beside the {kernel}, need {own!r}, the mark of {site} (a checkpoint of "
+            "another recipe: what was learned or calibrated by one means something else in another)"
+        )
