@@ -43,7 +43,7 @@ class Report:
     Attributes:
       rows: by path.
       added: how many parameters `prepare` has put beside the kernels: learned scales and offsets; in Linen, whose tree
-        of parameters holds all state, also static scales, steps and marks.  An optimizer made before does not know them.
+        of parameters holds all state, also static scales, steps, marks.  An optimizer made before does not know them.
       start: the first step that quantizes, by the recipe's schedule.
     """
 
