@@ -224,7 +224,8 @@ def _symmetric(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) ->
 
 def _stored(quotient: jax.Array, fmt: Format, rule: ScaleRule) -> jax.Array:
     """SCL-5, SCL-6."""
-    smallest, largest = (np.float32(limit) for limit in scale_limits(fmt))
+    with np.errstate(all="ignore"):  # the largest is infinite for formats with small values
+        smallest, largest = (np.float32(limit) for limit in scale_limits(fmt))
     if rule.denominator == "signed_absmax":
         quotient = _exact.flush(quotient)
         magnitude = lax.clamp(smallest, jnp.abs(quotient), largest)

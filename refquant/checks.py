@@ -4,6 +4,7 @@ Every function takes names, ints, strings, shapes and dtypes, never arrays, and 
 Form: *function: argument is X, need Y (why)*.
 """
 
+import sys
 from collections.abc import Iterable
 from itertools import zip_longest
 from operator import index
@@ -14,18 +15,25 @@ from refquant.granularity import Granularity, Shape
 from refquant.options import told
 
 REAL = ("float32", "float16", "bfloat16")
+LARGEST_EXPONENT = sys.float_info.max_exp - 1
 
 
 def plain(value: object) -> None:
-    """No masked array, whose hidden elements would count, and no random key.
+    """No masked array, whose hidden elements would count, no random key, and no integer beyond binary64.
 
     Raises:
-      TypeError: one.
+      TypeError: an array or a key.
+      ValueError: an integer.
     """
     if any(base.__name__ == "MaskedArray" for base in type(value).__mro__):
         raise TypeError("an argument is a masked array, need a plain one: x.filled(0) (a masked element has no code)")
     if str(getattr(value, "dtype", "")).startswith("key<"):
         raise TypeError("an argument is a key, need numbers: jax.random.bits(key, x.shape, 'uint32') (GEN-6)")
+    if type(value) is int and value.bit_length() > LARGEST_EXPONENT:
+        raise ValueError(
+            f"an argument is an integer of {value.bit_length()} bits, need at most {LARGEST_EXPONENT} (binary64 has no "
+            "larger number; an infinity is float('inf'))"
+        )
 
 
 def real_dtype(function: str, argument: str, dtype: object) -> None:

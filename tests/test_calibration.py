@@ -171,6 +171,7 @@ def test_counts_property_saturate(backend):
         assert int(np.asarray(grown.counts).max()) == most
 
 
+BEYOND = np.broadcast_to(np.float32(1), (2, 2**30))
 BAD = {
     "dtype": lambda c: c.minmax.update(c.minmax.init(), np.zeros(3)),
     "tiles": lambda c: c.minmax.update(c.minmax.init((4, 3), granularity=PerAxis(1)), np.zeros((4, 5), np.float32)),
@@ -186,6 +187,10 @@ BAD = {
     "smallest": lambda c: c.mse.search(np.zeros(3, np.float32), fmt=ALL["int8"], smallest=0),
     "unsigned": lambda c: c.mse.search(np.zeros(3, np.float32), fmt=ALL["uint8"]),
     "entropy": lambda c: c.entropy.finalize(c.entropy.init(), fmt=ALL["e4m3fn"]),
+    **{
+        f"2**31 elements for {kind}": lambda c, kind=kind: getattr(c, kind).update(getattr(c, kind).init(), BEYOND)
+        for kind in KINDS
+    },
     "levels": lambda c: c.entropy.finalize(c.entropy.init(), fmt=ALL["int16"]),
 }
 

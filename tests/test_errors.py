@@ -21,6 +21,7 @@ REAL = "need float32, float16 or bfloat16 (what widens exactly to binary32, GEN-
 
 KEY = types.SimpleNamespace(dtype="key<fry>", shape=())  # as much of jax.random.key(0) as is looked at
 SMALL = formats.CodebookFormat("small", 1, (-(2.0**-40), 2.0**-40), "trial")
+BELOW = formats.CodebookFormat("below", 1, (-(2.0**-27), 2.0**-27), "trial")
 NEGATIVE = formats.CodebookFormat("negative", 1, (-2.0, -1.0), "trial")
 
 #: (module, function, arguments, options, error, text)
@@ -31,6 +32,9 @@ REFUSALS = [
      "an argument is a key, need numbers: jax.random.bits(key, x.shape, 'uint32') (GEN-6)"),
     ("scales", "choose_scale", (ONE, ONE), {"fmt": SMALL}, ValueError,
      "choose_scale: fmt is 'small', need one whose largest value is at least 2**-26, its own is 9.094947017729282e-13 "
+     "(a scale is the largest magnitude divided by it)"),
+    ("scales", "choose_scale", (ONE, ONE), {"fmt": BELOW}, ValueError,
+     "choose_scale: fmt is 'below', need one whose largest value is at least 2**-26, its own is 7.450580596923828e-09 "
      "(a scale is the largest magnitude divided by it)"),
     ("scales", "choose_scale", (ONE, ONE), {"fmt": NEGATIVE}, ValueError,
      "choose_scale: fmt is 'negative', need one whose largest value is at least 2**-26, its own is -1.0 "
@@ -83,6 +87,12 @@ REFUSALS = [
      "an argument is a masked array, need a plain one: x.filled(0) (a masked element has no code)"),
     ("affine", "quantize", (F32, np.ma.array(ONE)), {"fmt": INT8}, TypeError,
      "an argument is a masked array, need a plain one: x.filled(0) (a masked element has no code)"),
+    *[
+        ("affine", "quantize", arguments, {"fmt": INT8}, ValueError,
+         "an argument is an integer of 1329 bits, need at most 1023 (binary64 has no larger number; an infinity is "
+         "float('inf'))")
+        for arguments in ((10**400, ONE), (F32, -(10**400)))
+    ],
     ("scales", "range_of", (np.ones(3),), {}, TypeError, f"range_of: x has dtype float64, {REAL}"),
     ("scales", "choose_scale", (F32, F32[0]), {"fmt": INT8}, ValueError,
      "choose_scale: high has shape (16,), need (8, 16) (the shape of low)"),

@@ -135,14 +135,15 @@ def test_requantize_fixed_golden_saturating_product_of_two_smallest(backend):
     assert_same(got, np.int16([32767]))
 
 
-@pytest.mark.parametrize("multiplier", ["q15", "q8", "q31"])
+@pytest.mark.parametrize("kind", ["q15", "q8", "q31", "q31 double"])
 @pytest.mark.parametrize("ties", ["up", "away"])
-def test_requantize_fixed_differential_every_shift(backend, multiplier, ties):
+def test_requantize_fixed_differential_every_shift(backend, kind, ties):
     """RSC-7: from -31 to 30, beyond the bits of the fraction too."""
-    rescale = Rescale(multiplier, ties=ties)
+    multiplier, _, steps = kind.partition(" ")
+    rescale = Rescale(multiplier, steps=steps or "single", ties=ties)
     acc = np.int32([0, 1, -1, 3, -3, 5, -77, 12345, -(2**20) + 1, 2**31 - 1, -(2**31)])
     for shift in range(-31, 31):
-        for q in (1, -1, 3, 255, 2**14 + 1, 2**30):
+        for q in (1, -1, 3, 255, 1000, 2**14 + 1, 2**30):
             got = backend.requantize.requantize_fixed(acc, q, shift, fmt=INT16, rescale=rescale)
             want = [min(max(exact.scaled(int(a), q, shift, rescale), -(2**15)), 2**15 - 1) for a in acc]
             assert np.asarray(got).tolist() == want, (shift, q)

@@ -9,7 +9,7 @@ import strategies as some
 from bits import assert_same, bits_of, float32
 
 import refquant
-from refquant.formats import ALL, Format, IntFormat
+from refquant.formats import ALL, CodebookFormat, Format, IntFormat
 from refquant.granularity import PerAxis, PerGroup
 from refquant.spec import ScaleRule, check_scale_rule
 
@@ -185,3 +185,10 @@ def test_choose_scale_property_nothing_clips(backend, name):
     scale, _ = backend.scales.choose_scale(np.float32([-3.7]), np.float32([2.9]), fmt=fmt, rule=rule)
     reach = scale.astype(np.float64)[0] * (fmt.qmax - fmt.qmin if rule.zero == "int" else some.values_of(fmt)[-1])
     assert reach >= (6.6 if rule.zero == "int" else 3.7) * (1 - 2**-22)
+
+
+def test_choose_scale_golden_of_the_smallest_format(backend):
+    """SCL-3: a largest value of 2**-26 is the smallest there may be (tests/test_errors.py has the one below it)."""
+    least = CodebookFormat("least", 1, (-(2.0**-26), 2.0**-26), "trial")
+    scale, _ = backend.scales.choose_scale(np.float32(-1), np.float32(1), fmt=least)
+    assert_same(scale, np.float32(2**26))

@@ -206,7 +206,8 @@ def test_golden_unspecified_keys_are_those_of_a_cast_out_of_range() -> None:
         scale, top = np.uint32(0x3DCCCCCD).view(np.float32), 2.0 ** (63 if "i64" in table["point"] else 31)
         op, prec, place, ties, overflow, _ = table["point"].split()
         dtype, zero = np.float64 if prec == "f64" else np.float32, table["zero_point"]
-        ratio = x * float(np.float32(1) / scale) if op == "inv" else x / float(scale)
+        factor = {"inv": float(np.float32(1) / scale), "given": float(scale)}.get(op)
+        ratio = x / float(scale) if factor is None else x * factor
         ratio = (ratio if place == "fma" else ratio.astype(dtype)) + (zero if place in ("add", "fma") else 0)
         ratio = ratio.astype(dtype).astype(np.float64)
         whole = np.rint(ratio) if ties == "even" else np.trunc(ratio + np.copysign(0.5, ratio))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxquant import _exact, _inputs, _sharding
+from jaxquant import _exact, _sharding
 from jaxquant._exact import flush
 from jaxquant.calibration import minmax
 from jaxquant.calibration.minmax import MinMaxState
@@ -101,7 +101,7 @@ def update(state: EmaState, x: Array) -> EmaState:
       >>> [float(v) for v in finalize(state)]
       [0.0, 6.0]
     """
-    return _update(state, _inputs.real("update", "x", x))
+    return _update(state, minmax.batch(x))
 
 
 @_sharding.jit

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxquant import _exact, _inputs, _sharding
+from jaxquant import _exact, _sharding
 from jaxquant.calibration import minmax
 from jaxquant.calibration.minmax import MinMaxState, add_counts
 from refquant.kinds import kinds
@@ -62,7 +62,7 @@ def update(state: HistogramState, x: Array) -> HistogramState:
       >>> int(update(init(), jnp.float32([1.0, 1.001])).counts[0x3F80])
       2
     """
-    return _update(state, _inputs.real("update", "x", x))
+    return _update(state, minmax.batch(x))
 
 
 @_sharding.jit

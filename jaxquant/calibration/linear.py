@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxquant import _inputs, _sharding
+from jaxquant import _sharding
 from jaxquant._exact import scalb
 from jaxquant.bits import key_of
 from jaxquant.calibration import minmax
@@ -63,7 +63,7 @@ def update(state: LinearState, x: Array) -> LinearState:
       >>> int(update(init(), jnp.float32([1.0, -1.0])).counts[1, 2048])
       1
     """
-    return _update(state, _inputs.real("update", "x", x))
+    return _update(state, minmax.batch(x))
 
 
 @_sharding.jit

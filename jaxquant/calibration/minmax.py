@@ -1,5 +1,6 @@
 """The smallest and largest value of all batches (specs/40-calibration.md, CAL-0, CAL-1, CAL-9)."""
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -68,7 +69,7 @@ def update(state: MinMaxState, x: Array) -> MinMaxState:
       x: float32, float16 or bfloat16, a shape with the state's number of tiles.
     Raises:
       TypeError: another dtype.
-      ValueError: another number of tiles.
+      ValueError: another number of tiles, or 2**31 elements.
 
     Spec: CAL-1, CAL-9 (specs/40-calibration.md).  Class: exact.
     Example:
@@ -76,7 +77,19 @@ def update(state: MinMaxState, x: Array) -> MinMaxState:
       >>> float(state.high), int(state.count), int(state.nan), int(state.inf)
       (1.0, 2, 1, 1)
     """
-    return _update(state, _inputs.real("update", "x", x))
+    return _update(state, batch(x))
+
+
+def batch(x: Array) -> Array:
+    """One batch, of a real dtype and no larger than counts go (CAL-9).
+
+    Raises:
+      TypeError: another dtype.
+      ValueError: 2**31 elements or more.
+    """
+    x = _inputs.real("update", "x", x)
+    checks.within("update", "the number of elements of x", math.prod(x.shape), 0, 2**31 - 1, "counts are int32, CAL-9")
+    return x
 
 
 @_sharding.jit

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refquant.arguments import as_real
 from refquant.calibration import minmax
 from refquant.calibration.minmax import MinMaxState, add_counts
 from refquant.kinds import kinds
@@ -58,7 +57,7 @@ def update(state: HistogramState, x: np.ndarray) -> HistogramState:
       >>> int(update(init(), np.float32([1.0, 1.001])).counts[0x3F80])
       2
     """
-    x = as_real("update", "x", x)
+    x = minmax.batch(x)
     batch = HistogramState(tally(x, _index, BINS), minmax.seen(x, state.seen))
     return merge(state, batch)
 

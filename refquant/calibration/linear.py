@@ -5,7 +5,6 @@ from functools import partial
 
 import numpy as np
 
-from refquant.arguments import as_real
 from refquant.bits import ordered_key, scalb
 from refquant.calibration import minmax
 from refquant.calibration.histogram import tally
@@ -59,7 +58,7 @@ def update(state: LinearState, x: np.ndarray) -> LinearState:
       >>> int(update(init(), np.float32([1.0, -1.0])).counts[1, 2048])
       1
     """
-    x = as_real("update", "x", x)
+    x = minmax.batch(x)
     seen = minmax.seen(x, state.seen)
     counts = tally(x, partial(_index, exponent=exponent(seen)), 2 * BINS).reshape(2, BINS)
     return merge(state, LinearState(counts, seen))

@@ -1,5 +1,6 @@
 """The smallest and largest value of all batches (specs/40-calibration.md, CAL-0, CAL-1, CAL-9)."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,7 +61,7 @@ def update(state: MinMaxState, x: np.ndarray) -> MinMaxState:
       x: float32, float16 or bfloat16, a shape with the state's number of tiles.
     Raises:
       TypeError: another dtype.
-      ValueError: another number of tiles.
+      ValueError: another number of tiles, or 2**31 elements.
 
     Spec: CAL-1, CAL-9 (specs/40-calibration.md).  Class: exact.
     Example:
@@ -71,10 +72,22 @@ def update(state: MinMaxState, x: np.ndarray) -> MinMaxState:
     return merge(state, seen(x, state))
 
 
+def batch(x: np.ndarray) -> np.ndarray:
+    """One batch, of a real dtype and no larger than counts go (CAL-9).
+
+    Raises:
+      TypeError: another dtype.
+      ValueError: 2**31 elements or more.
+    """
+    x = as_real("update", "x", x)
+    checks.within("update", "the number of elements of x", math.prod(x.shape), 0, 2**31 - 1, "counts are int32, CAL-9")
+    return x
+
+
 @np.errstate(all="ignore")
 def seen(x: np.ndarray, like: MinMaxState) -> MinMaxState:
     """The state that has seen one batch, laid out as `like` (CAL-1, CAL-9)."""
-    x = as_real("update", "x", x).astype(np.float32, copy=False)
+    x = batch(x).astype(np.float32, copy=False)
     checks.same_shape("update", "scale of x", like.granularity.scale_shape(x.shape), like.low.shape, "state.low")
     low, high = scales.range_of(x, granularity=like.granularity)  # SCL-1
     nan, inf = np.count_nonzero(np.isnan(x)), np.count_nonzero(np.isinf(x))
