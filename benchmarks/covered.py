@@ -1,0 +1,35 @@
+"""How much of refquant the suite takes, recorded from the report of `make coverage`; fails below 98 % of lines or branches.
+
+make coverage                                 runs the suite, then this
+python benchmarks/covered.py REPORT.json      the report of `coverage json`
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import date
+from pathlib import Path
+
+RESULT = Path(__file__).parent / "results" / "coverage.json"
+LEAST = 98.0
+
+
+def main() -> int:
+    """0 where both shares are large enough, 1 where one is not."""
+    totals = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["totals"]
+    counts = {
+        "lines": (totals["covered_lines"], totals["num_statements"]),
+        "branches": (totals["covered_branches"], totals["num_branches"]),
+    }
+    found = {
+        kind: {"covered": own, "of": of, "percent": round(100 * own / of, 2)} for kind, (own, of) in counts.items()
+    }
+    RESULT.write_text(json.dumps({"begun": date.today().isoformat(), **found}, indent=1) + "\n", encoding="utf-8")
+    for kind, entry in found.items():
+        print(f"{kind}: {entry['covered']} of {entry['of']}, {entry['percent']} %")
+    return 0 if all(entry["percent"] >= LEAST for entry in found.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
