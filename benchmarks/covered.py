@@ -1,4 +1,4 @@
-"""How much of refquant the suite takes, recorded from the report of `make coverage`; fails below 98 % of lines or branches.
+"""Which lines and branches of refquant the suite takes, from the report of `make coverage`; fails below 98 % of either.
 
 make coverage                                 runs the suite, then this
 python benchmarks/covered.py REPORT.json      the report of `coverage json`

@@ -227,4 +227,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("exhaustive: stopped; the same command goes on where a recorded run was left")
