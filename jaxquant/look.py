@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 import refquant
-from jaxquant.distances import by_distance, distance, json_row
+from jaxquant.distances import Distance, by_distance, json_row
+from jaxquant.streams import quantized_runs
 from refquant import files
 from refquant.files.printable import printable
 from refquant.files.quantized import Plan, entries, plan, predicted_bytes, stored_plans
@@ -74,7 +76,7 @@ def _size(text: str, plans: list[tuple[Plan, ...]], total: int) -> Size:
 
 
 def tensor_errors(header: files.Header, scheme: Scheme) -> list[dict[str, Any]]:
-    """Error of every tensor that the scheme quantizes, worst first; one tensor in memory at a time.
+    """Error of every tensor that the scheme quantizes, worst first; one run of rows in memory at a time (FIL-9).
 
     Returns:
       dicts with name, kind, shape, error (‖x − x̂‖ / ‖x‖), sqnr_db (None: exact), worst (largest |x − x̂|), not_finite
@@ -84,22 +86,26 @@ def tensor_errors(header: files.Header, scheme: Scheme) -> list[dict[str, Any]]:
     return sorted(rows, key=by_distance)
 
 
-def as_float(header: files.Header, name: str) -> np.ndarray:
-    """A tensor as float32; bfloat16 is widened by its bits."""
-    value = files.read_tensor(header, name)
-    if header.tensor(name).dtype == "BF16":
-        return (np.asarray(value).astype(np.uint32) << 16).view(np.float32)
-    return np.asarray(value, np.float32)
+def _runs(header: files.Header, one: Plan) -> Iterator[tuple[np.ndarray, Any]]:
+    """The tensor run by run: float32, with the QTensor."""
+    info = one.info
+
+    def read(start: int, stop: int) -> np.ndarray:
+        rows = files.read_rows(header, info.name, start, stop)  # bfloat16 is widened by its bits
+        return (rows.astype(np.uint32) << 16).view(np.float32) if info.dtype == "BF16" else rows.astype(np.float32)
+
+    return quantized_runs(refquant, read, info.shape, one.spec)
 
 
 def _error(header: files.Header, one: Plan) -> dict[str, Any]:
-    x = as_float(header, one.info.name)
-    back = refquant.dequantize_tensor(refquant.quantize_tensor(x, one.spec))
-    bad = int(np.count_nonzero(~np.isfinite(x)))
-    far = dict.fromkeys(("error", "worst"), float("nan")) if bad else distance(x, np.asarray(back))
+    distance, bad = Distance(), 0
+    for x, q in _runs(header, one):
+        bad += int(np.count_nonzero(~np.isfinite(x)))
+        distance.add(x, refquant.dequantize_tensor(q))
+    far = dict.fromkeys(("error", "worst"), float("nan")) if bad else distance.found()
     with np.errstate(divide="ignore"):
         decibel = float(-20 * np.log10(far["error"])) if far["error"] else None
-    named = {"name": one.info.name, "kind": one.kind, "shape": list(x.shape)}
+    named = {"name": one.info.name, "kind": one.kind, "shape": list(one.info.shape)}
     return named | {"error": far["error"], "sqnr_db": decibel, "worst": far["worst"], "not_finite": bad}
 
 
@@ -151,8 +157,7 @@ def _worst(row: dict[str, Any], scheme: Scheme, picture: Path | None) -> dict[st
 
     header = files.read_header(row["file"])
     one = next(p for p in plan(header.tensors, scheme) if p.info.name == row["name"])
-    x = as_float(header, row["name"])
-    drawn = {"name": row["name"], "scheme": str(one.scheme)} | against_grid(x, refquant.quantize_tensor(x, one.spec))
+    drawn = {"name": row["name"], "scheme": str(one.scheme)} | against_grid(_runs(header, one), one.spec)
     if picture is not None:
         from jaxquant.pictures import draw_grid
 

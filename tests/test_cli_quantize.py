@@ -12,7 +12,7 @@ pytest.importorskip("jax")
 pytest.importorskip("typer")
 pytest.importorskip("flax.nnx")
 
-from jaxquant import store  # noqa: E402
+from jaxquant import qtensor, store  # noqa: E402
 from jaxquant.cli import main  # noqa: E402
 from jaxquant.decide.ladder import LADDER  # noqa: E402
 from refquant.schemes import parse  # noqa: E402
@@ -97,7 +97,7 @@ def test_an_existing_output_names_the_option(run):
 @pytest.fixture
 def stopped(run, monkeypatch):
     """Ctrl-C once the first tensor is written."""
-    quantize, real = store.quantize_tensor, []
+    quantize, real = qtensor.quantize_tensor, []
 
     def second_time(*args):
         real.append(args)
@@ -107,11 +107,11 @@ def stopped(run, monkeypatch):
 
     def call(*options):
         real.clear()
-        monkeypatch.setattr(store, "quantize_tensor", second_time)
+        monkeypatch.setattr(qtensor, "quantize_tensor", second_time)
         try:
             return run("--embeddings", "int8", *options)
         finally:
-            monkeypatch.setattr(store, "quantize_tensor", quantize)
+            monkeypatch.setattr(qtensor, "quantize_tensor", quantize)
 
     return call
 
