@@ -12,7 +12,7 @@ import numpy as np
 import refquant
 from jaxquant.distances import Distance, by_distance, json_row
 from jaxquant.streams import quantized_runs
-from refquant import files
+from refquant import files, qtensor, scales
 from refquant.files.printable import printable
 from refquant.files.quantized import Plan, entries, plan, predicted_bytes, stored_plans
 from refquant.schemes import Scheme, parse
@@ -94,7 +94,7 @@ def _runs(header: files.Header, one: Plan) -> Iterator[tuple[np.ndarray, Any]]:
         rows = files.read_rows(header, info.name, start, stop)  # bfloat16 is widened by its bits
         return (rows.astype(np.uint32) << 16).view(np.float32) if info.dtype == "BF16" else rows.astype(np.float32)
 
-    return quantized_runs(refquant, read, info.shape, one.spec)
+    return quantized_runs(qtensor, scales, read, info.shape, one.spec)
 
 
 def _error(header: files.Header, one: Plan) -> dict[str, Any]:
@@ -117,22 +117,34 @@ def size_text(count: int) -> str:
     return f"{count} bytes"
 
 
-def look_command(path: Path, *, errors: str | None, picture: Path | None, top: int, as_json: bool) -> int:
+def look_command(
+    path: Path, *, errors: str | None, schemes: tuple[str, ...] = (), picture: Path | None, top: int, as_json: bool
+) -> int:
     """Runs the verb; returns its exit code.
 
+    Args:
+      path: a file, a folder of shards or their index.json.
+      errors: the scheme of which errors are measured; None: the data are not read.
+      schemes: more rows of the table of sizes; `errors` has one too.
+      picture: where the worst tensor is drawn.
+      top: how many tensors are printed.
+      as_json: one JSON document instead of text.
     Raises:
       ValueError: a bad file or scheme, a picture without --errors, a picture that exists.
+      OSError: the picture cannot be written, which is tried.
     """
     if picture is not None:
         if errors is None:
             raise ValueError("look: --picture is given without --errors, need a scheme to draw the grid of")
         files.refuse_existing(picture, way="")
-    headers = files.read_headers(path)
+        files.refuse_unwritable(picture, "look")
+    headers, own = files.read_headers(path), tuple(str(parse(text)) for text in (errors, *schemes) if text is not None)
     found: dict[str, Any] = {"path": str(path), "quantized": _schemes(headers)}
-    found["sizes"] = [vars(size) for size in sizes(headers)]
+    if own and found["quantized"]:
+        option = "--errors" if errors is not None else "--scheme"
+        raise ValueError(f"look: {path} is quantized already, need the float source for {option}")
+    found["sizes"] = [vars(size) for size in sizes(headers, tuple(dict.fromkeys(SCHEMES + own)))]
     if errors is not None:
-        if found["quantized"]:
-            raise ValueError(f"look: {path} is quantized already, need the float source for --errors")
         scheme = parse(errors)
         rows = [row | {"file": str(h.path)} for h in headers for row in tensor_errors(h, scheme)]
         if not rows:
@@ -169,7 +181,8 @@ def _print(headers: list[files.Header], found: dict[str, Any], top: int, errors:
     tensors = [one.info for header in headers for one in stored_plans(header)]
     weights = sum(info.size for info in tensors)
     path = printable(found["path"])
-    print(f"{path}: {weights:,} elements in {len(tensors)} tensors, {len(headers)} file(s), from the header alone")
+    source = "from the header alone" if errors is None else "sizes from the header, errors from the data"
+    print(f"{path}: {weights:,} elements in {len(tensors)} tensors, {len(headers)} file(s), {source}")
     if found["quantized"]:
         made = ", ".join(f"{count} as {scheme}" for scheme, count in found["quantized"].items())
         print(f"quantized already: {made}; other schemes need the float source")

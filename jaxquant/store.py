@@ -11,8 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-import jaxquant
-from jaxquant import store_checks, store_stacked
+from jaxquant import qtensor, scales, store_checks, store_stacked
 from jaxquant.codec import encode
 from jaxquant.packing import pack
 from jaxquant.qtensor import QTensor
@@ -204,7 +203,8 @@ def _pieces(header: files.Header, one: Plan, pending: set[str]) -> Iterator[tupl
     if not any(part.name in pending for part in one.stored()):
         return
     kept: dict[str, list[np.ndarray]] = {}
-    for _, q in quantized_runs(jaxquant, partial(rows, header, name), one.info.shape, one.spec, elements=PIECE):
+    read = partial(rows, header, name)
+    for _, q in quantized_runs(qtensor, scales, read, one.info.shape, one.spec, elements=PIECE):
         for key, value in _parts(q, name).items():
             if not key.endswith(".codes"):
                 kept.setdefault(key, []).append(value)

@@ -103,7 +103,8 @@ def _packed(header: files.Header, name: str) -> Rows:
 
 def _quantized_rows(q: QTensor) -> Rows:
     grain = q.spec.granularity
-    codes, scale, zero_point = (None if part is None else np.asarray(part) for part in (q.codes, q.scale, q.zero_point))
+    codes, scale = np.asarray(q.codes), np.asarray(q.scale)
+    zero_point = None if q.zero_point is None else np.asarray(q.zero_point)
 
     def read(start: int, stop: int) -> np.ndarray:
         own = scales_of(q.shape, grain, start, stop)

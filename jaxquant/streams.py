@@ -14,12 +14,13 @@ Read = Callable[[int, int], Any]
 
 
 def quantized_runs(
-    package: ModuleType, read: Read, shape: Shape, spec: QuantSpec, *, elements: int = PIECE
+    qtensor: ModuleType, scales: ModuleType, read: Read, shape: Shape, spec: QuantSpec, *, elements: int = PIECE
 ) -> Iterator[tuple[Any, Any]]:
     """Each run with its QTensor; where tiles have rows of several runs, all are read once more, for their ranges.
 
     Args:
-      package: refquant or jaxquant.
+      qtensor: that module of refquant or of jaxquant.
+      scales: of the same package.
       read: gives the rows from the first to the one after the last.
       shape: the tensor's.
       spec: format, granularity, scale rule and convention.
@@ -33,13 +34,13 @@ def quantized_runs(
     if len(parts) == 1 or not spans(shape, spec.granularity):
         for part in parts:
             x = read(*part)
-            yield x, package.qtensor.quantize_tensor(x, spec)
+            yield x, qtensor.quantize_tensor(x, spec)
         return
     low = high = np.float32(0)  # SCL-1: zero is in every range
     for part in parts:
-        ends = package.scales.range_of(read(*part), granularity=spec.granularity)
+        ends = scales.range_of(read(*part), granularity=spec.granularity)
         low, high = np.minimum(low, ends[0]), np.maximum(high, ends[1])
-    scale, zero_point = package.scales.choose_scale(low, high, fmt=spec.fmt, rule=spec.scale)
+    scale, zero_point = scales.choose_scale(low, high, fmt=spec.fmt, rule=spec.scale)
     for part in parts:
         x = read(*part)
-        yield x, package.qtensor.coded(x, scale, zero_point, spec)
+        yield x, qtensor.coded(x, scale, zero_point, spec)
