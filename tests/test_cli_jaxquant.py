@@ -124,6 +124,14 @@ def test_look_at_errors_worst_first_with_a_picture(capsys, model):
     assert "p.png exists, need a new name; nothing was written" in err  # look has no --overwrite
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no file, root's too")
+def test_a_picture_that_cannot_be_written_is_told_before_the_data_are_read(capsys, model, monkeypatch):
+    monkeypatch.setattr("jaxquant.look.tensor_errors", None)
+    code, out, err = run(capsys, "look", model, "--errors", "int4", "--picture", "/proc/p.png")
+    told = "cannot be written (No such file or directory), need another folder; nothing was written"
+    assert (code, out, err) == (4, "", f"jaxquant: look: output /proc/p.png {told}\n")
+
+
 def test_the_legend_of_a_picture_covers_nothing(capsys, model, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     drawn = []
