@@ -1,7 +1,8 @@
 """Two files compared: names, shapes, every bit of every value, and their answers where there is a workload."""
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +11,18 @@ from typing import Any
 import numpy as np
 
 from jaxquant.decide.bits import differing
-from jaxquant.distances import by_distance, distance, json_row
-from jaxquant.qtensor import QTensor, dequantize_tensor
-from jaxquant.store import load
-from jaxquant.store_stacked import as_whole
+from jaxquant.distances import Distance, by_distance, json_row
+from jaxquant.store_read import load, opened, rows_of
 from refquant.files.printable import printable
+from refquant.files.runs import runs
 from refquant.schemes import Scheme
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """Tensors by name.
+    """Tensors by name, run by run of their rows.
 
     Args:
-      a: name → array or QTensor, as `store.load` gives them.
+      a: name → array, QTensor or Rows, as `store_read.load` and `opened` give them.
       b: likewise.
     Returns:
       dict with only_a, only_b (names) and tensors: dicts with name, equal, why, differing, elements, and error, worst,
@@ -38,26 +38,22 @@ def _rank(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _one(name: str, a: Any, b: Any) -> dict[str, Any]:
-    x, y = _values(a), _values(b)
-    row: dict[str, Any] = {"name": name, "elements": int(x.size), "kind_a": _kind(a), "kind_b": _kind(b)}
-    if x.shape != y.shape:
-        why = f"shape {x.shape} against {y.shape}"
+    a, b = rows_of(a), rows_of(b)
+    row: dict[str, Any] = {"name": name, "elements": math.prod(a.shape), "kind_a": a.kind, "kind_b": b.kind}
+    if a.shape != b.shape:
+        why = f"shape {a.shape} against {b.shape}"
         return row | {"equal": False, "why": why} | dict.fromkeys(("differing", "error", "worst", "not_finite"))
-    wide = [v.astype(np.float64) for v in (x, y)]
-    count = differing(x, y) if x.dtype == y.dtype else int(np.count_nonzero(_unequal(*wide)))
-    return row | {"equal": count == 0, "why": "", "differing": count} | distance(*wide)
+    far, count = Distance(), 0
+    for start, stop in runs(a.shape, math.lcm(a.unit, b.unit)):
+        x, y = a.read(start, stop), b.read(start, stop)
+        wide = [v.astype(np.float64) for v in (x, y)]
+        far.add(*wide)
+        count += differing(x, y) if x.dtype == y.dtype else int(np.count_nonzero(_unequal(*wide)))
+    return row | {"equal": count == 0, "why": "", "differing": count} | far.found()
 
 
 def _unequal(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x != y) & ~(np.isnan(x) & np.isnan(y))
-
-
-def _values(tensor: Any) -> np.ndarray:
-    return np.asarray(dequantize_tensor(as_whole(tensor)) if isinstance(tensor, QTensor) else tensor)
-
-
-def _kind(tensor: Any) -> str:
-    return str(tensor.spec.fmt.name) if isinstance(tensor, QTensor) else str(tensor.dtype)
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,8 @@ def diff_command(
     """
     with _named_diff():
         target, work = _opened(a, answers, on, score)
-    first, second = _side(a, target, None if answers else target), _side(str(b), target, None)
+    read = opened if work is None else load  # in a model all weights are in memory at once
+    first, second = _side(a, target, None if answers else target, read), _side(str(b), target, None, read)
     found = compare(*_by_common_names(first.tensors, second.tensors))
     if work is not None:
         with _named_diff():
@@ -172,11 +169,11 @@ def _opened(a: str, answers: str | None, on: str | None, score: str | None) -> t
     return None, None
 
 
-def _side(name: str, target: Any, model: Any) -> Side:
+def _side(name: str, target: Any, model: Any, read: Callable[[str], dict[str, Any]]) -> Side:
     """The tensors of a file, named as the model's where there is one; or those of a model."""
     if model is not None:
         return Side(name, {info.name: model.tensor(info.name) for info in model.infos})
-    tensors = load(name)
+    tensors = read(name)
     if target is not None:  # a tree that was saved has slashes
         known = {info.name for info in target.infos}
         tensors = {key if key in known else key.replace("/", "."): value for key, value in tensors.items()}

@@ -1,11 +1,13 @@
 """A tensor against the grid it is rounded to, in units of its own scales.  NumPy diagnostics (class bounded)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 import refquant
 from refquant.formats import CodebookFormat, Format, IntFormat
+from refquant.spec import QuantSpec
 
 BINS = 96
 
@@ -20,24 +22,29 @@ def grid(fmt: Format) -> list[float]:
     return sorted({float(v) for v in values[np.isfinite(values)]})
 
 
-def against_grid(x: np.ndarray, q: Any) -> dict[str, Any]:
+def against_grid(pairs: Iterable[tuple[np.ndarray, Any]], spec: QuantSpec) -> dict[str, Any]:
     """Histogram of a tensor over its scales, with the grid.
 
     Args:
-      x: float32; what is not finite there is left out.
-      q: the QTensor of x, of either package.
+      pairs: runs of the tensor, each float32 with its QTensor, of either package; what is not finite is left out.
+      spec: of the QTensors.
     Returns:
       dict with edges (BINS + 1), counts (BINS), grid (ascending, thinned to at most 64), clipped (share beyond the
       ends by more than half a step), where asymmetric counted from the zero point.
     """
-    ratio, points = in_scales(np.asarray(x, np.float64), q)[np.isfinite(x)], np.array(grid(q.spec.fmt))
-    if q.spec.scale.zero != "none":
+    points = np.array(grid(spec.fmt))
+    if spec.scale.zero != "none":
         points = points - points[0]
     low, high = points[0], points[-1]
-    margin = 0.15 * max(abs(low), abs(high), 1e-30)
-    counts, edges = np.histogram(np.clip(ratio, low - margin, high + margin), BINS, (low - margin, high + margin))
-    half = (points[1] - points[0]) / 2
-    clipped = float(np.mean((ratio < low - half) | (ratio > high + half))) if ratio.size else 0.0
+    margin, half = 0.15 * max(abs(low), abs(high), 1e-30), (points[1] - points[0]) / 2
+    ends = (low - margin, high + margin)
+    counts, edges = np.histogram([], BINS, ends)
+    outside = 0
+    for x, q in pairs:
+        ratio = in_scales(np.asarray(x, np.float64), q)[np.isfinite(x)]
+        counts = counts + np.histogram(np.clip(ratio, *ends), BINS, ends)[0]
+        outside += int(np.count_nonzero((ratio < low - half) | (ratio > high + half)))
+    clipped = outside / max(int(counts.sum()), 1)
     shown = points if len(points) <= 64 else points[:: len(points) // 32]
     return {"edges": edges.tolist(), "counts": counts.tolist(), "grid": shown.tolist(), "clipped": clipped}
 

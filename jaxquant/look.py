@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 
 import refquant
-from jaxquant.distances import by_distance, distance, json_row
-from refquant import files
+from jaxquant.distances import Distance, by_distance, json_row
+from jaxquant.streams import quantized_runs
+from refquant import files, qtensor, scales
 from refquant.files.printable import printable
 from refquant.files.quantized import Plan, entries, plan, predicted_bytes, stored_plans
 from refquant.schemes import Scheme, parse
@@ -74,7 +76,7 @@ def _size(text: str, plans: list[tuple[Plan, ...]], total: int) -> Size:
 
 
 def tensor_errors(header: files.Header, scheme: Scheme) -> list[dict[str, Any]]:
-    """Error of every tensor that the scheme quantizes, worst first; one tensor in memory at a time.
+    """Error of every tensor that the scheme quantizes, worst first; one run of rows in memory at a time (FIL-9).
 
     Returns:
       dicts with name, kind, shape, error (‖x − x̂‖ / ‖x‖), sqnr_db (None: exact), worst (largest |x − x̂|), not_finite
@@ -84,22 +86,26 @@ def tensor_errors(header: files.Header, scheme: Scheme) -> list[dict[str, Any]]:
     return sorted(rows, key=by_distance)
 
 
-def as_float(header: files.Header, name: str) -> np.ndarray:
-    """A tensor as float32; bfloat16 is widened by its bits."""
-    value = files.read_tensor(header, name)
-    if header.tensor(name).dtype == "BF16":
-        return (np.asarray(value).astype(np.uint32) << 16).view(np.float32)
-    return np.asarray(value, np.float32)
+def _runs(header: files.Header, one: Plan) -> Iterator[tuple[np.ndarray, Any]]:
+    """The tensor run by run: float32, with the QTensor."""
+    info = one.info
+
+    def read(start: int, stop: int) -> np.ndarray:
+        rows = files.read_rows(header, info.name, start, stop)  # bfloat16 is widened by its bits
+        return (rows.astype(np.uint32) << 16).view(np.float32) if info.dtype == "BF16" else rows.astype(np.float32)
+
+    return quantized_runs(qtensor, scales, read, info.shape, one.spec)
 
 
 def _error(header: files.Header, one: Plan) -> dict[str, Any]:
-    x = as_float(header, one.info.name)
-    back = refquant.dequantize_tensor(refquant.quantize_tensor(x, one.spec))
-    bad = int(np.count_nonzero(~np.isfinite(x)))
-    far = dict.fromkeys(("error", "worst"), float("nan")) if bad else distance(x, np.asarray(back))
+    distance, bad = Distance(), 0
+    for x, q in _runs(header, one):
+        bad += int(np.count_nonzero(~np.isfinite(x)))
+        distance.add(x, refquant.dequantize_tensor(q))
+    far = dict.fromkeys(("error", "worst"), float("nan")) if bad else distance.found()
     with np.errstate(divide="ignore"):
         decibel = float(-20 * np.log10(far["error"])) if far["error"] else None
-    named = {"name": one.info.name, "kind": one.kind, "shape": list(x.shape)}
+    named = {"name": one.info.name, "kind": one.kind, "shape": list(one.info.shape)}
     return named | {"error": far["error"], "sqnr_db": decibel, "worst": far["worst"], "not_finite": bad}
 
 
@@ -111,22 +117,34 @@ def size_text(count: int) -> str:
     return f"{count} bytes"
 
 
-def look_command(path: Path, *, errors: str | None, picture: Path | None, top: int, as_json: bool) -> int:
+def look_command(
+    path: Path, *, errors: str | None, schemes: tuple[str, ...] = (), picture: Path | None, top: int, as_json: bool
+) -> int:
     """Runs the verb; returns its exit code.
 
+    Args:
+      path: a file, a folder of shards or their index.json.
+      errors: the scheme of which errors are measured; None: the data are not read.
+      schemes: more rows of the table of sizes; `errors` has one too.
+      picture: where the worst tensor is drawn.
+      top: how many tensors are printed.
+      as_json: one JSON document instead of text.
     Raises:
       ValueError: a bad file or scheme, a picture without --errors, a picture that exists.
+      OSError: the picture cannot be written, which is tried.
     """
     if picture is not None:
         if errors is None:
             raise ValueError("look: --picture is given without --errors, need a scheme to draw the grid of")
         files.refuse_existing(picture, way="")
-    headers = files.read_headers(path)
+        files.refuse_unwritable(picture, "look")
+    headers, own = files.read_headers(path), tuple(str(parse(text)) for text in (errors, *schemes) if text is not None)
     found: dict[str, Any] = {"path": str(path), "quantized": _schemes(headers)}
-    found["sizes"] = [vars(size) for size in sizes(headers)]
+    if own and found["quantized"]:
+        option = "--errors" if errors is not None else "--scheme"
+        raise ValueError(f"look: {path} is quantized already, need the float source for {option}")
+    found["sizes"] = [vars(size) for size in sizes(headers, tuple(dict.fromkeys(SCHEMES + own)))]
     if errors is not None:
-        if found["quantized"]:
-            raise ValueError(f"look: {path} is quantized already, need the float source for --errors")
         scheme = parse(errors)
         rows = [row | {"file": str(h.path)} for h in headers for row in tensor_errors(h, scheme)]
         if not rows:
@@ -151,8 +169,7 @@ def _worst(row: dict[str, Any], scheme: Scheme, picture: Path | None) -> dict[st
 
     header = files.read_header(row["file"])
     one = next(p for p in plan(header.tensors, scheme) if p.info.name == row["name"])
-    x = as_float(header, row["name"])
-    drawn = {"name": row["name"], "scheme": str(one.scheme)} | against_grid(x, refquant.quantize_tensor(x, one.spec))
+    drawn = {"name": row["name"], "scheme": str(one.scheme)} | against_grid(_runs(header, one), one.spec)
     if picture is not None:
         from jaxquant.pictures import draw_grid
 
@@ -164,7 +181,8 @@ def _print(headers: list[files.Header], found: dict[str, Any], top: int, errors:
     tensors = [one.info for header in headers for one in stored_plans(header)]
     weights = sum(info.size for info in tensors)
     path = printable(found["path"])
-    print(f"{path}: {weights:,} elements in {len(tensors)} tensors, {len(headers)} file(s), from the header alone")
+    source = "from the header alone" if errors is None else "sizes from the header, errors from the data"
+    print(f"{path}: {weights:,} elements in {len(tensors)} tensors, {len(headers)} file(s), {source}")
     if found["quantized"]:
         made = ", ".join(f"{count} as {scheme}" for scheme, count in found["quantized"].items())
         print(f"quantized already: {made}; other schemes need the float source")

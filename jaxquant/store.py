@@ -3,36 +3,35 @@
 The layout is refquant.files.quantized's (specs/65-files.md); codes and scales are jaxquant's, so they are refquant's.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from jaxquant import store_checks, store_stacked
-from jaxquant.codec import decode, encode
-from jaxquant.packing import pack, unpack
-from jaxquant.qtensor import QTensor, quantize_tensor
+from jaxquant import qtensor, scales, store_checks, store_stacked
+from jaxquant.codec import encode
+from jaxquant.packing import pack
+from jaxquant.qtensor import QTensor
+from jaxquant.store_read import load as load
+from jaxquant.store_read import rows
 from jaxquant.store_trees import as_array, flatten
+from jaxquant.streams import quantized_runs
 from refquant import files, formats
 from refquant.files.quantized import (
     PREFIX,
     Plan,
-    check_stored,
-    entries,
     file_metadata,
     plan,
     plan_of,
     predicted_bytes,
-    read_entry,
 )
-from refquant.granularity import PerAxis, PerGroup
+from refquant.files.runs import spans
 from refquant.schemes import Scheme
-from refquant.spec import QuantSpec
 
-PIECE = 1 << 24  # elements of a tensor in memory at once, where its rows are independent
+PIECE = 1 << 24  # elements of a tensor in memory at once
 DTYPES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",
     "uint64": "U64", "int64": "I64", "bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64",
@@ -189,28 +188,6 @@ def _plan(name: str, value: np.ndarray | QTensor) -> Plan:
     return plan_of(files.TensorInfo(name, DTYPES[value.dtype.name], value.shape, 0, 0), None)
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray | QTensor]:
-    """Every tensor of a file, or of a checkpoint's shards, under its source's name; quantized ones as QTensors.
-
-    Raises:
-      ValueError: a bad file, or metadata that does not fit its tensors.
-    """
-    return {name: value for header in files.read_headers(path) for name, value in _loaded(header).items()}
-
-
-def _loaded(header: files.Header) -> dict[str, np.ndarray | QTensor]:
-    quantized = entries(header)
-    parts = {f"{name}.{part}" for name in quantized for part in ("codes", "scale", "zero_point")}
-    found: dict[str, Any] = {t.name: array(header, t.name) for t in header.tensors if t.name not in parts}
-    return found | {name: _restore(header, name) for name in quantized}
-
-
-def array(header: files.Header, name: str) -> np.ndarray:
-    """One tensor with its own dtype, bfloat16 included."""
-    value = files.read_tensor(header, name)
-    return value.view(ml_dtypes.bfloat16) if header.tensor(name).dtype == "BF16" else value
-
-
 def raw(value: np.ndarray) -> np.ndarray:
     """A tensor as `Writer` takes it: bfloat16 as its bits."""
     return value.view(np.uint16) if value.dtype == ml_dtypes.bfloat16 else value
@@ -223,33 +200,19 @@ def _pieces(header: files.Header, one: Plan, pending: set[str]) -> Iterator[tupl
         if name in pending:
             yield name, files.read_tensor(header, name)
         return
-    kept: dict[str, list[np.ndarray]] = {}
     if not any(part.name in pending for part in one.stored()):
         return
-    for x in _row_blocks(header, one):
-        for key, value in _parts(quantize_tensor(x, one.spec), name).items():
-            if key.endswith(".codes"):
-                if key in pending:
-                    yield key, value
-            else:
+    kept: dict[str, list[np.ndarray]] = {}
+    read = partial(rows, header, name)
+    for _, q in quantized_runs(qtensor, scales, read, one.info.shape, one.spec, elements=PIECE):
+        for key, value in _parts(q, name).items():
+            if not key.endswith(".codes"):
                 kept.setdefault(key, []).append(value)
+            elif key in pending:
+                yield key, value
     for key, values in kept.items():
         if key in pending:
-            yield key, values[0] if len(values) == 1 else np.concatenate(values)
-
-
-def _row_blocks(header: files.Header, one: Plan) -> Iterator[np.ndarray]:
-    """The tensor in blocks of whole rows where rows are independent, else whole."""
-    name, shape = one.info.name, one.info.shape
-    grain = one.spec.granularity
-    by_row = grain == PerAxis(0) or (isinstance(grain, PerGroup) and grain.axis % len(shape) != 0)
-    rows = max(8, PIECE // max(math.prod(shape[1:]), 1) // 8 * 8)  # eight rows end on a byte at every width
-    if not by_row or rows >= shape[0]:
-        yield array(header, name)
-        return
-    for start in range(0, shape[0], rows):
-        block = files.read_rows(header, name, start, min(start + rows, shape[0]))
-        yield block.view(ml_dtypes.bfloat16) if one.info.dtype == "BF16" else block
+            yield key, values[0] if spans(one.info.shape, one.spec.granularity) else np.concatenate(values)
 
 
 def _parts(q: QTensor, name: str) -> dict[str, np.ndarray]:
@@ -271,28 +234,3 @@ def _stored_scale(q: QTensor) -> np.ndarray:
         return scale
     codes = np.asarray(encode(scale, fmt=formats.ALL["e8m0fnu" if storage == "pow2" else storage]))
     return codes.view(np.float16) if storage == "float16" else codes
-
-
-def _restore(header: files.Header, name: str) -> QTensor:
-    spec, shape, _, stacked = read_entry(header, name)
-    check_stored(header, name, spec, shape)
-    codes = unpack(np.asarray(files.read_tensor(header, f"{name}.codes")), shape, fmt=spec.fmt)
-    zero_point = _restored_zero(header, name, spec)
-    store_checks.check_read(header.path, name, codes, zero_point, spec)
-    return store_stacked.as_layers(QTensor(codes, _restored_scale(header, name, spec), zero_point, spec), stacked)
-
-
-def _restored_scale(header: files.Header, name: str, spec: QuantSpec) -> Any:
-    value = np.asarray(files.read_tensor(header, f"{name}.scale"))
-    if spec.scale.storage == "float32":
-        return value
-    storage = "e8m0fnu" if spec.scale.storage == "pow2" else spec.scale.storage
-    codes = value.view(np.uint16) if value.dtype == np.float16 else value
-    return decode(codes, fmt=formats.ALL[storage])
-
-
-def _restored_zero(header: files.Header, name: str, spec: QuantSpec) -> Any:
-    if spec.scale.zero == "none":
-        return None
-    value = np.asarray(files.read_tensor(header, f"{name}.zero_point"))
-    return value if spec.scale.zero == "float" else value.view(spec.fmt.storage).astype(np.int32)

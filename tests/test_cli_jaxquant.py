@@ -78,6 +78,25 @@ def test_look_from_the_header(capsys, model):
     assert "int4:g128:sf16" in out
 
 
+def test_look_sizes_schemes_of_the_users_own(capsys, model):
+    """A row each, once, with exactly the bytes that `quantize` writes (FIL-4); the heading says what was read."""
+    _, out, _ = run(capsys, "look", model, "--json")
+    known = [row["scheme"] for row in json.loads(out)["sizes"]]
+    own = ("--errors", "w=int5:g16:sf16", "--scheme", "w8a8", "--scheme", "int4:g128:sf16", "--scheme", "int5:g16:sf16")
+    code, out, _ = run(capsys, "look", model, *own, "--json")
+    sizes = {row["scheme"]: row["total"] for row in json.loads(out)["sizes"]}
+    assert (code, list(sizes)) == (0, [*known, "int5:g16:sf16", "w=int8:channel,a=int8:token"])
+    for scheme in list(sizes)[-2:]:
+        run(capsys, "quantize", model, "own.safetensors", "--weights", scheme, "--overwrite")
+        assert sizes[scheme] == os.stat("own.safetensors").st_size
+    first, *lines = run(capsys, "look", model, *own)[1].splitlines()
+    assert first.endswith(", sizes from the header, errors from the data")
+    assert any(line.startswith("int5:g16:sf16 ") for line in lines)
+    first, *lines = run(capsys, "look", model, "--scheme", "int5:g16:sf16")[1].splitlines()
+    assert first.endswith(", from the header alone") and any(line.startswith("int5:g16:sf16 ") for line in lines)
+    assert run(capsys, "look", model, "--scheme", "int44")[0] == 2
+
+
 def test_look_at_a_quantized_file(capsys, model):
     """FIL-3: what it is, not what its codes and scales would weigh if they were weights."""
     run(capsys, "quantize", model, "small.safetensors", "--weights", "int4:g32:sf16")
@@ -90,7 +109,9 @@ def test_look_at_a_quantized_file(capsys, model):
     code, out, _ = run(capsys, "look", "small.safetensors")
     assert "quantized already: 1 as int4:g32:sf16; other schemes need the float source" in out
     code, _, err = run(capsys, "look", "small.safetensors", "--errors", "int4")
-    assert (code, "need the float source" in err) == (2, True)
+    assert (code, "need the float source for --errors" in err) == (2, True)
+    code, _, err = run(capsys, "look", "small.safetensors", "--scheme", "int4")
+    assert (code, "need the float source for --scheme" in err) == (2, True)
 
 
 def test_look_at_errors_worst_first_with_a_picture(capsys, model):
@@ -101,6 +122,14 @@ def test_look_at_errors_worst_first_with_a_picture(capsys, model):
     code, _, err = run(capsys, "look", model, "--errors", "int4", "--picture", "p.png")
     assert code == 2
     assert "p.png exists, need a new name; nothing was written" in err  # look has no --overwrite
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no file, root's too")
+def test_a_picture_that_cannot_be_written_is_told_before_the_data_are_read(capsys, model, monkeypatch):
+    monkeypatch.setattr("jaxquant.look.tensor_errors", None)
+    code, out, err = run(capsys, "look", model, "--errors", "int4", "--picture", "/proc/p.png")
+    told = "cannot be written (No such file or directory), need another folder; nothing was written"
+    assert (code, out, err) == (4, "", f"jaxquant: look: output /proc/p.png {told}\n")
 
 
 def test_the_legend_of_a_picture_covers_nothing(capsys, model, monkeypatch):

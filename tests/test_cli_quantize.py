@@ -12,7 +12,7 @@ pytest.importorskip("jax")
 pytest.importorskip("typer")
 pytest.importorskip("flax.nnx")
 
-from jaxquant import store  # noqa: E402
+from jaxquant import qtensor, store  # noqa: E402
 from jaxquant.cli import main  # noqa: E402
 from jaxquant.decide.ladder import LADDER  # noqa: E402
 from refquant.schemes import parse  # noqa: E402
@@ -97,7 +97,7 @@ def test_an_existing_output_names_the_option(run):
 @pytest.fixture
 def stopped(run, monkeypatch):
     """Ctrl-C once the first tensor is written."""
-    quantize, real = store.quantize_tensor, []
+    quantize, real = qtensor.quantize_tensor, []
 
     def second_time(*args):
         real.append(args)
@@ -107,11 +107,11 @@ def stopped(run, monkeypatch):
 
     def call(*options):
         real.clear()
-        monkeypatch.setattr(store, "quantize_tensor", second_time)
+        monkeypatch.setattr(qtensor, "quantize_tensor", second_time)
         try:
             return run("--embeddings", "int8", *options)
         finally:
-            monkeypatch.setattr(store, "quantize_tensor", quantize)
+            monkeypatch.setattr(qtensor, "quantize_tensor", quantize)
 
     return call
 
@@ -145,3 +145,28 @@ def test_what_does_not_go_on_is_not_promised(stopped):
     code, _, err = stopped("--restart")
     told = "jaxquant: interrupted; originals are untouched and no output was left half written\n"
     assert (code, err, sorted(path.name for path in Path().iterdir())) == (130, told, ["m.safetensors"])
+
+
+def test_an_interrupt_tells_of_an_earlier_runs_partial_file(run, stopped, monkeypatch):
+    """Whether this run would not have gone on with it, or had not come to it yet; it stays as it was."""
+    assert stopped()[0] == 130
+    before = Path("o.safetensors.partial").read_bytes()
+    stays = "originals are untouched; o.safetensors.partial, of an earlier run, stays as it was"
+    assert stopped("--restart")[2] == f"jaxquant: interrupted; {stays}\n"
+
+    def early(*args, **options):
+        raise KeyboardInterrupt
+
+    for options in (("--restart",), ()):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "quantize_file", early)
+            assert run(*options) == (130, "", f"jaxquant: interrupted; {stays}\n")
+    assert Path("o.safetensors.partial").read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no file, root's too")
+@pytest.mark.parametrize("option", [(), ("--restart",)])
+def test_an_output_that_cannot_be_written_is_told_by_its_name(run, option):
+    code, out, err = run(*option, output="/proc/o.safetensors")
+    told = "cannot be written (No such file or directory), need another folder; nothing was written"
+    assert (code, out, err) == (4, "", f"jaxquant: quantize: output /proc/o.safetensors {told}\n")

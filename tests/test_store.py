@@ -84,11 +84,21 @@ def test_other_programs_can_read_it(source, tmp_path):
     assert {"layer.weight.codes", "layer.weight.scale", "layer.bias"} <= names
 
 
-def test_streaming_in_row_blocks_gives_the_same_bytes(source, tmp_path, monkeypatch):
-    store.quantize_file(source, tmp_path / "whole.safetensors", parse("int3:g7"))
-    monkeypatch.setattr(store, "PIECE", 8 * 50)
-    store.quantize_file(source, tmp_path / "rows.safetensors", parse("int3:g7"))
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_streaming_in_runs_of_rows_gives_the_same_bytes(source, tmp_path, monkeypatch, scheme):
+    """FIL-9: of every grain, and of Flax's kernels, whose channels lie along the last axis."""
+    whole, read, rows = Scheme(parse_tensor(scheme), None, parse_tensor(scheme)), [], store.rows
+
+    def counted(header, name, start, stop):
+        read.append(stop - start)
+        return rows(header, name, start, stop)
+
+    store.quantize_file(source, tmp_path / "whole.safetensors", whole)
+    monkeypatch.setattr(store, "PIECE", 1)
+    monkeypatch.setattr(store, "rows", counted)
+    store.quantize_file(source, tmp_path / "rows.safetensors", whole)
     assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "rows.safetensors").read_bytes()
+    assert max(read) <= 16  # groups of 16 along the rows of a kernel; a tensor has up to 40
 
 
 @pytest.fixture

@@ -33,11 +33,12 @@ def command(
     Examples:  jaxquant quantize model.safetensors small.safetensors --weights int4:g128:sf16
     |   jaxquant quantize in.safetensors out.safetensors --weights w=int4:g32,e=int8
     """
-    from refquant.files import refuse_existing, refuse_same
+    from refquant.files import refuse_existing, refuse_same, refuse_unwritable
 
     scheme = _scheme(weights, embeddings)
     refuse_same(output, [source])
     refuse_existing(output, overwrite=overwrite, way="--overwrite")
+    refuse_unwritable(output, "quantize")
     run = _Run(output, goes_on=not restart, as_json=json)
     plans = run.quantize(source, replace(scheme, inputs=None), overwrite=overwrite)
     _report(source, output, plans, scheme.inputs, run)
@@ -60,11 +61,11 @@ class _Run:
         """The plans of all tensors, written.
 
         Raises:
-          KeyboardInterrupt: with what to tell of the partial file, where one stays.
+          KeyboardInterrupt: with what to tell of the partial file, this run's or an earlier one's, where one stays.
         """
-        with held_back():
-            from jaxquant.store import quantize_file
         try:
+            with held_back():
+                from jaxquant.store import quantize_file
             with _progress() as progress:
                 return quantize_file(
                     source, self.output, scheme, overwrite=overwrite, resume=self.goes_on, progress=progress,
@@ -87,8 +88,11 @@ class _Run:
         from refquant.files import partial_paths
 
         partial = partial_paths(self.output)[0]
-        stays = self.state and self.goes_on and partial.exists()
-        return f"{partial} stays, and the same command goes on with it" if stays else ""
+        if not partial.exists():
+            return ""
+        if self.state and self.goes_on:
+            return f"{partial} stays, and the same command goes on with it"
+        return f"originals are untouched; {partial}, of an earlier run, stays as it was"
 
 
 @contextmanager

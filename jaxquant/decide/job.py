@@ -124,7 +124,7 @@ class Job:
         errors = anatomy.tensor_errors(made.target, made.checked, made.plans)
         worst = errors[0]["name"]
         q = made.checked[worst].q
-        picture = against_grid(np.asarray(made.target.tensor(worst)), q)
+        picture = against_grid([(np.asarray(made.target.tensor(worst)), q)], q.spec)
         self.found["tensors"] = {"scheme": text, "rows": errors}
         self.found["worst_tensor"] = {"name": worst, "scheme": str(q.spec.fmt.name), **picture}
         self.found["outliers"] = anatomy.outliers(self.ladder.target, self.ladder.workload.batches(4))

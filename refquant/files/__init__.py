@@ -1,7 +1,7 @@
 """Files: safetensors read and written, outputs that are whole or absent, digests.  No arithmetic on values."""
 
 from refquant.files._partial import partial_paths
-from refquant.files.atomic import atomic_path, refuse_existing, refuse_same
+from refquant.files.atomic import atomic_path, refuse_existing, refuse_same, refuse_unwritable
 from refquant.files.digest import file_stamp, sha256_file
 from refquant.files.errors import UnreadableFile
 from refquant.files.safetensors import (
@@ -39,6 +39,7 @@ __all__ = [
     "read_tensor",
     "refuse_existing",
     "refuse_same",
+    "refuse_unwritable",
     "sha256_file",
     "storage_shape",
     "tensor_bytes",

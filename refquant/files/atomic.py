@@ -5,7 +5,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -96,6 +96,29 @@ def refuse_same(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLi
             raise ValueError(
                 f"output {output} is the same file as input {source}, need a new name; nothing was written"
             )
+
+
+def refuse_unwritable(path: str | os.PathLike[str], function: str) -> None:
+    """Refuses an output whose folder takes no file, before any work is done for it; nothing is left of the trial.
+
+    Args:
+      path: the output file.
+      function: whose output it is, for the message.
+
+    Raises:
+      OSError: it cannot be written, and why.
+    """
+    path = Path(path)
+    temporary = temporary_name(path)
+    try:
+        create(temporary)
+    except OSError as error:
+        why = error.strerror or str(error)
+        text = f"{function}: output {path} cannot be written ({why}), need another folder; nothing was written"
+        raise OSError(text) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def temporary_name(path: Path) -> Path:

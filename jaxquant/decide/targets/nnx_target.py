@@ -19,7 +19,7 @@ from jaxquant.decide.targets.nnx_kernels import Held, held, layout_of, module_pa
 from jaxquant.flax import nnx_api
 from jaxquant.flax.nnx_magnitudes import magnitudes
 from jaxquant.qtensor import QTensor, dequantize_tensor
-from jaxquant.store import array
+from jaxquant.store_read import array
 from refquant.files import TensorInfo, read_header
 
 Keys = tuple[str | int, ...]
