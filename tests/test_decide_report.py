@@ -22,8 +22,9 @@ from jaxquant.decide.report import render, write_report  # noqa: E402
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "</script><script>alert(1)</script> <b>&amp; \"quoted\" 'single' {{ 7 * 7 }}"
 VOID = {"meta", "br", "input", "wbr"}
-SECTIONS = ("decision", "changed", "changed_counts", "changed_kinds", "speed", "tensors", "worst_tensor", "outliers", "sizes", "saved",
-            "source", "bits", "provenance", "seconds", "model", "workload", "bar", "rows")  # fmt: skip
+SECTIONS = ("decision", "changed", "changed_counts", "changed_kinds", "speed", "tensors", "worst_tensor", "outliers",
+            "sizes", "saved", "source", "bits", "provenance", "seconds", "model", "workload", "bar",
+            "rows")  # fmt: skip
 
 
 def interval(low, estimate, high):
@@ -138,7 +139,8 @@ def test_every_section_golden(result):
     for told in (
         "Yes: a smaller file is good enough", "lose at most 2 points of recall@1", "23.0 MB", "25 % of float's 90.9 MB",
         "7 lost, 4 won", "−3.8", "−6.4 to −1.4", "about 2,100 examples would decide", "14 of 600 answers changed",
-        "Question 1 <T> & co?", "7 lost (the worst 1 shown), 3 neither (the worst 0 shown), 4 won (the worst 1 shown)", "3.00 %", "30.0 dB", "14.2×", "0.12 % of the weights", "1.55×",
+        "Question 1 <T> & co?", "7 lost (the worst 1 shown), 3 neither (the worst 0 shown), 4 won (the worst 1 shown)",
+        "3.00 %", "30.0 dB", "14.2×", "0.12 % of the weights", "1.55×",
         "the reference", "slower", "0 bits differ", "189,222,344", "ab" * 32, "unchanged", "f9c94f792fc2",
         "numpy 2.4.6",
         "2026-11-23 13:59:30 UTC", "embedding", "How to read this page", "23,041,832 bytes",

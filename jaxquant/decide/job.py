@@ -15,7 +15,7 @@ from jaxquant.decide.caution import caution
 from jaxquant.decide.changes import change, worst_first
 from jaxquant.decide.decision import Candidate, Decision
 from jaxquant.decide.ladder import Rung
-from jaxquant.decide.rows import Row
+from jaxquant.decide.rows import Row, cancelled
 from jaxquant.decide.run import Ladder, Made
 from jaxquant.decide.targets import Target
 from jaxquant.grids import against_grid
@@ -55,9 +55,12 @@ class Job:
 
     def decide(self) -> Decision:
         """The decision over all rows."""
-        rows = [Candidate(row.scheme, row.bytes, row.verdict, bool(row.batch_told)) for row in self.rows[1:]]
-        made = decision.decide(rows, self.ladder.bar)
-        self.found["caution"] = caution(self.ladder.answers["float"])
+        weights = {rung.label: rung.parsed.weights for rung in self.rungs}
+        bits = {label: scheme.fmt.bits if scheme else None for label, scheme in weights.items()}
+        base, *others = self.rows
+        rows = [Candidate(r.scheme, r.bytes, r.verdict, bool(r.batch_told), bits[r.scheme]) for r in others]
+        made = decision.decide(rows, self.ladder.bar, base.own)
+        self.found["caution"], self.found["cancelled"] = caution(self.ladder.answers["float"]), cancelled(others)
         self.found["decision"] = made.as_dict() | {"seconds": time.perf_counter() - self.started}
         return made
 
