@@ -25,7 +25,20 @@ from refquant.files import atomic_path, sha256_file  # noqa: E402
 
 PAGES = (HERE.parent / "README.md", HERE.parent / "docs" / "qat.md")
 RESULTS = HERE / "results"
-KEPT = ("version", "model", "workload", "bar", "rows", "bits", "decision", "speed", "saved", "source", "provenance")
+KEPT = (
+    "version",
+    "model",
+    "workload",
+    "bar",
+    "rows",
+    "bits",
+    "cancelled",
+    "decision",
+    "speed",
+    "saved",
+    "source",
+    "provenance",
+)
 EXAMPLES = ("digits_qat_nnx.py", "digits_qat_linen.py", "text_qat.py")
 COMMAND = "python benchmarks/readme.py write"
 MEASURED = {"milliseconds": "time", "compile": "compile time", "temp": "memory", "bytes": "bytes accessed"}  # of a step
@@ -34,13 +47,15 @@ STUDENT = {4: 2.776}  # the 97.5 % point by degrees of freedom
 
 def ladder() -> str:
     """The first screen: what `make demo` printed, from its recorded result."""
-    from jaxquant.decide.console import head_text, row_text
+    from jaxquant.decide.console import decision_lines, head_text, row_text
 
     found = json.loads((RESULTS / "decide.json").read_text())
     lines = ["$ make demo", head_text()]
     lines += [f"{row_text(_namespace(row))}  {_verdict(row)}".rstrip() for row in found["rows"]]
     bits = found["bits"]
-    lines += ["", *_folded("DECISION  " + found["decision"]["sentence"]), ""]
+    made = found["decision"]
+    lines += _folded(found["cancelled"])
+    lines += ["", *decision_lines(made["sentence"], made["four_bits"]), ""]
     lines.append(
         f"NumPy and JAX compared on all {bits['compared']:,} codes, scales and zero points: {bits['differing']} differ"
     )
@@ -61,7 +76,7 @@ def _namespace(value: object) -> object:
 def _folded(text: str, width: int = 112) -> list[str]:
     import textwrap
 
-    return textwrap.wrap(text, width, subsequent_indent="          " if text.startswith("DECISION") else "")
+    return textwrap.wrap(text, width)
 
 
 def exhaustive() -> str:

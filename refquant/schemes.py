@@ -123,8 +123,7 @@ def parse(text: str) -> Scheme:
     """
     short = SHORT.fullmatch(text.strip())
     if short:
-        weights, inputs, grain = short.groups()
-        return Scheme(parse_tensor(f"int{weights}:channel"), _inputs(f"int{inputs}:{grain or 'token'}", text))
+        return _short(*short.groups(), text)
     if "=" not in text:
         return Scheme(parse_tensor(text))
     found: dict[str, TensorScheme] = {}
@@ -136,11 +135,24 @@ def parse(text: str) -> Scheme:
     return Scheme(**found)
 
 
+def _short(weights: str, inputs: str, grain: str | None, whole: str) -> Scheme:
+    """The scheme of `w4a8:token`; errors name the text, not the parts that nobody typed."""
+    _check_inputs_grain(grain or "token", whole)
+    try:
+        return Scheme(parse_tensor(f"int{weights}:channel"), parse_tensor(f"int{inputs}:{grain or 'token'}"))
+    except ValueError as error:
+        raise ValueError(f"scheme {whole!r}: {error}") from None
+
+
 def _inputs(text: str, whole: str) -> TensorScheme:
     scheme = parse_tensor(text)
-    if scheme.grain not in ("tensor", "token"):
-        raise ValueError(
-            f"scheme {whole!r}: inputs have grain {scheme.grain!r}, need tensor or token (a scale that varies along "
-            "the contracted axis cannot leave the sum)"
-        )
+    _check_inputs_grain(scheme.grain, whole)
     return scheme
+
+
+def _check_inputs_grain(grain: str, whole: str) -> None:
+    if grain not in ("tensor", "token"):
+        raise ValueError(
+            f"scheme {whole!r}: inputs have grain {grain!r}, need tensor or token (a scale that varies along the "
+            "contracted axis cannot leave the sum)"
+        )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ pytest.importorskip("jax")
 pytest.importorskip("typer")
 pytest.importorskip("flax.nnx")
 
+from jaxquant import cli  # noqa: E402
 from jaxquant.cli import main  # noqa: E402
+from jaxquant.decide import opening  # noqa: E402
 from refquant.files import Writer, read_header, read_tensor, sha256_file  # noqa: E402
 from refquant.files.quantized import Stored  # noqa: E402
 
@@ -295,6 +299,32 @@ def test_decide_on_ones_own_model(capsys, tmp_path, monkeypatch):
         capsys, "decide", "small_models:build_linen", "--on", "small_models:labelled", "--score", "small_models:never"
     )
     assert (code, "scores 0 on all 200" in err) == (2, True)
+
+
+def test_a_missing_package_of_the_command_is_told_how_to_get(capsys, monkeypatch, tmp_path):
+    """The names are those of the extra `decide`, as they are imported; any other module is none of the command's."""
+    monkeypatch.chdir(tmp_path)
+    extra = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]["decide"]
+    imported = {"scikit-learn": "sklearn"}
+    assert sorted(cli.EXTRA) == sorted(imported.get(name, name) for name in (re.split(">=", text)[0] for text in extra))
+    for name in ("tokenizers", "sklearn", "optax"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, name, None)
+            patch.setattr(opening, "open_target", lambda *_, name=name: importlib.import_module(f"{name}.part"))
+            code, out, err = run(capsys, "decide", "some:model")
+        assert (code, out) == (2, "")
+        need = "need the command's packages: pip install 'refquant[decide]'"
+        assert re.fullmatch(rf"jaxquant: no module named '{name}(.part)?', {re.escape(need)}\n", err), err
+    monkeypatch.setattr(opening, "open_target", lambda *_: importlib.import_module("not_there"))
+    assert run(capsys, "decide", "some:model")[2] == "jaxquant: No module named 'not_there'\n"
+
+
+def test_a_config_that_is_no_json_is_unreadable_input(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("bert").mkdir()
+    Path("bert/config.json").write_text("{")
+    code, out, err = run(capsys, "decide", "bert")
+    assert (code, out, "config.json is no JSON" in err) == (4, "", True)
 
 
 def test_an_interrupt_is_told_and_leaves_nothing(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,27 @@ def test_a_bar_that_is_no_text_is_told(bar):
     """A number alone does not say whether it may be lost or must be reached."""
     with pytest.raises(ValueError, match="bar is .*, need a text: lose<=2 .points., score>=0.8 or same>=95%"):
         jaxquant.decide(small_models.build_linen(), small_models.vectors(), bar=bar)
+
+
+@pytest.mark.parametrize(("bar", "said"), [
+    ("score>=60", "need a value in (0, 1] (scores are shares: score>=0.6 or score>=60%)"),
+    ("score>=0", "need a value in (0, 1] (the score cannot miss or cannot reach it)"),
+    ("score>=101", "need a value in (0, 1] (the score cannot miss or cannot reach it)"),
+])  # fmt: skip
+def test_a_bar_beyond_shares_is_told_before_the_work(bar, said, capsys, tmp_path, monkeypatch):
+    """Without a score function from its text alone; of a function's scores once float's are known."""
+    monkeypatch.chdir(tmp_path)
+    told = f"decide: bar is '{bar}', {said}"
+    examples = (pytest.fail("an example was made") for _ in range(1))
+    with pytest.raises(ValueError, match=re.escape(told)):
+        jaxquant.decide(small_models.build_linen(), examples, bar=bar)
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "open_target", lambda *_: pytest.fail("something was opened"))
+        assert main(["decide", "--bar", bar]) == 2
+    assert capsys.readouterr() == ("", f"jaxquant: {told}\n")
+    with pytest.raises(ValueError, match=re.escape(told)):
+        jaxquant.decide(small_models.build_linen(), small_models.labelled(), small_models.score, bar=bar)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("score", [3, 0, "small_models:score", False])

@@ -15,6 +15,7 @@ import small_models  # noqa: E402
 from flax import linen  # noqa: E402
 
 import jaxquant  # noqa: E402
+from jaxquant.decide import job as job_module  # noqa: E402
 from jaxquant.decide.bars import parse_bar  # noqa: E402
 from jaxquant.decide.caution import caution  # noqa: E402
 from jaxquant.decide.console import Printer  # noqa: E402
@@ -61,6 +62,22 @@ def test_changed_answers_are_lost_changed_won_each_by_the_lead_of_floats_answer(
     assert result["changed_by"] == "the float model's answer"
     assert "each by how far the lead of the float model's answer fell" in capsys.readouterr().out
     assert "by which the float model&#39;s answer leads the next one" in (out / "report.html").read_text()
+
+
+def test_the_worst_of_each_kind_are_kept_and_all_are_counted(monkeypatch):
+    """DEC-16: of a row that lost most answers the worst are all lost, but a reader asks for the won ones, too."""
+    monkeypatch.setattr(job_module, "CHANGED", 4)
+    monkeypatch.setattr(job_module, "LEAST", 4)
+    work = open_examples(small_models.labelled(), small_models.score)
+    ladder = Ladder(target_of(small_models.build_linen(), "net"), work, parse_bar("same>=1%"))
+    job = Job(ladder, ladder.distinct(rungs("int2:channel")))
+    list(job.climb())
+    order, kinds = change_order({"changed": job.changed()}), job.found["changed_kinds"]["int2:channel"]
+    kept = {name: sum(kind == k for kind, _ in order) for k, name in enumerate(("lost", "changed", "won"))}
+    assert kept == {"lost": 4, "changed": 4, "won": 4} and min(kinds.values()) > 4
+    row = job.rows[1]
+    assert (kinds["lost"], kinds["won"]) == (row.lost, row.won)
+    assert sum(kinds.values()) == job.found["changed_counts"]["int2:channel"] > sum(kept.values())
 
 
 def test_outputs_without_a_choice_are_ordered_by_their_score(capsys, tmp_path):

@@ -15,7 +15,7 @@ from jaxquant.decide import bars, decision, intervals, means, needed, verdict
 from jaxquant.decide.bars import Bar
 from jaxquant.decide.decision import Candidate, confirmed_rows, decide
 from jaxquant.decide.intervals import PairedCounts, share_interval
-from jaxquant.decide.verdict import PASS, judge_pairs
+from jaxquant.decide.verdict import PASS, judge_pairs, judge_share
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = (bars, decision, intervals, means, needed, verdict)
@@ -90,6 +90,60 @@ def test_confirmed_rows_golden_chain_and_holm():
     assert [r.label for r in confirmed_rows([broken, weak, strong, again])] == (
         ["weak", "strong", "again"] if weak.verdict.p_pass <= 0.0125 else ["strong", "again"]
     )
+
+
+def four(label, nbytes, n, lost, won):
+    return replace(row(label, nbytes, n, lost, won), weight_bits=4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([row("int8", 9, 600, 3, 3)], ""),
+        ([row("int8", 9, 2000, 3, 3), four("int4", 7, 2000, 0, 0), four("nf4", 6, 2000, 4, 3)],
+         "4-bit weights: yes, nf4 passes."),
+        ([row("int8", 9, 600, 3, 3), four("int4", 7, 600, 25, 20), four("nf4", 8, 600, 18, 18)],
+         "4-bit weights: none shown to pass; nf4 is nearest, about 1,300 examples would settle it."),
+        ([four("int4", 7, 600, 90, 0), four("nf4", 8, 600, 80, 0)],
+         "4-bit weights: no, all 2 such rows fail; the mildest is nf4, change -13.3 points, 95 % interval -16.3 to "
+         "-10.7."),
+        ([row("int8", 9, 600, 3, 3), four("int4", 7, 600, 90, 0)],
+         "4-bit weights: no, int4 fails, change -15.0 points, 95 % interval -18.1 to -12.2."),
+        ([*(row(f"broken{i}", 5000, 600, 90, 0) for i in range(15)), four("lucky", 1000, 600, 5, 0)],
+         "4-bit weights: none shown to pass; lucky passes alone, but as the pick of many it may be luck, about 1,800 "
+         "examples would settle it."),
+        ([four("int4", 7, 600, 12, 0)],
+         "4-bit weights: none shown to pass; int4 is nearest, no number of examples would settle it."),
+    ],
+)  # fmt: skip
+def test_whether_4_bits_are_good_enough_is_answered_golden(rows, told):
+    """Of rows with 4-bit weights alone, whatever is recommended."""
+    assert decide(rows, Bar()).four_bits == told
+
+
+def test_a_single_row_fails_golden():
+    assert (
+        "No file passes lose<=2: it fails; keep float. The mildest is a ("
+        in decide([row("a", 3000, 600, 60, 0)], Bar()).sentence
+    )
+
+
+def test_float_that_misses_a_bar_on_the_score_is_said_golden():
+    """DEC-9: "keep float" would be no answer; where float reaches the bar, or the bar is another, nothing is said."""
+    bar = Bar(score=0.8)
+    rows = [Candidate("int4", 1000, judge_share(290, 600, bar), weight_bits=4)]
+    found = decide(rows, bar, share_interval(300, 600))
+    told = (
+        "Float itself scores 0.5, 95 % interval 0.4592 to 0.5408, below score>=0.8: no quantized file can be judged by"
+    )
+    assert found.float_told == f"{told} that."
+    assert found.sentence.startswith(f"No file passes score>=0.8: it fails. {told} that. The mildest is int4 (")
+    assert "keep float" not in found.sentence and found.four_bits == ""
+    near = decide([Candidate("a", 1, judge_share(480, 600, bar))], bar, share_interval(485, 600))
+    assert "and is not shown to reach score>=0.8 either. Nearest: a (" in near.sentence
+    for own in (share_interval(540, 600), None):
+        assert (decide(rows, bar, own).float_told, "keep float" in decide(rows, bar, own).sentence) == ("", True)
+    assert decide([row("a", 1, 600, 60, 0)], Bar(), share_interval(3, 600)).float_told == ""
 
 
 def test_decide_golden_errors():

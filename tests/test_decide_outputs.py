@@ -103,6 +103,17 @@ def test_two_runs_at_once_have_a_folder_each(out):
     assert not os.path.lexists(out.with_name(f"{out.name}-3"))
 
 
+def test_what_a_killed_run_left_is_named(out):
+    """`ls` shows an empty folder."""
+    place = out / outputs.UNFINISHED
+    place.mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"holds \.unfinished alone, which a run that was killed left there, need"):
+        outputs.output_folder(out)
+    (out / "mine").write_text("")
+    with pytest.raises(ValueError, match="exists, need a new or empty folder"):
+        outputs.output_folder(out)
+
+
 def test_held_back_ctrl_c_acts_when_the_block_has_ended():
     done = []
     with pytest.raises(KeyboardInterrupt), interrupts.held_back():

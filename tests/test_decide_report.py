@@ -22,8 +22,9 @@ from jaxquant.decide.report import render, write_report  # noqa: E402
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "</script><script>alert(1)</script> <b>&amp; \"quoted\" 'single' {{ 7 * 7 }}"
 VOID = {"meta", "br", "input", "wbr"}
-SECTIONS = ("decision", "changed", "changed_counts", "speed", "tensors", "worst_tensor", "outliers", "sizes", "saved",
-            "source", "bits", "provenance", "seconds", "model", "workload", "bar", "rows")  # fmt: skip
+SECTIONS = ("decision", "changed", "changed_counts", "changed_kinds", "speed", "tensors", "worst_tensor", "outliers",
+            "sizes", "saved", "source", "bits", "provenance", "seconds", "model", "workload", "bar",
+            "rows")  # fmt: skip
 
 
 def interval(low, estimate, high):
@@ -80,6 +81,8 @@ def result():
         "changed": [change(winner, 1, True, False), change(winner, 2, False, True, -0.1),
                     *(change("int2:g32:sf16", k, False, False) for k in range(8))],
         "changed_counts": {winner: 14, "int2:g32:sf16": 407},
+        "changed_kinds": {winner: {"lost": 7, "changed": 3, "won": 4},
+                          "int2:g32:sf16": {"lost": 241, "changed": 143, "won": 23}},
         "speed": {"rows": [{"what": "float", "batch": 1, "milliseconds": 54.8, "ratio": 1.0, "weight_bytes": 9_000_000},
                            {"what": "int4, dequantized", "batch": 1, "milliseconds": 84.9, "ratio": 1.55,
                             "weight_bytes": 53_900_000}],
@@ -136,7 +139,8 @@ def test_every_section_golden(result):
     for told in (
         "Yes: a smaller file is good enough", "lose at most 2 points of recall@1", "23.0 MB", "25 % of float's 90.9 MB",
         "7 lost, 4 won", "−3.8", "−6.4 to −1.4", "about 2,100 examples would decide", "14 of 600 answers changed",
-        "Question 1 <T> & co?", "the worst 8 shown", "3.00 %", "30.0 dB", "14.2×", "0.12 % of the weights", "1.55×",
+        "Question 1 <T> & co?", "7 lost (the worst 1 shown), 3 neither (the worst 0 shown), 4 won (the worst 1 shown)",
+        "3.00 %", "30.0 dB", "14.2×", "0.12 % of the weights", "1.55×",
         "the reference", "slower", "0 bits differ", "189,222,344", "ab" * 32, "unchanged", "f9c94f792fc2",
         "numpy 2.4.6",
         "2026-11-23 13:59:30 UTC", "embedding", "How to read this page", "23,041,832 bytes",
@@ -173,7 +177,7 @@ def poison(value):
 def test_everything_is_escaped_property(result):
     names = {r["scheme"]: r["scheme"] + EVIL for r in result["rows"] if r["scheme"] != "float"}
     evil = poison(result)
-    for section in ("sizes", "changed_counts"):
+    for section in ("sizes", "changed_counts", "changed_kinds"):
         evil[section] = {names.get(key, key): value for key, value in evil[section].items()}
     evil["rows"][0]["scheme"] = "float"
     evil["provenance"]["versions"] = {EVIL: EVIL}
@@ -393,9 +397,9 @@ def browse(source, folder, width):
 @pytest.mark.parametrize(
     ("width", "name", "value", "shown"),
     [
-        (360, "kind", "lost", "1 of 10"),
-        (1400, "scheme", "int2:g32:sf16", "8 of 10"),
-        (720, "text", "b2 QUESTION", "2 of 10"),
+        (360, "kind", "lost", "1 of 1 shown; this page keeps the worst 1 of 248 that there are"),
+        (1400, "scheme", "int2:g32:sf16", "8 of 8 shown; this page keeps the worst 8 of 407 that there are"),
+        (720, "text", "b2 QUESTION", "2 of 10 shown; this page keeps the worst 10 of 421 that there are"),
     ],
 )
 def test_in_a_browser_external(result, tmp_path, width, name, value, shown):
@@ -403,6 +407,6 @@ def test_in_a_browser_external(result, tmp_path, width, name, value, shown):
     page, log = browse(render(result).replace("</body>", PROBE % (name, value)), tmp_path, width)
     assert ":CONSOLE" not in log
     assert int(re.search(r"<title>(-?\d+)</title>", page)[1]) <= 0
-    assert f"{shown} shown</output>" in page
+    assert f"{shown}</output>" in page
     cards = re.findall(r"<article [^>]*>", page)
     assert sum("hidden" not in card for card in cards) == int(shown.split()[0])

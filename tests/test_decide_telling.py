@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -17,6 +21,7 @@ from jaxquant.decide.bars import Bar, parse_bar  # noqa: E402
 from jaxquant.decide.intervals import PairedCounts  # noqa: E402
 from jaxquant.decide.job import Job  # noqa: E402
 from jaxquant.decide.ladder import rungs  # noqa: E402
+from jaxquant.decide.rows import Row, cancelled  # noqa: E402
 from jaxquant.decide.run import Ladder  # noqa: E402
 from jaxquant.decide.verdict import judge_pairs  # noqa: E402
 from jaxquant.decide.workloads.examples import open_examples  # noqa: E402
@@ -96,3 +101,66 @@ def test_the_winner_is_timed(winner, ways):
         assert 0 < nbytes < rows[1].bytes
     timings = job.speed()
     assert {t.what for t in timings} == {"float", *ways} and len(timings) == 2 * len(found)
+
+
+def told_row(scheme, result, lost, won, same=0.9):
+    judged = SimpleNamespace(result=result)
+    return Row(scheme, "", 1, 8.0, 0.6, 600, lost, won, same and SimpleNamespace(estimate=same), judged)
+
+
+def test_what_one_number_hides_is_told_golden():
+    """Of the row in which most lost and won answers cancel out; of those that fail only where no other has both."""
+    open_row, failed = told_row("int4", "UNSURE", 40, 16, 506 / 600), told_row("int3", "FAIL", 85, 34)
+    assert cancelled([told_row("int8", "PASS", 6, 5), open_row, failed]) == (
+        "int4: -4.0 points net is 40 lost and 16 won; 94 answers changed: one benchmark number hides that."
+    )
+    assert cancelled([told_row("int8", "PASS", 0, 5), failed]).startswith(
+        "int3: -8.5 points net is 85 lost and 34 won;"
+    )
+    assert cancelled([told_row("int8", "PASS", 0, 5), told_row("x", "PASS", None, None)]) == ""
+    assert cancelled([told_row("int8", "PASS", 3, 5, None)]) == ""
+
+
+def test_the_decision_answers_for_4_bits_and_tells_what_one_number_hides(tmp_path, capsys):
+    """In the terminal, the JSON and the report."""
+    result = jaxquant.decide(
+        small_models.build_linen(), small_models.labelled(), small_models.score, out=tmp_path / "out",
+        schemes=["int8:channel", "uint4:channel:asym", "w=nf4:g64,e=int8", "e2m1fn:g32"],
+    )  # fmt: skip
+    words = [result["decision"]["four_bits"], result["cancelled"]]
+    assert words[0].startswith("4-bit weights: none shown to pass; ") and " points net is " in words[1]
+    printed = " ".join(capsys.readouterr().out.split())
+    page = html.unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    page = page.replace("−", "-").replace(" ", " ")
+    assert all(told in printed and told in page for told in words)
+    assert printed.index(words[1]) < printed.index("DECISION") < printed.index(words[0])
+    result = jaxquant.decide(small_models.build_linen(), small_models.vectors(), schemes="int8", out=tmp_path / "two")
+    assert (result["decision"]["four_bits"], result["cancelled"]) == ("", "")
+
+
+def one_value(tmp_path, bar, score=lambda output, example: float(output[0] ** 2)):
+    rows = [np.float32([k / 8, 0, 0, 0, 0, 0]) for k in range(1, 60)]
+    module = small_models.linen.Dense(1)
+    variables = module.init(small_models.jax.random.key(2), np.zeros((1, 6), np.float32))
+    return jaxquant.decide((module, variables), rows, score, schemes="int4", out=tmp_path / "out", bar=bar)
+
+
+def test_float_that_misses_the_bar_is_said_before_the_ladder_and_in_the_decision(tmp_path, capsys):
+    result = one_value(tmp_path, "score>=0.9")
+    before, _, after = " ".join(capsys.readouterr().out.split()).partition(" scheme ")
+    told = result["decision"]["float_told"]
+    assert told.startswith("Float itself scores 0.3272, 95 % interval 0.2594 to 0.417, below score>=0.9: no quantized")
+    assert told in before and told in after.partition("DECISION")[2] and "keep float" not in after
+    assert "No: float itself does not reach the bar" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_same_has_no_meaning_where_outputs_hold_no_choice(tmp_path, capsys):
+    """It would compare floats for equality: refused as a bar, and blank in table, JSON and report."""
+    with pytest.raises(ValueError, match="bar is 'same>=95%' and outputs hold no choice, need at least two values"):
+        one_value(tmp_path, "same>=95%")
+    assert capsys.readouterr().out == "" and not (tmp_path / "out").exists()
+    assert one_value(tmp_path, "score>=0.1")["rows"][1]["same"] is None
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("int4 ")]
+    assert re.search(r"\]  +—  PASS$", line)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r'data-label="Same answers">(.*?)<small>', page) == ["", "–"]

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from jaxquant.decide.workloads import docstrings
 from jaxquant.models import bert, bert_layout
+from refquant.files import UnreadableFile
 
 CONFIG = {
     "model_type": "bert",
@@ -186,7 +187,7 @@ def test_absent_and_broken_files_golden(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no config.json"):
         bert.open_folder(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(UnreadableFile, match="is no JSON"):  # exit code 4 (CMD-1)
         bert.open_folder(tmp_path)
     write_folder(tmp_path, tiny_tensors())
     whole = (tmp_path / "model.safetensors").read_bytes()

@@ -102,7 +102,8 @@ def test_spec_golden():
         ("w=int4,a=int8:channel", "inputs have grain 'channel', need tensor or token"),
         ("a=int8:g32", "inputs have grain 'g32'"),
         ("w8a8:g32", "inputs have grain 'g32'"),
-        ("w99a8", "format is 'int99'"),
+        ("w99a8", "scheme 'w99a8': format is 'int99'"),
+        ("w4a8:foo", "scheme 'w4a8:foo': inputs have grain 'foo', need tensor or token"),
     ],
 )
 def test_parse_refusals(text, part):

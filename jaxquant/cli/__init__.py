@@ -11,9 +11,8 @@ EXIT_CODES = (
 )
 INTERRUPTED = 130
 ELSEWHERE = ("show", "encode", "decode", "vectors")
-
-
-MISSING = "jaxquant: no module named {name!r}, need the command's packages: pip install 'refquant[decide]'"
+MISSING = "no module named {name!r}, need the command's packages: pip install 'refquant[decide]'"
+EXTRA = ("jax", "flax", "typer", "rich", "jinja2", "matplotlib", "tokenizers", "sklearn", "optax")  # as imported
 
 
 def script() -> int:
@@ -64,6 +63,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from jaxquant.cli.app import run
     except ModuleNotFoundError as error:
-        print(MISSING.format(name=error.name), file=sys.stderr)
+        print(f"jaxquant: {MISSING.format(name=error.name)}", file=sys.stderr)
         return 2
     return run(arguments)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import typer
 
-from jaxquant.cli import EXIT_CODES, INTERRUPTED, decide, diff, doctor, look, quantize
+from jaxquant.cli import EXIT_CODES, EXTRA, INTERRUPTED, MISSING, decide, diff, doctor, look, quantize
 from refquant.files.errors import UnreadableFile
 from refquant.files.printable import printable
 
@@ -39,7 +39,10 @@ def _code(command: Callable[..., int], *args: object, **kwargs: object) -> int:
         return 0
     except UnreadableFile as error:
         return _told(str(error), 4)
-    except (ValueError, TypeError, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
+        ours = (error.name or "").partition(".")[0] in EXTRA
+        return _told(MISSING.format(name=error.name) if ours else str(error), 2)
+    except (ValueError, TypeError) as error:
         return _told(str(error), 2)
 
 

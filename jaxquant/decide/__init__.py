@@ -41,7 +41,7 @@ def decide(
       OSError: the output cannot be written (before anything is computed).
       TypeError: the model is none of the two kinds, the score no function.
     """
-    from jaxquant.decide.bars import parse_bar
+    from jaxquant.decide.bars import parse_bar, refuse_unreachable
     from jaxquant.decide.command import tell
     from jaxquant.decide.console import Printer
     from jaxquant.decide.ladder import rungs
@@ -54,6 +54,8 @@ def decide(
         rungs(schemes if isinstance(schemes, str) else tuple(schemes or ()), qat),
         output_folder(Path(out) if out else None),
     )
+    if score is None:
+        refuse_unreachable(parsed)
     target, workload = target_of(model, name), open_examples(examples, score)
     return tell(target, workload, parsed, chosen, folder, Printer())[1]
 

@@ -78,6 +78,22 @@ def _check(bar: Bar) -> None:
         raise ValueError(f"Bar: same is {value}, need 0 < same <= 1 (a share of the answers; 0.95 is 95 %)")
 
 
+def refuse_unreachable(bar: Bar, low: float = 0.0, high: float = 1.0) -> None:
+    """A bar on the score must be one that scores in [low, high] can miss and can reach; other bars pass.
+
+    Raises:
+      ValueError: it is not; a bar in per cent that lacks its sign is told how to write it.
+
+    Spec: DEC-5 (specs/70-decide.md).
+    """
+    if bar.kind != "score" or low < bar.threshold <= high:
+        return
+    why, percent = "the score cannot miss or cannot reach it", bar.threshold
+    if (low, high) == (0, 1) and 1 < percent <= 100:
+        why = f"scores are shares: score>={_short(percent / 100)} or score>={_short(percent)}%"
+    raise ValueError(f"decide: bar is '{bar}', need a value in ({low:g}, {high:g}] ({why})")
+
+
 def parse_bar(text: str) -> Bar:
     """A Bar from text: "lose<=2", "score>=0.8" (or "score>=80%"), "same>=95%".
 

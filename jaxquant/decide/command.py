@@ -7,7 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from jaxquant.decide.bars import parse_bar
+from jaxquant.decide.bars import parse_bar, refuse_unreachable
+from jaxquant.decide.decision import float_told
 from jaxquant.decide.interrupts import held_back
 from jaxquant.decide.ladder import rungs as make_rungs
 from jaxquant.decide.ladder import timely
@@ -35,6 +36,8 @@ def decide_command(
     from jaxquant.decide.console import Printer
 
     parsed, rungs = parse_bar(bar), make_rungs(tuple(schemes or ()), qat)
+    if score is None:  # shares, of right answers or of agreement
+        refuse_unreachable(parsed)
     folder = output_folder(out)
     printer = Printer(json=json_output)
     if model is None and on is None and score is None:
@@ -78,10 +81,11 @@ def tell(
     with printer.working("asking the float model ..."):
         first = next(rows)
     _introduce(printer, target, workload, material, bar)
+    printer.head(bar, float_told(bar, first.own))
     printer.row(first)
     _climb(job, rows, printer)
     made = job.decide()
-    printer.decision(made.sentence, job.found["caution"])
+    printer.decision(made.sentence, made.four_bits, [job.found["cancelled"], job.found["caution"]])
     _bits(job, printer)
     subject = job.subject()
     job.changed()
@@ -110,7 +114,6 @@ def _introduce(printer: Any, target: Any, workload: Any, material: Any, bar: Any
     if material:
         printer.line(f"training  {material.about}")
     printer.line()
-    printer.head(bar)
 
 
 def _climb(job: Any, rows: Any, printer: Any) -> None:

@@ -72,9 +72,11 @@ class Printer:
             self._told = time.monotonic()
             self.line(text)
 
-    def head(self, bar: Any) -> None:
-        """The ladder's header."""
+    def head(self, bar: Any, told: str = "") -> None:
+        """The ladder's header; before it what is `told` of float, where there is something."""
         self._kind = bar.kind
+        if told:
+            self.line(_filled(told) + "\n", "yellow")
         self.line(head_text(bar.kind), "bold")
 
     def row(self, row: Row) -> None:
@@ -89,14 +91,15 @@ class Printer:
         """Below the table what holds of several rows, once."""
         for told in dict.fromkeys(told for row in rows for told in row.told):
             names = ", ".join(row.scheme for row in rows if told in row.told)
-            self.line(textwrap.fill(f"{told} ({names})", 110, break_long_words=False, break_on_hyphens=False), "dim")
+            self.line(_filled(f"{told} ({names})"), "dim")
 
-    def decision(self, sentence: str, caution: str) -> None:
-        """The decision, set apart; below the table a word of caution where there is one."""
-        if caution:
-            self.line(caution, "yellow")
+    def decision(self, sentence: str, more: str, below: list[str]) -> None:
+        """The decision, set apart, and `more` in lines of its own; before it, below the table, words of caution."""
+        for told in filter(None, below):
+            self.line(_filled(told), "yellow")
         self.line()
-        self.line(textwrap.fill("DECISION  " + sentence, 110, subsequent_indent="          "), "bold")
+        for line in decision_lines(sentence, more):
+            self.line(line, "bold")
         self.line()
 
     def changed(self, rows: list[dict[str, Any]], counts: dict[str, int], scheme: str, led: str) -> None:
@@ -136,12 +139,24 @@ def row_text(row: Row, kind: str = "points") -> str:
     inside = kind != "score" and 0 <= row.score <= 1
     score = f"{100 * row.score:.1f}" if inside else f"{row.score:.4g}"
     size = f"{row.scheme:<34} {size_text(row.bytes):>8} {row.bits_per_weight:>6.2f} {score:>6}"
-    if row.verdict is None or row.same is None:
+    if row.verdict is None:
         own = interval_text(row.own, "same" if inside else "score").partition(" ")[2] + ", " if row.own else ""
         return f"{size}  {f'{own}n = {row.n}':<39}"
     lost, won = ("" if v is None else str(v) for v in (row.lost, row.won))
     interval = interval_text(row.verdict.interval, kind)
-    return f"{size}  {interval:<22} {lost:>4} {won:>4} {100 * row.same.estimate:>5.1f}%"
+    same = f"{100 * row.same.estimate:.1f}%" if row.same else "—"
+    return f"{size}  {interval:<22} {lost:>4} {won:>4} {same:>6}"
+
+
+def decision_lines(sentence: str, more: str) -> list[str]:
+    """`DECISION  Use ...` in lines of one indent; `more`, where there is some, begins a line."""
+    told = filter(None, [sentence, more])
+    lines = [line for text in told for line in textwrap.wrap(text, 100, break_long_words=False)]
+    return [f"{'' if k else 'DECISION':<10}{line}" for k, line in enumerate(lines)]
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False)
 
 
 def duration(seconds: float) -> str:

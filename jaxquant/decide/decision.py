@@ -23,8 +23,9 @@ from itertools import takewhile
 from typing import Any
 
 from jaxquant.decide.bars import Bar
+from jaxquant.decide.intervals import Interval
 from jaxquant.decide.needed import examples_needed
-from jaxquant.decide.verdict import EXIT_CODES, FAIL, PASS, UNSURE, Verdict
+from jaxquant.decide.verdict import EXIT_CODES, FAIL, PASS, UNSURE, Verdict, compare
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Candidate:
       nbytes: of its file.
       verdict: against the bar.
       shared: whether its inputs have one range for a whole batch, so that an answer depends on its neighbours.
+      weight_bits: of a weight's code; None: weights stay in float.
     """
 
     label: str
     nbytes: int
     verdict: Verdict
     shared: bool = False
+    weight_bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Decision:
       result: PASS, FAIL (every row fails) or UNSURE.
       confirmed: labels of all rows that may be recommended.
       needed: about how many examples would settle what is open; None if nothing is, or if no number would.
+      four_bits: whether 4-bit weights are good enough, in words; "" where no such row was run, or float itself fails.
+      float_told: that float itself misses the bar, or may, in words; "" where it does not, or has no score.
     """
 
     winner: str | None
@@ -61,6 +66,8 @@ class Decision:
     result: str
     confirmed: tuple[str, ...]
     needed: int | None
+    four_bits: str = ""
+    float_told: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -84,12 +91,13 @@ def confirmed_rows(rows: Sequence[Candidate]) -> list[Candidate]:
     return [row for row in rows if row.verdict.result == PASS and (row in chain or row in holm)]
 
 
-def decide(rows: Sequence[Candidate], bar: Bar) -> Decision:
+def decide(rows: Sequence[Candidate], bar: Bar, own: Interval | None = None) -> Decision:
     """The smallest confirmed row, or what is missing for one.
 
     Args:
       rows: in the order of the ladder, which was fixed before any score was seen.
       bar: the bar that every verdict was given against.
+      own: of the float model's score; None where it has none.
     Returns:
       Decision: exit code 0 with a winner, 1 if every row fails, else 3.
     Raises:
@@ -99,16 +107,37 @@ def decide(rows: Sequence[Candidate], bar: Bar) -> Decision:
     """
     _check_rows(rows, bar)
     good = confirmed_rows(rows)
+    lost = _of_float(bar, own) == FAIL  # then no row's verdict says anything of its bits
+    words = {"four_bits": "" if lost else _four_bits(rows, good), "float_told": float_told(bar, own)}
     if good:
-        winner = min(good, key=lambda row: (row.nbytes, row.shared, -row.verdict.interval.estimate))
+        winner = min(good, key=_preference)
         sentence, needed = _winner_sentence(rows, winner, bar)
-        return Decision(winner.label, sentence, PASS, tuple(row.label for row in good), needed)
+        return Decision(winner.label, sentence, PASS, tuple(row.label for row in good), needed, **words)
     if all(row.verdict.result == FAIL for row in rows):
-        best = max(rows, key=lambda row: row.verdict.interval.estimate)
-        sentence = f"No file passes {bar}: {_all(rows)} fail; keep float. The mildest is {_told(best)}."
-        return Decision(None, sentence, FAIL, (), None)
-    sentence, needed = _unsure_sentence(rows, bar)
-    return Decision(None, sentence, UNSURE, (), needed)
+        return Decision(None, _fail_sentence(rows, bar, words["float_told"]), FAIL, (), None, **words)
+    sentence, needed = _unsure_sentence(rows, bar, words["float_told"])
+    return Decision(None, sentence, UNSURE, (), needed, **words)
+
+
+def float_told(bar: Bar, own: Interval | None) -> str:
+    """That the float model is not shown to reach a bar on the score, which no quantized one can then be judged by.
+
+    Args:
+      bar: of any kind; only one on the score can be missed by float.
+      own: of the float model's score; None where it has none.
+
+    Spec: DEC-9 (specs/70-decide.md).
+    """
+    if own is None or (result := _of_float(bar, own)) == PASS:
+        return ""
+    scores = f"Float itself scores {_numbers(own, bar.kind)}"
+    if result == FAIL:
+        return f"{scores}, below {bar}: no quantized file can be judged by that."
+    return f"{scores}, and is not shown to reach {bar} either."
+
+
+def _of_float(bar: Bar, own: Interval | None) -> str:
+    return compare(own, bar.threshold) if own and bar.kind == "score" else PASS
 
 
 def _check_rows(rows: Sequence[Candidate], bar: Bar) -> None:
@@ -155,15 +184,39 @@ def _winner_sentence(rows: Sequence[Candidate], winner: Candidate, bar: Bar) -> 
     return f"{text} Smaller {word}: {_open(target, needed)}.", needed
 
 
-def _unsure_sentence(rows: Sequence[Candidate], bar: Bar) -> tuple[str, int | None]:
+def _fail_sentence(rows: Sequence[Candidate], bar: Bar, told: str) -> str:
+    failed = "it fails" if len(rows) == 1 else f"all {len(rows)} fail"
+    mildest = f"The mildest is {_told(_mildest(rows))}."
+    return f"No file passes {bar}: {failed}{f'. {told}' if told else '; keep float.'} {mildest}"
+
+
+def _unsure_sentence(rows: Sequence[Candidate], bar: Bar, told: str) -> tuple[str, int | None]:
     still = [row for row in rows if row.verdict.result != FAIL]
     target, needed = _nearest(still, rows)
     alone = sum(row.verdict.result == PASS for row in rows)
     passing = f"{alone} pass alone but not as the pick of {len(rows)}, " if alone else ""
+    until = f"{told} Nearest: " if told else "Keep float until then: "
     return (
         f"No file is shown to pass {bar}: {passing}{len(still) - alone} undecided, {len(rows) - len(still)} fail. "
-        f"Keep float until then: {_open(target, needed)}."
+        f"{until}{_open(target, needed)}."
     ), needed
+
+
+def _four_bits(rows: Sequence[Candidate], good: Sequence[Candidate]) -> str:
+    """The answer to "is 4-bit good enough?": the smallest confirmed such row, else the nearest, else the mildest."""
+    mine = [row for row in rows if row.weight_bits == 4]
+    if not mine:
+        return ""
+    if confirmed := [row for row in mine if row in good]:
+        return f"4-bit weights: yes, {min(confirmed, key=_preference).label} passes."
+    if not (still := [row for row in mine if row.verdict.result != FAIL]):
+        best = _mildest(mine)
+        failed = "" if len(mine) == 1 else f"all {len(mine)} such rows fail; the mildest is "
+        return f"4-bit weights: no, {failed}{best.label}{'' if failed else ' fails'}, {_value(best)}."
+    target, needed = _nearest(still, rows)
+    passes = "passes alone, but as the pick of many it may be luck" if target.verdict.result == PASS else "is nearest"
+    count = "no number of examples would settle it" if needed is None else f"about {needed:,} examples would settle it"
+    return f"4-bit weights: none shown to pass; {target.label} {passes}, {count}."
 
 
 def _nearest(some: Sequence[Candidate], rows: Sequence[Candidate]) -> tuple[Candidate, int | None]:
@@ -183,18 +236,29 @@ def _open(row: Candidate, needed: int | None) -> str:
     return f"{_told(row)} {why}; about {needed:,} examples would settle it (here {row.verdict.n:,})"
 
 
-def _all(rows: Sequence[Candidate]) -> str:
-    return "it" if len(rows) == 1 else f"all {len(rows)}"
+def _preference(row: Candidate) -> tuple[int, bool, float]:
+    """Smallest first; of equal files that whose answers do not depend on neighbours, then the better estimate."""
+    return row.nbytes, row.shared, -row.verdict.interval.estimate
+
+
+def _mildest(rows: Sequence[Candidate]) -> Candidate:
+    return max(rows, key=lambda row: row.verdict.interval.estimate)
 
 
 def _told(row: Candidate) -> str:
-    """The row with size, value and interval, as in 'int8 (23.1 MB, change -0.3 points, 95 % -1.1 to +0.5)'."""
-    found, size = row.verdict.interval, f"{row.nbytes / 1e6:.1f} MB" if row.nbytes >= 1e5 else f"{row.nbytes:,} bytes"
-    level = f"{100 * found.level:.3g} %"
-    if row.verdict.bar.kind == "points":
-        middle, low, high = (f"{100 * value:+.1f}" for value in (found.estimate, found.low, found.high))
-        return f"{row.label} ({size}, change {middle} points, {level} interval {low} to {high})"
-    name, sign = ("same answers", " %") if row.verdict.bar.kind == "same" else ("score", "")
-    times, form = (100, ".1f") if sign else (1, ".4g")
+    """The row with size, value and interval, as in 'int8 (23.1 MB, change -0.3 points, 95 % interval -1.1 to +0.5)'."""
+    size = f"{row.nbytes / 1e6:.1f} MB" if row.nbytes >= 1e5 else f"{row.nbytes:,} bytes"
+    return f"{row.label} ({size}, {_value(row)})"
+
+
+def _value(row: Candidate) -> str:
+    """What the bar judges of a row, as in 'change -0.3 points, 95 % interval -1.1 to +0.5'."""
+    kind = row.verdict.bar.kind
+    name = {"points": "change", "same": "same answers", "score": "score"}[kind]
+    return f"{name} {_numbers(row.verdict.interval, kind)}"
+
+
+def _numbers(found: Interval, kind: str) -> str:
+    times, form, unit = {"points": (100, "+.1f", " points"), "same": (100, ".1f", " %"), "score": (1, ".4g", "")}[kind]
     middle, low, high = (format(times * value, form) for value in (found.estimate, found.low, found.high))
-    return f"{row.label} ({size}, {name} {middle}{sign}, {level} interval {low} to {high})"
+    return f"{middle}{unit}, {100 * found.level:.3g} % interval {low} to {high}"

@@ -5,9 +5,10 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 
-from jaxquant.decide.bars import Bar
+from jaxquant.decide.bars import Bar, refuse_unreachable
+from jaxquant.decide.means import span_of
 from jaxquant.decide.targets import Target
-from jaxquant.decide.verdict import Verdict, judge
+from jaxquant.decide.verdict import Verdict
 from jaxquant.decide.workloads import Answers, Workload, number_of
 
 
@@ -54,7 +55,8 @@ def refuse_scores(answers: Answers, workload: Workload, bar: Bar) -> None:
     """The float scores must have a meaning for the bar (DEC-5): what `judge` would say after the first row is printed.
 
     Raises:
-      ValueError: points of a score outside [0, 1], with the user's number of the example; a bar beyond the score.
+      ValueError: points of a score outside [0, 1], with the user's number of the example; a bar beyond the score; a
+        bar on unchanged answers where outputs hold none.
     """
     outside = np.flatnonzero((answers.score < 0) | (answers.score > 1))
     if bar.kind == "points" and outside.size:
@@ -63,7 +65,12 @@ def refuse_scores(answers: Answers, workload: Workload, bar: Bar) -> None:
             f"decide: bar is '{bar}' and the score of example {number} is {score}, need scores in [0, 1] (or a bar "
             "score>=...)"
         )
-    judge(bar, float_scores=answers.score, quantized_scores=answers.score, same=np.ones(len(answers.score)))
+    if bar.kind == "same" and not answers.led:
+        raise ValueError(
+            f"decide: bar is '{bar}' and outputs hold no choice, need at least two values along their last axis to "
+            "have an answer (the largest one), or a bar on the score, as in lose<=2 or score>=0.8"
+        )
+    refuse_unreachable(bar, *span_of(answers.score))
 
 
 def in_points(answers: Answers, bar: Bar) -> Answers:

@@ -15,7 +15,7 @@ from jaxquant.decide.caution import caution
 from jaxquant.decide.changes import change, worst_first
 from jaxquant.decide.decision import Candidate, Decision
 from jaxquant.decide.ladder import Rung
-from jaxquant.decide.rows import Row
+from jaxquant.decide.rows import Row, cancelled
 from jaxquant.decide.run import Ladder, Made
 from jaxquant.decide.targets import Target
 from jaxquant.grids import against_grid
@@ -24,7 +24,8 @@ from refquant.files import sha256_file
 from refquant.files.quantized import Plan
 from refquant.schemes import Scheme, parse
 
-CHANGED = 200  # changed answers kept in the report, worst first
+CHANGED, LEAST = 200, 12  # changed answers kept of each kind: in all rows about, of a row at least
+KINDS = {-1: "lost", 0: "changed", 1: "won"}
 
 
 @dataclass
@@ -54,9 +55,12 @@ class Job:
 
     def decide(self) -> Decision:
         """The decision over all rows."""
-        rows = [Candidate(row.scheme, row.bytes, row.verdict, bool(row.batch_told)) for row in self.rows[1:]]
-        made = decision.decide(rows, self.ladder.bar)
-        self.found["caution"] = caution(self.ladder.answers["float"])
+        weights = {rung.label: rung.parsed.weights for rung in self.rungs}
+        bits = {label: scheme.fmt.bits if scheme else None for label, scheme in weights.items()}
+        base, *others = self.rows
+        rows = [Candidate(r.scheme, r.bytes, r.verdict, bool(r.batch_told), bits[r.scheme]) for r in others]
+        made = decision.decide(rows, self.ladder.bar, base.own)
+        self.found["caution"], self.found["cancelled"] = caution(self.ladder.answers["float"]), cancelled(others)
         self.found["decision"] = made.as_dict() | {"seconds": time.perf_counter() - self.started}
         return made
 
@@ -71,18 +75,22 @@ class Job:
     def changed(self) -> list[dict[str, Any]]:
         """Answers that differ from float's, of every row: lost before changed before won, each by the margin's drop.
 
+        The worst of each kind are kept, and all counted: the worst of a broken row are all lost.
+
         Spec: DEC-16 (specs/70-decide.md).
         """
         work, base = self.ladder.workload, self.ladder.answers["float"]
         rows = [(row, scheme) for scheme, found in self.ladder.answers.items() for row in worst_first(base, found)]
-        by_scheme: dict[str, int] = {}
-        kept = []
-        for (_, _, i), scheme in sorted(rows, key=lambda row: row[0][:2]):
-            by_scheme[scheme] = by_scheme.get(scheme, 0) + 1
-            if by_scheme[scheme] <= max(CHANGED // max(len(self.rungs), 1), 12):
+        most, kept = max(CHANGED // max(len(self.rungs), 1), LEAST), []
+        kinds: dict[str, dict[str, int]] = {}
+        for (better, _, i), scheme in sorted(rows, key=lambda row: row[0][:2]):
+            counts, kind = kinds.setdefault(scheme, dict.fromkeys(KINDS.values(), 0)), KINDS[int(better)]
+            counts[kind] += 1
+            if counts[kind] <= most:
                 kept.append({"scheme": scheme, **change(work, base, self.ladder.answers[scheme], i)})
-        self.found["changed"] = kept
-        self.found["changed_counts"], self.found["changed_by"] = by_scheme, base.led
+        self.found["changed"], self.found["changed_kinds"] = kept, kinds
+        self.found["changed_counts"] = {scheme: sum(counts.values()) for scheme, counts in kinds.items()}
+        self.found["changed_by"] = base.led
         return kept
 
     def speed(self) -> list[speed.Timing]:

@@ -24,9 +24,19 @@ def output_folder(out: Path | None) -> Path:
     if out is None:
         out = next(path for path in _numbered(Path(FOLDER)) if not path.exists())
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        _refuse_unfinished(out)
         raise ValueError(f"decide: output {out} exists, need a new or empty folder; nothing was written")
     _try_to_write(out)
     return out
+
+
+def _refuse_unfinished(out: Path) -> None:
+    """A hidden folder that holds nothing of the user's is named: `ls` shows none, and the output looks empty."""
+    if out.is_dir() and os.listdir(out) == [UNFINISHED]:
+        raise ValueError(
+            f"decide: output {out} holds {UNFINISHED} alone, which a run that was killed left there, need it deleted "
+            "(unless another run is writing just now) or another folder; nothing was written"
+        )
 
 
 @contextlib.contextmanager

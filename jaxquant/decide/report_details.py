@@ -14,7 +14,7 @@ MOST_TENSORS, OPEN_TENSORS, MOST_LAYERS, OPEN_CHANGES = 200, 12, 200, 5
 
 def changed(result: Mapping[str, Any], measure: Measure) -> list[dict[str, Any]]:
     """Groups of changed answers by scheme: the winner's (or the one looked at) first, then in the ladder's order."""
-    kept, counts = result.get("changed") or [], result.get("changed_counts") or {}
+    kept = result.get("changed") or []
     led = result.get("changed_by", "")
     subject = winner_of(result) or (result.get("tensors") or {}).get("scheme")
     order = [row["scheme"] for row in result.get("rows") or [] if row.get("verdict")]
@@ -22,21 +22,34 @@ def changed(result: Mapping[str, Any], measure: Measure) -> list[dict[str, Any]]
     groups = []
     for scheme in sorted(order, key=lambda name: name != subject):
         mine = [_change(change, measure, led) for change in kept if change["scheme"] == scheme]
-        total = counts.get(scheme, len(mine))
-        if total or scheme == subject:
-            told = _told(rows[scheme], total, len(mine), measure)
-            groups.append({"scheme": scheme, "open": scheme == subject, "told": told, "first": mine[:OPEN_CHANGES],
-                           "rest": mine[OPEN_CHANGES:]})  # fmt: skip
+        there = _there(result, rows[scheme], mine)
+        if any(there.values()) or scheme == subject:
+            groups.append({"scheme": scheme, "open": scheme == subject, "told": _told(rows[scheme], there, mine),
+                           "there": there, "first": mine[:OPEN_CHANGES], "rest": mine[OPEN_CHANGES:]})  # fmt: skip
     return groups
 
 
-def _told(row: Mapping[str, Any], total: int, shown: int, measure: Measure) -> str:
-    parts = [f"{total:,} of {row['n']:,} answers changed"]
-    if measure.binary and row.get("lost") is not None:
-        parts.append(f"{row['lost']} lost, {row['won']} won")
-    if shown < total:
-        parts.append(f"the worst {shown} shown")
-    return "; ".join(parts)
+def _there(result: Mapping[str, Any], row: Mapping[str, Any], kept: list[dict[str, Any]]) -> dict[str, int]:
+    """How many of each kind there are, kept here or not; where no answer is right or wrong all are of one kind."""
+    found = (result.get("changed_kinds") or {}).get(row["scheme"])
+    if found and row.get("lost") is not None:
+        return {"lost": found["lost"], "other": found["changed"], "won": found["won"]}
+    total = (result.get("changed_counts") or {}).get(row["scheme"], len(kept))
+    return {"other": total}
+
+
+def _told(row: Mapping[str, Any], there: Mapping[str, int], kept: list[dict[str, Any]]) -> str:
+    """`94 of 600 answers changed: 40 lost (12 shown), 38 neither (12 shown), 16 won (12 shown)`."""
+    total = f"{sum(there.values()):,} of {row['n']:,} answers changed"
+    if list(there) == ["other"]:
+        return total + _kept(there["other"], "other", kept)
+    words = {"lost": "lost", "other": "neither", "won": "won"}
+    return f"{total}: {', '.join(f'{there[k]:,} {words[k]}{_kept(there[k], k, kept)}' for k in there)}"
+
+
+def _kept(count: int, kind: str, kept: list[dict[str, Any]]) -> str:
+    shown = sum(change["kind"] == kind for change in kept)
+    return f" (the worst {shown} shown)" if shown < count else ""
 
 
 def _change(change: Mapping[str, Any], measure: Measure, led: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ HEADLINES = {
     "UNSURE": "Not shown yet: more examples are needed",
     "": "No decision was made",
 }
+MISSED = "No: float itself does not reach the bar"
 MARKS = {"PASS": "✓", "FAIL": "×", "UNSURE": "?", "": "F"}
 WIDE, NARROW = {"width": 920, "height": 420}, {"width": 340, "height": 430}
 
@@ -39,7 +40,7 @@ def view(result: Mapping[str, Any]) -> dict[str, Any]:
         "trainings": details.trainings(result),
         "binary": measure.binary,
         "changed": details.changed(result, measure),
-        "caution": text.prose(result.get("caution")),
+        "below": [text.prose(told) for told in (result.get("cancelled"), result.get("caution")) if told],
         "led": result.get("changed_by", ""),
         "tensors": details.tensors(result),
         "worst": details.worst(result),
@@ -59,12 +60,19 @@ def _decision(result: Mapping[str, Any], measure: Measure) -> dict[str, Any]:
     verdict = made.get("result") or ""
     return {
         "result": verdict,
-        "headline": HEADLINES.get(verdict, HEADLINES[""]),
+        "headline": MISSED if _float_misses(result, measure) else HEADLINES.get(verdict, HEADLINES[""]),
         "sentence": _sentence(made),
+        "four_bits": text.prose(made.get("four_bits")),
         "winner": made.get("winner"),
         "badge": badge(verdict, MARKS[verdict] if verdict else text.NONE),
         "asked": measure.asked,
     }
+
+
+def _float_misses(result: Mapping[str, Any], measure: Measure) -> bool:
+    """Whether float's own score lies below a bar on the score, and no quantized row is recommended."""
+    own = next((row.get("own") for row in result.get("rows") or [] if not row.get("verdict")), None)
+    return not winner_of(result) and measure.kind == "score" and bool(own) and own["high"] < measure.threshold
 
 
 def _sentence(made: Mapping[str, Any]) -> Markup:
@@ -155,7 +163,7 @@ def ladder_row(row: Mapping[str, Any], k: int, result: Mapping[str, Any], measur
         "span": measure.span(verdict["interval"]) if verdict else "",
         "lost": text.count(row.get("lost")) if verdict else "",
         "won": text.count(row.get("won")) if verdict else "",
-        "same": text.percent(row["same"]["estimate"]) if row.get("same") else "",
+        "same": text.percent(row["same"]["estimate"]) if row.get("same") else text.NONE if verdict else "",
         "same_span": _same_span(row),
         "result": outcome,
         "note": text.prose(verdict["note"]) if verdict else f"what all others are compared with, n = {row['n']:,}",

@@ -1,5 +1,6 @@
 """One row of the ladder, and what its evaluation gives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ class Row:
       score: the workload's score, a mean over n examples.
       n: examples.
       lost, won: answers that became wrong, that became right (None where scores are not 0/1).
-      same: share of unchanged answers with its interval (None for the reference row).
+      same: share of unchanged answers with its interval (None for the reference row, and where outputs hold no choice).
       verdict: against the bar (None for the reference row).
       codes: how many codes, scales and zero points NumPy and JAX were compared on.
       differing: how many of them differed in any bit.
@@ -65,3 +66,24 @@ class Row:
         """The fields as a JSON-friendly dict."""
         nested = {"same": self.same, "verdict": self.verdict, "training": self.training, "own": self.own}
         return vars(self) | {key: value.as_dict() if value else None for key, value in nested.items()}
+
+
+def cancelled(rows: Sequence[Row]) -> str:
+    """What one benchmark number hides, told of the row where most lost and won answers cancel out; "" without any.
+
+    Rows that fail are named only where no other row has both: their number alone shows the damage.
+
+    Args:
+      rows: those with a verdict.
+
+    Spec: DEC-16 (specs/70-decide.md).
+    """
+    both = [row for row in rows if row.lost and row.won and row.same]
+    if not both:
+        return ""
+    row = max(both, key=lambda row: (row.result != "FAIL", min(row.lost, row.won)))
+    changed = round((1 - row.same.estimate) * row.n)
+    return (
+        f"{row.scheme}: {100 * (row.won - row.lost) / row.n:+.1f} points net is {row.lost} lost and {row.won} won; "
+        f"{changed:,} answers changed: one benchmark number hides that."
+    )

@@ -165,7 +165,7 @@ class Ladder:
             len(same),
             pairs.lost if pairs else None,
             pairs.won if pairs else None,
-            share_interval(int(np.count_nonzero(same)), len(same), level=LEVEL),
+            share_interval(int(np.count_nonzero(same)), len(same), level=LEVEL) if base.led else None,
             noted(verdict, answers, given.score),
             sum(c.compared for c in checked.values()),
             sum(c.differing for c in checked.values()),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from refquant.files import TensorInfo
+from refquant.files import TensorInfo, UnreadableFile
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 DTYPES = ("F32", "F16", "BF16")
@@ -91,7 +91,8 @@ def read_config(folder: Path) -> BertConfig:
 
     Raises:
       FileNotFoundError: there is no config.json.
-      ValueError: no JSON object, another model_type, missing keys (all are listed), or a setting not supported here.
+      UnreadableFile: it is no JSON.
+      ValueError: no object, another model_type, missing keys (all are listed), or a setting not supported here.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -99,7 +100,7 @@ def read_config(folder: Path) -> BertConfig:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"open_folder: {path} is no JSON ({error})") from None
+        raise UnreadableFile(f"open_folder: {path} is no JSON ({error})") from None
     if not isinstance(raw, dict) or raw.get("model_type") != "bert":
         kind = raw.get("model_type") if isinstance(raw, dict) else type(raw).__name__
         raise ValueError(f"open_folder: {path} has model_type {kind!r}, need 'bert' (the one architecture built in)")
