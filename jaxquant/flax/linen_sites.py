@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax.core import meta
 
 from jaxquant.flax.layers import frozen_site
-from jaxquant.flax.mark import check_mark, is_mark
+from jaxquant.flax.mark import check_left, check_mark, is_mark
 from jaxquant.flax.recipe import Place, Recipe
 from jaxquant.flax.report import Row
 from jaxquant.flax.rule import Rule
@@ -148,6 +148,8 @@ def layer_at(recipe: Recipe, module: nn.Module, method: str, args: tuple, kwargs
     kind = KINDS[type(module)]
     rule = rule_of(recipe, module)
     if rule is None or rule.keep is not None:
+        variables = module.variables.get("params", {})
+        check_left("/".join(module.path), kind.kernel, meta.unbox(variables.get(kind.kernel)), variables)
         return None
     check_hooks(module, kind)
     kernel = module.get_variable("params", kind.kernel)

@@ -10,8 +10,12 @@ import zlib
 from collections.abc import Iterable
 from functools import lru_cache
 
+import jax
+import jax.numpy as jnp
+
 from jaxquant.flax.recipe_json import written
 from jaxquant.flax.site import LayerSpec
+from jaxquant.qtensor import QTensor
 
 _MARK = re.compile(r"recipe_[0-9a-f]{8}")
 
@@ -24,13 +28,38 @@ def mark_of(site: LayerSpec) -> str:
     """
     specs = [spec and written(spec) for spec in (site.weights, site.inputs)]
     estimators = [type(estimator).__name__ for estimator in (site.weight_estimator, site.input_estimator)]
-    text = json.dumps([*specs, *estimators, site.static], sort_keys=True)
+    text = json.dumps([*specs, *estimators, site.static, site.folded], sort_keys=True)
     return f"recipe_{zlib.crc32(text.encode()):08x}"
+
+
+def unit(kernel: jax.Array) -> jax.Array:
+    """The value of a mark: one zero of the kernel's rank, stacked and split along any axis as the kernel is."""
+    return jnp.zeros((1,) * len(kernel.shape), jnp.float32)
 
 
 def is_mark(name: object) -> bool:
     """Whether a leaf of that name is a mark."""
     return isinstance(name, str) and _MARK.fullmatch(name) is not None
+
+
+def check_left(path: str, kernel: str, value: object, names: Iterable[str]) -> None:
+    """Refuse what another recipe left beside or in place of the kernel of a layer that this one leaves in float.
+
+    Args:
+      path: of the layer.
+      kernel: the name of its kernel.
+      value: the kernel.
+      names: of everything beside it.
+    Raises:
+      ValueError: there is a mark, or codes.
+    """
+    codes, marks = isinstance(value, QTensor), list(filter(is_mark, names))
+    if codes or marks:
+        what = "codes in place of" if codes else f"{marks[0]!r} beside"
+        raise ValueError(
+            f"layer {path!r}: there is {what} the {kernel}, need a rule with weights for it (the recipe leaves it in "
+            "float: a checkpoint of another recipe)"
+        )
 
 
 def check_mark(path: str, kernel: str, site: LayerSpec, names: Iterable[str], *, needed: bool) -> None:
@@ -51,5 +80,5 @@ def check_mark(path: str, kernel: str, site: LayerSpec, names: Iterable[str], *,
         what = repr(foreign[0]) if foreign else "no mark of a recipe"
         raise ValueError(
             f"layer {path!r}: there is {what} beside the {kernel}, need {own!r}, the mark of {site} (a checkpoint of "
-            "another recipe: what was learned or calibrated by one means something else in another)"
+            "another recipe, by which its leaves mean something else: its float leaves alone can be prepared anew)"
         )

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from jaxquant.flax import finite, layers, nnx_folding
-from jaxquant.flax.mark import is_mark, mark_of
+from jaxquant.flax.mark import check_left, is_mark, mark_of, unit
 from jaxquant.flax.nnx_layers import check_leaves, layers_of
 from jaxquant.flax.nnx_variables import Codes, beside, leaves_of, set_companions, value_of
 from jaxquant.flax.nnx_walk import KINDS, expected_shape
@@ -33,6 +33,10 @@ def convert(model: nnx.Module, codes: Mapping[str, Any] | None = None) -> nnx.Mo
     if not found or any(layer.converted for layer in found):
         what = "converted already" if found else "not prepared"
         raise ValueError(f"convert: the model is {what}, need what prepare returned")
+    for path, module in nnx.iter_graph(model):
+        if type(module) in KINDS:
+            name = "embedding" if isinstance(module, nnx.Embed) else "kernel"
+            check_left("/".join(map(str, path)), name, value_of(getattr(module, name)), vars(module))
     for layer in found:
         check_leaves(layer)
         if layer.path not in (codes or {}):
@@ -95,8 +99,8 @@ def _convert(
         delattr(layer, name)
     for name in still.input_names:
         setattr(layer, name, beside(kernel, Codes, constants[name], stacked=stacked))
-    setattr(layer, mark_of(still), beside(kernel, Codes, _mark(kernel, stacked), stacked=stacked))
-    set_companions(made[id(kernel)], still.state_names)
+    setattr(layer, mark_of(still), beside(kernel, Codes, _over(unit, stacked, value_of(kernel)), stacked=stacked))
+    set_companions(made[id(kernel)], (*still.state_names, mark_of(still)))
     setattr(layer, layer.kernel_name, made[id(kernel)])
     layer.site = still
 
@@ -117,11 +121,6 @@ def _absorb(layer: Any, norm: nnx_folding.QuantBatchNorm, stacked: int) -> Any:
 def _codes(site: LayerSpec, kernel: Any, state: dict[str, Any], stacked: int) -> Any:
     learned = {name: state[name] for name in site.weight_names}
     return _over(lambda kernel, learned: layers.frozen_weight(site, kernel, learned), stacked, kernel, learned)
-
-
-def _mark(kernel: nnx.Variable, stacked: int) -> Any:
-    """A zero for each of the layers."""
-    return _over(lambda kernel: jnp.float32(0), stacked, value_of(kernel))
 
 
 def _inputs(site: LayerSpec, state: dict[str, Any], stacked: int) -> dict[str, Any]:

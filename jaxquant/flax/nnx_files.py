@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxquant.flax import finite
 from jaxquant.flax.mark import is_mark
 from jaxquant.flax.nnx_layers import layers_of
 from jaxquant.flax.nnx_variables import set_value, value_of
@@ -37,8 +38,8 @@ def restore(model: nnx.Module, tensors: Mapping[str, Any], *, seed: int = 0) -> 
       tensors: from `store.load`, a file that `tensors` of the same model has given.
       seed: of the random streams that have no key yet (dropout); those that have one keep it.
     Raises:
-      ValueError: the model is not converted; a tensor is missing, unknown, or has another shape, dtype or spec; the
-        model is unchanged then.
+      ValueError: the model is not converted; a tensor is missing, unknown, or has another shape, dtype or spec; a scale
+        is zero or not finite; the model is unchanged then.
     """
     _check_converted("restore", model)
     state = _stored(model)
@@ -46,6 +47,9 @@ def restore(model: nnx.Module, tensors: Mapping[str, Any], *, seed: int = 0) -> 
     _check_names(variables, tensors)
     for name, variable in variables.items():
         _check_alike(name, tensors[name], value_of(variable))
+        if isinstance(tensors[name], QTensor):
+            path, _, own = name.rpartition("/")
+            finite.check_constant("restore", path, f"{own}'s scale", tensors[name].scale)
     for name, variable in variables.items():
         set_value(variable, jax.tree.map(jnp.asarray, tensors[name]))
     nnx.update(model, state)

@@ -16,7 +16,7 @@ from jaxquant.flax import convolutions, layers, watch
 from jaxquant.flax.attention import QuantizedAttention
 from jaxquant.flax.labels import FROZEN, SCALES
 from jaxquant.flax.layers import Dtypes
-from jaxquant.flax.mark import check_mark
+from jaxquant.flax.mark import check_mark, is_mark, mark_of
 from jaxquant.flax.nnx_variables import Codes, companions, leaves_of, value_of
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qat.trained import Trained
@@ -115,7 +115,9 @@ def check_leaves(layer: Quantized) -> None:
             f"{sorted(site.state_names)} (a checkpoint of another recipe, or of the float model, which is restored "
             "before prepare)"
         )
-    check_mark(layer.path, name, site, vars(layer), needed=bool(site.state_names))
+    told = [mark for mark in companions(getattr(layer, name)) if is_mark(mark)]
+    names = vars(layer) if mark_of(site) in told or not told else told  # nnx.merge names by the graph, not by the state
+    check_mark(layer.path, name, site, names, needed=bool(site.state_names))
 
 
 def operate(layer: Quantized, kernel: Any, bias: Any, inputs: jax.Array, dtypes: Dtypes) -> jax.Array:

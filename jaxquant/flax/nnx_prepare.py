@@ -177,7 +177,7 @@ def _retype(found: list[Found], sites: dict[int, LayerSpec], norms: dict[int, nn
             shared = made.setdefault(id(kernel), {})
             for name, variable in _leaves(one, site, kernel, shared, norms.get(id(module))).items():
                 setattr(module, name, variable)
-            set_companions(kernel, site.state_names)
+            set_companions(kernel, (*site.state_names, *([mark_of(site)] if site.state_names else ())))
             module.site, module.path, module.mode = site, one.path, "quantized"
             module.reached = module.handoff = None
         object.__setattr__(module, "__class__", RETYPED[type(module)])
@@ -204,7 +204,11 @@ def _leaves(
     if site.has_step:
         leaves["step"] = beside(kernel, Step, _full(kernel, lead, 0, jnp.float32), stacked=stacked)
     if leaves:
-        leaves[mark_of(site)] = beside(kernel, Codes, _full(kernel, lead, 0, jnp.float32), stacked=stacked)
+        kind = (
+            Scale if any(isinstance(leaf, Scale) for leaf in leaves.values()) else Codes
+        )  # goes where learned ones go
+        shape = (*lead, *[1] * len(expected))
+        leaves[mark_of(site)] = beside(kernel, kind, _full(kernel, shape, 0, jnp.float32), stacked=stacked)
     return leaves
 
 

@@ -44,8 +44,9 @@ def finalize(stats: Stats | None, site: LayerSpec, *, path: str = "", stacked: i
       path: of the layer, for the message.
       stacked: how many leading axes count layers.
     Raises:
-      ValueError: the statistics have seen no data, or NaN or infinities.
+      ValueError: the statistics are of another calibration, have seen no data, or NaN or infinities.
     """
+    _check_kind(stats, site.calibration, path)
     check(stats, path)
 
     def one(stats: Stats) -> dict[str, jax.Array]:
@@ -69,6 +70,17 @@ def seen_range(stats: Stats, site: LayerSpec) -> tuple[jax.Array, jax.Array]:
     if name == "entropy":
         return entropy.finalize(stats, fmt=site.inputs.fmt)
     return MODULES[type(stats)].finalize(stats)
+
+
+def _check_kind(stats: Stats | None, calibration: str, path: str) -> None:
+    """Refuse statistics that another recipe's calibration observed."""
+    name = calibration.partition(":")[0]
+    need = {"percentile": HistogramState, "mse": LinearState, "entropy": LinearState}.get(name, MinMaxState | EmaState)
+    if stats is not None and not isinstance(stats, need):
+        raise ValueError(
+            f"calibrate: layer {path!r} has statistics of type {type(stats).__name__}, need those of {calibration!r} "
+            "(another recipe observed them)"
+        )
 
 
 def check(stats: Stats | None, path: str) -> None:

@@ -27,6 +27,7 @@ class LayerSpec:
       calibration: how that scale follows from data.
       start: the first step that quantizes; None: always (the layer has no step).
       freeze_scales: the first step that trains no scale; None: never.
+      folded: whether a batch norm is folded into the kernel.
     """
 
     weights: QuantSpec | None
@@ -37,6 +38,7 @@ class LayerSpec:
     calibration: str = "minmax"
     start: int | None = None
     freeze_scales: int | None = None
+    folded: bool = False
 
     @property
     def weight_names(self) -> tuple[str, ...]:
@@ -121,8 +123,9 @@ def resolve(
     start, freeze = (schedule.start, schedule.freeze_scales) if schedule is not None else (None, None)
     static = rule.input_scale == "static"
     return LayerSpec(
-        weights, inputs, rule.weight_estimator, rule.input_estimator, static, rule.calibration, start, freeze
-    )
+        weights, inputs, rule.weight_estimator, rule.input_estimator, static, rule.calibration, start, freeze,
+        folded=rule.fold is not None,
+    )  # fmt: skip
 
 
 def resolve_attention(rule: Rule) -> LayerSpec:

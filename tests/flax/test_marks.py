@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 import pytest
 from bits import assert_same
+from flax import linen as nn
 from flax import nnx
 
 from jaxquant import store
@@ -36,6 +38,7 @@ CONVERTED = [
     (LSQ, LSQ | {"inputs": "int4:token"}),
     (STATIC, STATIC | {"inputs": "uint4:tensor:asym"}),
 ]
+SPLIT = (nnx.graphdef, nnx.state)
 REFUSED = r"layer '[\w/]+': there is 'recipe_\w{8}' beside the kernel, need 'recipe_\w{8}', the mark of int.*another"
 
 
@@ -70,6 +73,121 @@ def test_a_converted_state_of_another_recipe_is_refused(api: Any, of: dict, into
         wrong.run(X)
 
 
+def test_nnx_merge_and_parameters_alone_carry_the_mark() -> None:
+    """merge has the names of the graph and the metadata of the state; an optimizer's state is of the Params alone."""
+    four, two = (trial(NnxApi(), options).model for options in TRAINED[0])
+    given = nnx.clone(two)
+    nnx.update(given, nnx.state(four, nnx.Param))
+    pure = nnx.clone(two)
+    nnx.update(pure, nnx.to_pure_dict(nnx.state(four, nnx.Param)))
+    merged = nnx.merge(nnx.graphdef(two), nnx.state(four))
+    codes = nnx.merge(
+        *(f(trial(NnxApi(), o).converted().model) for f, o in zip(SPLIT, CONVERTED[0][::-1], strict=True))
+    )
+    for model in (given, pure, merged, codes):
+        with pytest.raises(ValueError, match=REFUSED):
+            model(X)
+    assert_same(nnx.merge(nnx.graphdef(two), nnx.state(two))(X), two(X))
+    adam = nnx.Optimizer(four, optax.adam(1e-3), wrt=nnx.Param)
+    with pytest.raises(ValueError, match="does not fit the model's parameters"):
+        nnx_api.check_optimizer(adam, two)
+    assert not nnx.state(trial(NnxApi(), LSQ).model, nnx.Not(nnx.Param))
+
+
+class Normed(nnx.Module):
+    def __init__(self) -> None:
+        self.fc, self.norm = (
+            nnx.Linear(8, 8, rngs=nnx.Rngs(0)),
+            nnx.BatchNorm(8, use_running_average=True, rngs=nnx.Rngs(1)),
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(self.fc(x))
+
+
+class LinenNormed(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.BatchNorm(use_running_average=True, name="norm")(nn.Dense(8, name="fc")(x))
+
+
+def folding(fold: str | None) -> Recipe:
+    return Recipe(Rule("fc", weights="int8", inputs="int8:token", weight_estimator=Lsq(), fold=fold))
+
+
+@pytest.mark.parametrize("of, into", [("norm", None), (None, "norm")])
+def test_a_folded_norm_is_of_the_recipe(of: str | None, into: str | None) -> None:
+    """Codes of the folded kernel have the norm in them."""
+    source, target = (nnx_api.prepare(Normed(), folding(fold))[0] for fold in (of, into))
+    variables = LinenNormed().init(jax.random.key(0), X)
+    first, second = (linen_api.Quantized(LinenNormed(), folding(fold)) for fold in (of, into))
+    rest = {"batch_stats": variables["batch_stats"]}
+    params, _ = linen_api.prepare(first, variables["params"], X, collections=rest)
+    linen_api.prepare(second, variables["params"], X, collections=rest)
+    for a, b in ((source, target), (nnx_api.convert(source), nnx_api.convert(target))):
+        model = nnx.clone(b)
+        nnx.update(model, nnx.state(a))
+        with pytest.raises(ValueError, match=r"layer 'fc': .*another recipe"):
+            model(X)
+    for tree in (params, linen_api.convert(first, params, collections=rest)):
+        with pytest.raises(ValueError, match=r"layer 'fc': .*another recipe"):
+            second.apply({"params": tree, **rest}, X)
+
+
+@pytest.mark.parametrize("convert", [False, True])
+def test_a_layer_that_the_recipe_leaves_in_float_has_nothing_of_another(api: Any, convert: bool) -> None:  # noqa: F811
+    """Linen's is told when it runs, NNX's own layer when the model is converted."""
+    kept = Recipe(Rule("**/up", keep="as it is"), Rule("**", **LSQ))
+    of = trial(api, LSQ, "sequential")
+    into = api.prepare(api.own_model("Stack", X, "sequential"), kept, X) if api.name == "nnx" else None
+    if into is None:
+        first = Recipe(Rule("Dense_0", keep="as it is"), Rule("**", **LSQ))
+        into = api.prepare(api.own_model("Stack", X, "sequential"), first, X)
+    wrong = moved(of.converted() if convert else of, into)
+    text = r"there is (codes in place of|'recipe_\w+' beside) the kernel, need a rule with weights"
+    with pytest.raises(ValueError, match=text):
+        wrong.converted() if api.name == "nnx" else wrong.run(X)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("loop", ["scan", "vmap"])
+def test_linen_stacks_along_any_axis(loop: str, axis: int) -> None:
+    """A mark is split where the kernel is."""
+
+    class Layers(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            lifted = {"variable_axes": {"params": axis}, "split_rngs": {"params": True}}
+            if loop == "vmap":
+                return nn.vmap(Layer, in_axes=None, axis_size=3, **lifted)(name="layers")(x)
+            return nn.scan(Layer, length=3, **lifted)(name="layers")(x, None)[0]
+
+    class Layer(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, _: None = None) -> Any:
+            y = nn.Dense(8, name="fc")(x)
+            return (y, None) if loop == "scan" else y
+
+    params = Layers().init(jax.random.key(0), X)["params"]
+    qmodel = linen_api.Quantized(Layers(), Recipe(Rule("**", **LSQ)))
+    prepared, _ = linen_api.prepare(qmodel, params, X)
+    want = qmodel.apply({"params": prepared}, X)
+    assert_same(qmodel.apply({"params": linen_api.convert(qmodel, prepared)}, X), want)
+
+
+def test_statistics_of_another_calibration_are_refused() -> None:
+    """Linen's are a tree of their own, without marks."""
+    of, into = (
+        LinenApi().prepare(LinenApi().own_model("Stack", X, "scan"), Recipe(Rule("**", **STATIC, calibration=c)), X)
+        for c in ("minmax", "mse")
+    )
+    stats = linen_api.observe(of.qmodel, of.params, X)
+    with pytest.raises(
+        ValueError, match="calibrate: layer 'layers/up' has statistics of type MinMaxState, need .*'mse'"
+    ):
+        linen_api.calibrate(into.qmodel, into.params, stats)
+
+
 def test_another_gradient_or_calibration_goes_on(api: Any) -> None:  # noqa: F811
     """They are of the training, as a learning rate is; and once converted an estimator is past."""
     first = trial(api, LSQ)
@@ -86,7 +204,8 @@ def test_a_mark_is_a_zero_that_no_optimizer_trains(api: Any) -> None:  # noqa: F
     leaves = trained.leaves()
     kernels = {path.removesuffix("/kernel"): leaf for path, leaf in leaves.items() if path.endswith("/kernel")}
     marks = {path.rpartition("/")[0]: leaf for path, leaf in leaves.items() if is_mark(path.rpartition("/")[2])}
-    assert {path: leaf.shape for path, leaf in marks.items()} == {path: k.shape[:-2] for path, k in kernels.items()}
+    shapes = {path: kernel.shape[:-2] + (1, 1) for path, kernel in kernels.items()}
+    assert {path: leaf.shape for path, leaf in marks.items()} == shapes
     assert not any(leaf.any() for leaf in marks.values())
     found = linen_api.labels(trained.params) if hasattr(trained, "params") else nnx_api.labels(nnx.state(trained.model))
     assert jax.tree.leaves(found).count("frozen") == len(marks)
@@ -115,3 +234,6 @@ def test_a_file_of_another_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"restore: 'head/recipe_\w{8}' is missing, need a file of the recipe"):
         nnx_api.restore(into, tensors)
     nnx_api.restore(of, tensors)
+    broken = {**tensors, "head/kernel": replace(tensors["head/kernel"], scale=0 * tensors["head/kernel"].scale)}
+    with pytest.raises(ValueError, match="restore: layer 'head' has kernel's scale 0.0, need finite numbers"):
+        nnx_api.restore(of, broken)
