@@ -204,9 +204,8 @@ def _leaves(
     if site.has_step:
         leaves["step"] = beside(kernel, Step, _full(kernel, lead, 0, jnp.float32), stacked=stacked)
     if leaves:
-        kind = (
-            Scale if any(isinstance(leaf, Scale) for leaf in leaves.values()) else Codes
-        )  # goes where learned ones go
+        learns = any(isinstance(leaf, Scale) for leaf in leaves.values())
+        kind = Scale if learns else Codes  # it goes where the learned ones go
         shape = (*lead, *[1] * len(expected))
         leaves[mark_of(site)] = beside(kernel, kind, _full(kernel, shape, 0, jnp.float32), stacked=stacked)
     return leaves

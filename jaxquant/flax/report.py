@@ -42,8 +42,9 @@ class Report:
 
     Attributes:
       rows: by path.
-      added: how many parameters `prepare` has put beside the kernels: learned scales and offsets; in Linen, whose tree
-        of parameters holds all state, also static scales, steps, marks.  An optimizer made before does not know them.
+      added: how many parameters `prepare` has put beside the kernels: learned scales and offsets with their marks; in
+        Linen, whose tree of parameters holds all state, also static scales and steps.  An optimizer made before does
+        not know them.
       start: the first step that quantizes, by the recipe's schedule.
     """
 
