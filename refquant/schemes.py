@@ -123,7 +123,8 @@ def parse(text: str) -> Scheme:
     """
     short = SHORT.fullmatch(text.strip())
     if short:
-        return _short(*short.groups(), text)
+        weights, inputs, grain = short.groups()
+        return _short(weights, inputs, grain, text)
     if "=" not in text:
         return Scheme(parse_tensor(text))
     found: dict[str, TensorScheme] = {}
