@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from jaxquant.decide import bars, decision, intervals, means, needed, verdict
+from jaxquant.decide import bars, decision, intervals, means, needed, sizes, verdict
 from jaxquant.decide.bars import Bar
 from jaxquant.decide.decision import Candidate, confirmed_rows, decide
 from jaxquant.decide.intervals import PairedCounts, share_interval
 from jaxquant.decide.verdict import PASS, judge_pairs, judge_share
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = (bars, decision, intervals, means, needed, verdict)
+MODULES = (bars, decision, intervals, means, needed, sizes, verdict)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def test_decide_golden_smallest_confirmed_row():
     found = decide(rows, Bar())
     assert (found.winner, found.exit_code, found.needed) == ("int8", 0, 1200)
     assert found.sentence == (
-        "Use int8 (0.3 MB, change +0.0 points, 95 % interval -1.1 to +1.1): the smallest file "
+        "Use int8 (300.0 kB, change +0.0 points, 95 % interval -1.1 to +1.1): the smallest file "
         "shown to pass lose<=2 (3 tried). "
-        "Smaller and undecided: int4 (0.2 MB, change -0.7 points, 95 % interval -2.1 to +0.6) is open; "
+        "Smaller and undecided: int4 (200.0 kB, change -0.7 points, 95 % interval -2.1 to +0.6) is open; "
         "about 1,200 examples would settle it (here 600)."
     )
     json.dumps([found.as_dict(), rows[0].verdict.as_dict()], allow_nan=False)
@@ -64,7 +64,7 @@ def test_decide_golden_no_winner():
     assert (found.winner, found.exit_code) == (None, 1) and "all 2 fail; keep float" in found.sentence
     found = decide([*bad, row("c", 1000, 600, 8, 4)], Bar())
     assert (found.winner, found.exit_code, found.needed) == (None, 3, 1200)
-    assert "1 undecided, 2 fail. Keep float until then: c (1,000 bytes" in found.sentence
+    assert "1 undecided, 2 fail. Keep float until then: c (1.0 kB" in found.sentence
     found = decide([row("d", 1000, 600, 12, 0)], Bar())
     assert found.needed is None and "no number of examples would settle it" in found.sentence
 

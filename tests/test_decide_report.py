@@ -360,8 +360,8 @@ def test_heat_levels_at_their_edges_golden():
 
 def test_numbers_golden():
     cells = [
-        (text.size(0), "0 bytes"), (text.size(99_999), "99,999 bytes"), (text.size(100_000), "0.1 MB"),
-        (text.size(16.06e9), "16.06 GB"), (text.size(None), "–"), (text.signed(-0.04), "0.0"),
+        (text.size(0), "0 bytes"), (text.size(99_949), "99.9 kB"), (text.size(100_000), "100.0 kB"),
+        (text.size(16.06e9), "16.1 GB"), (text.size(None), "–"), (text.signed(-0.04), "0.0"),
         (text.signed(0.04), "0.0"),
         (text.signed(3.75), "+3.8"), (text.signed(-4.8), "−4.8"), (text.signed(None), "–"),
         (text.significant(0.0829), "0.0829"), (text.significant(1240.2), "1,240"), (text.significant(1e-9), "1.00e−09"),

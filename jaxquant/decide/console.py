@@ -12,6 +12,7 @@ from rich.text import Text
 
 from jaxquant.decide.intervals import Interval
 from jaxquant.decide.rows import Row
+from jaxquant.decide.sizes import size_text
 from jaxquant.decide.speed import Timing
 
 WIDTH, BLOCK = 96, 12  # characters and lines shown of what was asked
@@ -164,14 +165,6 @@ def duration(seconds: float) -> str:
     if seconds < 2:
         return "a moment"
     return f"about {seconds:.0f} seconds" if seconds < 59.5 else f"about {seconds / 60:.1f} minutes"
-
-
-def size_text(count: int) -> str:
-    """`53.9 MB`: three digits and a unit."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
 
 
 def interval_text(interval: Interval, kind: str = "points") -> str:

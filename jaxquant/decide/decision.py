@@ -25,6 +25,7 @@ from typing import Any
 from jaxquant.decide.bars import Bar
 from jaxquant.decide.intervals import Interval
 from jaxquant.decide.needed import examples_needed
+from jaxquant.decide.sizes import size_text
 from jaxquant.decide.verdict import EXIT_CODES, FAIL, PASS, UNSURE, Verdict, compare
 
 
@@ -247,8 +248,7 @@ def _mildest(rows: Sequence[Candidate]) -> Candidate:
 
 def _told(row: Candidate) -> str:
     """The row with size, value and interval, as in 'int8 (23.1 MB, change -0.3 points, 95 % interval -1.1 to +0.5)'."""
-    size = f"{row.nbytes / 1e6:.1f} MB" if row.nbytes >= 1e5 else f"{row.nbytes:,} bytes"
-    return f"{row.label} ({size}, {_value(row)})"
+    return f"{row.label} ({size_text(row.nbytes)}, {_value(row)})"
 
 
 def _value(row: Candidate) -> str:

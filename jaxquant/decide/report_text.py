@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+from jaxquant.decide.sizes import size_text
+
 NBSP, MINUS, NONE = "\u00a0", "−", "–"
 
 
@@ -21,12 +23,8 @@ def count(value: Any) -> str:
 
 
 def size(value: Any) -> str:
-    """Bytes: "54.2 MB" from 100,000 on (1 MB is 10^6 bytes), below that the bytes themselves."""
-    if not known(value):
-        return NONE
-    if value >= 1e9:
-        return f"{value / 1e9:.2f}{NBSP}GB"
-    return f"{value / 1e6:.1f}{NBSP}MB" if value >= 1e5 else f"{value:,.0f}{NBSP}bytes"
+    """Bytes, as the terminal tells them: "54.2 MB" (1 MB is 10^6 bytes)."""
+    return size_text(round(value)).replace(" ", NBSP) if known(value) else NONE
 
 
 def size_tick(value: float) -> str:
