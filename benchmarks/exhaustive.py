@@ -230,4 +230,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("exhaustive: stopped; the same command goes on where a recorded run was left")
+        print("exhaustive: stopped; the same command goes on where a recorded run was left", file=sys.stderr)
+        sys.exit(130)

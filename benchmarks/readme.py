@@ -26,19 +26,9 @@ from refquant.files import atomic_path, sha256_file  # noqa: E402
 PAGES = (HERE.parent / "README.md", HERE.parent / "docs" / "qat.md")
 RESULTS = HERE / "results"
 KEPT = (
-    "version",
-    "model",
-    "workload",
-    "bar",
-    "rows",
-    "bits",
-    "cancelled",
-    "decision",
-    "speed",
-    "saved",
-    "source",
+    "version", "model", "workload", "bar", "rows", "bits", "cancelled", "decision", "speed", "saved", "source",
     "provenance",
-)
+)  # fmt: skip
 EXAMPLES = ("digits_qat_nnx.py", "digits_qat_linen.py", "text_qat.py")
 COMMAND = "python benchmarks/readme.py write"
 MEASURED = {"milliseconds": "time", "compile": "compile time", "temp": "memory", "bytes": "bytes accessed"}  # of a step
