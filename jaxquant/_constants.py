@@ -25,6 +25,21 @@ def select(where: jax.Array, yes: jax.Array | float, no: jax.Array | float) -> j
     return lax.select(where, _as_wide(yes, where, dtype), _as_wide(no, where, dtype))
 
 
+def at_least(x: jax.Array, low: jax.Array | float) -> jax.Array:
+    """x where it is above low, low elsewhere: for NaN too, where a maximum would be NaN.
+
+    Witness: test_clamps_differential.
+    """
+    wide = _as_wide(low, x, x.dtype)
+    return lax.select(x > wide, x, wide)
+
+
+def at_most(x: jax.Array, high: jax.Array | float) -> jax.Array:
+    """x where it is below high, high elsewhere, for NaN too.  Witness: test_clamps_differential."""
+    wide = _as_wide(high, x, x.dtype)
+    return lax.select(x < wide, x, wide)
+
+
 def _as_wide(value: jax.Array | float, like: jax.Array, dtype: jnp.dtype) -> jax.Array:
     if isinstance(value, jax.Array):
         return jnp.broadcast_to(value.astype(dtype), like.shape)

@@ -72,12 +72,12 @@ def rounded(product: jax.Array) -> jax.Array:
 
 
 def add(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a + b of a rounded a, b and the sum flushed (GEN-9); a zero has the sign of a sum.
+    """a + b of a rounded a, b rounded and flushed, the sum flushed (GEN-9); a zero has the sign of a sum.
 
     XLA simplifies a + 0 to a, which leaves -0 where the sum is +0, so a sum of zeros is set on the bits.
     Witness: test_add_differential.
     """
-    left, right = _made(a), _flushed(bits(b))
+    left, right = _made(a), _flushed(jnp.minimum(bits(b), NAN))
     return from_bits(select(((left | right) & MAGNITUDE) == 0, left & right, _flushed(_made(a + from_bits(right)))))
 
 
@@ -96,15 +96,16 @@ def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
 
 @jax.custom_batching.custom_vmap
 def _zero(pattern: jax.Array) -> jax.Array:
-    """min(a number that is not negative, 0), which no simplifier folds: it depends on the pattern, or it would not be
-    there for a constant divisor, and on the place along every axis, those of a vmap too, or it would be a broadcast.
+    """A count of at most 32 leading zeros, shifted right by 6, which no simplifier folds: it depends on the pattern, or
+    it would not be there for a constant divisor, and on the place along every axis, those of a vmap too, or it would be
+    a broadcast.
 
-    No part of it depends on places alone: XLA would take that out of loops, where equal ones are no longer merged.  The
-    sign is masked last: LLVM sees through that, XLA does not, and a constant divisor costs half of what it did.
+    No part of it depends on places alone: XLA would take that out of loops, where equal ones are no longer merged.
+    LLVM sees through it, XLA does not: nothing of it is left where it would cost time.
     """
     for axis in (axis for axis, size in enumerate(pattern.shape) if size > 1):
         pattern = pattern | lax.broadcasted_iota(jnp.int32, pattern.shape, axis)
-    return jnp.minimum(pattern & MAGNITUDE, 0)
+    return shift_right(lax.clz(pattern), np.int32(6))
 
 
 @_zero.def_vmap
@@ -146,6 +147,11 @@ def narrow(x: jax.Array, dtype: str) -> jax.Array:
     return lax.bitcast_convert_type(kept.astype(jnp.uint16), jnp.bfloat16)
 
 
+def cast(x: jax.Array, dtype: str) -> jax.Array:
+    """`narrow` of what no step after it reaches into: a sum, or what is rounded.  Witness: test_cast_differential."""
+    return x if dtype == "float32" else narrow(x, dtype)
+
+
 def _seal16(x: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(jnp.minimum(bitcast(x, jnp.int16), np.int16(0x7E00)), x.dtype)  # as in `rounded`
 
@@ -163,13 +169,15 @@ def tree_sum(x: jax.Array, axis: int) -> jax.Array:
     if count == 0:
         return jnp.zeros((*x.shape[:axis], *x.shape[axis + 1 :]), jnp.float32)
     levels = (count - 1).bit_length()
-    padding = [(0, (1 << levels) - count if i == axis else 0, 0) for i in range(x.ndim)]
-    x = lax.pad(rounded(x), np.float32(-0.0), padding)
+    x, more = rounded(x), (1 << levels) - count
+    if more:
+        x = lax.pad(x, np.float32(-0.0), [(0, more if i == axis else 0, 0) for i in range(x.ndim)])
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
     for level in range(levels):
-        pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
-        x = lax.index_in_dim(pairs, 0, axis + 1, False) + lax.index_in_dim(pairs, 1, axis + 1, False)
+        pairs = x.reshape(*before, 1 << (levels - level - 1), 2, *after)
+        x = lax.slice_in_dim(pairs, 0, 1, axis=axis + 1) + lax.slice_in_dim(pairs, 1, 2, axis=axis + 1)
         x = lax.optimization_barrier(x) if level % 4 == 3 else x
-    return _without_minus_zero(lax.index_in_dim(x, 0, axis, False))
+    return _without_minus_zero(x.reshape(*before, *after))
 
 
 def tree_sum_of(parts: list[jax.Array]) -> jax.Array:
@@ -206,12 +214,14 @@ def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
     return from_bits(jnp.where(kept, pattern, scaled | (pattern & NEGATIVE_ZERO)))
 
 
-def small_integer(x: jax.Array) -> jax.Array:
+def small_integer(x: jax.Array, most: np.floating | None = None) -> jax.Array:
     """int32 of a binary32 value below 2**22 in magnitude, ties to even; a few times cheaper than rint and a cast.
 
-    Adding 1.5 * 2**23 leaves the integer in the low bits.  Witness: test_small_integer_differential.
+    Adding 1.5 * 2**23 leaves the integer in the low bits.  A number `most`, not negative, above which nothing (but NaN)
+    goes, costs nothing: it takes the place of the NaN in `rounded`.  Witness: test_small_integer_differential.
     """
-    return _made(rounded(x) + np.float32(12582912)) - 0x4B400000
+    seal = NAN if most is None else np.float32(most).view(np.int32)
+    return _made(from_bits(jnp.minimum(bits(x), seal)) + np.float32(12582912)) - 0x4B400000
 
 
 def significand_of(magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from jaxquant import _double, _exact, _fused, _inside, _minifloats, bits, codec, rounding
+from jaxquant._constants import at_least, at_most
 from jaxquant._plan import Plan
 from refquant.conventions import CAST, Affine
 from refquant.formats import CodebookFormat, Format, IntFormat
@@ -49,7 +50,7 @@ def has_bounds(plan: Plan, size: int, tiles: int) -> bool:
 def bounds(plan: Plan, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """STE-2 "rounded" as the interval of x inside, one a tile."""
     if plan.own:
-        return _own_bounds(plan.fmt, scale)
+        return _own_bounds(plan.fmt)
     coarse, fine = NO_PARTS if zero_point is None else _parts(zero_point)
     low, high = (plan.fmt.qmin - fine).astype(jnp.float32), (plan.fmt.qmax - fine).astype(jnp.float32)
 
@@ -61,19 +62,19 @@ def bounds(plan: Plan, scale: jax.Array, zero_point: jax.Array | None) -> tuple[
     return _inside.bounds(judge, low - coarse, high - coarse, scale)
 
 
-def _own_bounds(fmt: IntFormat, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A scale of x's own range rounds all that is finite into the format, unless it was limited (SCL-5).
+def _own_bounds(fmt: IntFormat) -> tuple[np.float32, np.float32]:
+    """The numbers between which a scale of x's own range rounds x into the format, the same for every tile.
 
-    The quotient by the limit, a power of two, is exact, so its ends are numbers known before.
+    Only a scale that was limited (SCL-5) is too small for its range; the limit is a power of two, so the quotient by it
+    is exact and its ends are known.  Below the limit all that is finite lies between them: it is at most limit * qmax.
     """
     limit = scale_limits(fmt)[1]
     ends = []
     for end, half in ((fmt.qmin, fmt.qmin - 0.5), (fmt.qmax, fmt.qmax + 0.5)):
         last = np.float32(half * limit)
-        ends.append(last if round(half) == end else np.nextafter(last, np.float32(0)))
-    below = scale < np.float32(limit)
-    every = np.float32(FLT_MAX)
-    return _exact.select(below, -every, ends[0]), _exact.select(below, every, ends[1])
+        last = last if round(half) == end else np.nextafter(last, np.float32(0))
+        ends.append(np.clip(last, -FLT_MAX, FLT_MAX, dtype=np.float32))
+    return ends[0], ends[1]
 
 
 def dequantized(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:
@@ -138,7 +139,7 @@ def _integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
         placed = whole + coarse if after else whole
     low, high = (fmt.qmin - fine).astype(jnp.float32), (fmt.qmax - fine).astype(jnp.float32)
     middle = zero.astype(jnp.float32) if before or convention.overflow == "magic" else coarse
-    codes = _exact.small_integer(_clip(placed, low, high, convention, middle))
+    codes = _nearest(placed, low, high, convention, middle)
     codes = codes + fine if after else codes
     if plan.mask == "rounded":
         judged = placed if convention.overflow != "wrap32" else _exact.select(_exact.is_nan(real), real, placed)
@@ -214,7 +215,7 @@ def _wide_integers(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.A
     judged = jnp.where(value.nan, np.float32(np.nan), number)
     low, high = np.float32(fmt.qmin), np.float32(fmt.qmax)
     placed = number if convention.overflow == "wrap32" else judged
-    codes = _exact.small_integer(_clip(placed, low, high, convention, zero.astype(jnp.float32)))
+    codes = _nearest(placed, low, high, convention, zero.astype(jnp.float32))
     if plan.mask == "rounded":
         return codes, lambda: _between(judged, low, high)
     return codes, lambda: _double.within(ratio, zero, fmt.qmin, fmt.qmax)
@@ -251,15 +252,19 @@ def _parts(zero: jax.Array) -> tuple[jax.Array, jax.Array]:
     return (zero - fine).astype(jnp.float32), fine
 
 
-def _clip(placed: jax.Array, low: jax.Array, high: jax.Array, convention: Affine, zero: jax.Array) -> jax.Array:
-    """AFF-4 and AFF-5: into low..high, NaN by the convention.  A comparison with NaN is false, which is `low` here."""
+def _nearest(placed: jax.Array, low: jax.Array, high: jax.Array, convention: Affine, zero: jax.Array) -> jax.Array:
+    """AFF-4 and AFF-5: the integer of what is clamped into low..high, NaN by the convention.
+
+    The clamp that comes first decides about NaN.
+    """
     if convention.nan == "zero" and convention.zero != "bias":
         placed = jnp.where(_exact.is_nan(placed), zero, placed)
     if convention.nan == "qmax":
-        placed = _exact.select(placed < high, placed, high)
-        return _exact.select(placed > low, placed, low)
-    placed = _exact.select(placed > low, placed, low)
-    return _exact.select(placed < high, placed, high)
+        return _exact.small_integer(at_least(at_most(placed, high), low))
+    placed = at_least(placed, low)
+    if isinstance(high, np.floating) and high >= 0:
+        return _exact.small_integer(placed, high)
+    return _exact.small_integer(at_most(placed, high))
 
 
 def _ratio_inside(ratio: jax.Array, zero: jax.Array, fmt: IntFormat) -> jax.Array:

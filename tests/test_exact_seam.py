@@ -24,7 +24,7 @@ from jax import lax
 from seam_contexts import BF16, check, f32, wrong
 
 from jaxquant import _exact, _fused
-from jaxquant._constants import constant
+from jaxquant._constants import at_least, at_most, constant
 
 N = 4096
 RNG = np.random.default_rng(7)
@@ -207,6 +207,15 @@ def test_narrow_differential(dtype: str) -> None:
     check(lambda x, s: _exact.narrow(x * s, dtype).astype(jnp.float32), (HALVES, SCALE), again)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_cast_differential(dtype: str) -> None:
+    target = BF16 if dtype == "bfloat16" else np.dtype(dtype)
+    with np.errstate(all="ignore"):
+        check(lambda x: _exact.cast(x, dtype), (ANY,), ANY.astype(target))
+    check(lambda x, s, r: _exact.cast(_exact.rounded(x * s), dtype).astype(jnp.float32) + r,
+          (HALVES, SCALE, np.float32(-1)), f32((HALVES * SCALE).astype(target)) + np.float32(-1))  # fmt: skip
+
+
 def test_flush_differential() -> None:
     tiny = (ANY.view(np.uint32) & 0x7FFFFFFF) < 0x00800000
     check(lambda x: _exact.flush(x), (ANY,), np.where(tiny, np.copysign(np.float32(0), ANY), ANY))
@@ -234,6 +243,7 @@ def test_add_differential() -> None:
     a, b = np.repeat(edge, 16), np.resize(b, (7, 16)).ravel()
     with np.errstate(all="ignore"):
         check(lambda a, b: _exact.add(a, b), (a, b), _flushed(a + _flushed(b)))
+        check(lambda a, x, s: _exact.add(a, x * s), (NORMAL, HALVES, SCALE), NORMAL + HALVES * SCALE)
         for zero in np.float32([0.0, -0.0, 1e-40]):
             check(lambda a, b=zero: _exact.add(a, b), (a,), _flushed(a + _flushed(zero)), eager=False)
 
@@ -277,6 +287,18 @@ def test_small_integer_differential() -> None:
     check(lambda x: _exact.small_integer(x), (halves,), np.rint(halves).astype(np.int32))
     products = HALVES * np.float32(1 / SCALE)
     check(lambda x, r: _exact.small_integer(x * r), (HALVES, np.float32(1 / SCALE)), np.rint(products).astype(np.int32))
+    for most in (np.float32(0), np.float32(100.5)):
+        below = np.rint(np.minimum(products, most)).astype(np.int32)
+        check(lambda x, r, m=most: _exact.small_integer(x * r, m), (HALVES, np.float32(1 / SCALE)), below)
+
+
+def test_clamps_differential() -> None:
+    """Beside one number and beside a row; where x is NaN the answer is the end (subnormals may count as zeros)."""
+    x = np.where(_flushed(ANY) == 0, np.float32(0), ANY)
+    for end in (np.float32(-3), near(np.full(N, SCALE))):
+        check(lambda x, e: at_least(x, e), (x, end), np.where(x > end, x, end))
+        check(lambda x, e: at_most(x, e), (x, end), np.where(x < end, x, end))
+    check(lambda x: at_most(at_least(x, -3.0), 7.0), (x,), np.where(np.isnan(x), -3, np.clip(x, -3, 7)))
 
 
 @pytest.mark.parametrize("ulps", [0, 7, -7])

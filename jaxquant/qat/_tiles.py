@@ -42,7 +42,7 @@ def term(factor: jax.Array, cotangent: jax.Array) -> jax.Array:
 def counted(value: jax.Array) -> jax.Array:
     """EST-4: the value, or 0 where it is below 2^-100 in magnitude."""
     pattern = _exact.bits(value)
-    return _exact.from_bits(jnp.where((pattern & _exact.MAGNITUDE) < SMALLEST, 0, pattern))
+    return _exact.from_bits(_exact.select((pattern & _exact.MAGNITUDE) < SMALLEST, 0, pattern))
 
 
 def summed(terms: jax.Array, tile: Shape, shape: Shape) -> jax.Array:

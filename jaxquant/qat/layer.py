@@ -76,18 +76,18 @@ def weight_operand(weight: QTensor) -> Operand:
 
 
 def scaled_sums(acc: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """rounded(float32(acc) · s_w), an int32 bias added to the sum first, modulo 2^32 (LAY-1, LAY-9)."""
+    """rounded(float32(acc) · s_w), s_w rounded, an int32 bias added to the sum first, modulo 2^32 (LAY-1, LAY-9)."""
     if bias is not None and bias.dtype == jnp.int32:
         acc = acc + _inputs.of_rank(acc.ndim, bias)
-    return _exact.rounded(acc.astype(jnp.float32) * _exact.rounded(scale))  # GEN-3: scale may be a product itself
+    return _exact.rounded(acc.astype(jnp.float32) * scale)
 
 
 def finished(y: jax.Array, scale: jax.Array, bias: jax.Array | None, dtype: str) -> jax.Array:
-    """rounded(y · s_x) + bias, flushed, then the one cast (LAY-1)."""
-    y = _exact.rounded(y * _exact.rounded(scale))
+    """rounded(y · s_x) + bias, s_x rounded, flushed, then the one cast (LAY-1)."""
+    y = _exact.rounded(y * scale)
     if bias is not None and bias.dtype != jnp.int32:
-        y = _exact.add(y, _exact.rounded(_exact.widen(_inputs.of_rank(y.ndim, bias))))
-    return _exact.narrow(y, dtype)
+        y = _exact.add(y, _exact.widen(_inputs.of_rank(y.ndim, bias)))
+    return _exact.cast(y, dtype)
 
 
 def biased(y: jax.Array, bias: jax.Array | None) -> jax.Array:

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxquant import _exact, _inputs, _sharding, _steps, affine, blocks
+from jaxquant._constants import at_least, at_most
 from jaxquant._plan import Plan
 from jaxquant.qat import _tiles
 from refquant import checks
@@ -176,12 +178,12 @@ def judged(
         step = _exact.reciprocal(scale) if plan.convention.op == "given" else scale  # QTN-2
         codes, inside = _steps.quantized(plan, x, step, zero_point)
         return (codes if zero_point is None else codes - zero_point).astype(jnp.float32), ratio, inside()
-    low, high = (jnp.float32(end) if zero_point is None else (end - zero_point).astype(jnp.float32)
+    low, high = (np.float32(end) if zero_point is None else (end - zero_point).astype(jnp.float32)
                  for end in (fmt.qmin, fmt.qmax))  # fmt: skip
     whole = lax.round(ratio, lax.RoundingMethod.TO_NEAREST_EVEN)
     judge = whole if plan.mask == "rounded" else ratio
-    steps = jnp.where(whole > low, whole, low)  # NaN is not above: qmin (AFF-5)
-    return jnp.where(steps < high, steps, high), ratio, (judge >= low) & (judge <= high)
+    steps = at_most(at_least(whole, low), high)  # NaN is not above: qmin (AFF-5)
+    return steps, ratio, (judge >= low) & (judge <= high)
 
 
 def passed(inside: jax.Array, cotangent: jax.Array) -> jax.Array:
@@ -193,7 +195,7 @@ def passed(inside: jax.Array, cotangent: jax.Array) -> jax.Array:
 def _lsq(plan: Plan, factor: float, x: jax.Array, scale: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, Learned]:
     each = blocks.spread(_tiles.used(scale), x.shape, plan.tile)
     steps, ratio, inside = judged(plan, _exact.widen(x), each, None)
-    weight = jnp.where(inside, steps - ratio, steps)  # LSQ-2
+    weight = _exact.select(inside, steps - ratio, steps)  # LSQ-2
     total = _tiles.summed(_tiles.term(weight, _exact.widen(cotangent)), plan.tile, scale.shape)
     return passed(inside, cotangent), (_tiles.finished(total, factor, scale),)
 

@@ -5,6 +5,7 @@ learned or it stays in float: never more than a float layer keeps.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -16,7 +17,7 @@ from jaxquant._first_order import first_order
 from jaxquant._sharding import Spec
 from jaxquant.qat.layer import Operand, centred, weight_operand
 from jaxquant.qat.learned import effective, learned_vjp
-from jaxquant.qat.trained import Pair, Trained, dynamic_scale, frozen
+from jaxquant.qat.trained import Pair, Trained, dynamic_scale
 from jaxquant.qtensor import QTensor, coded, dequantize_tensor, spec_convention, step
 from refquant.estimators import Estimator, Ste
 from refquant.layer_checks import integers
@@ -85,7 +86,7 @@ def run(layer: Layer, x: jax.Array, weight: QTensor | Trained, bias: jax.Array |
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _straight_through(layer: Layer, x: jax.Array, weight: Any, bias: Any, static: Any) -> jax.Array:
-    q = frozen(weight)
+    q = weight.quantized() if isinstance(weight, Trained) else _sealed(weight)
     if layer.inputs is None:
         return layer.weights_only(x, q, bias)
     scale, zero_point = _input_scale(layer, x, static)
@@ -98,7 +99,7 @@ def _forward(layer: Layer, x: jax.Array, weight: Any, bias: Any, static: Any) ->
         pair = weight.scale()
         q = weight.coded(*pair)
     else:
-        pair, q = (weight.scale, weight.zero_point), weight
+        pair, q = (weight.scale, weight.zero_point), _sealed(weight)
     kept = (weight, pair, bias, static, jnp.zeros((), x.dtype))
     if layer.inputs is None:
         return layer.weights_only(x, q, bias), (x, None, *kept)
@@ -129,7 +130,7 @@ def _backward(layer: Layer, kept: tuple, cotangent: jax.Array) -> tuple:
     to_x, to_weight = _product_cotangents(layer, _real_side(layer, seen, input_pair), q, flowing)
     to_x, to_static = _input_cotangent(layer, seen, static, to_x)
     return (
-        _exact.narrow(to_x, str(like.dtype)),
+        _exact.cast(to_x, str(like.dtype)),
         weight.cotangent(*weight_pair, to_weight) if isinstance(weight, Trained) else None,
         None if bias is None or bias.dtype == jnp.int32 else _bias_cotangent(bias, flowing),
         to_static,
@@ -159,7 +160,7 @@ def _pulled(pull: Callable, flowing: jax.Array, factor: jax.Array | None) -> jax
 
 def _bias_cotangent(bias: jax.Array, flowing: jax.Array) -> jax.Array:
     summed = jax.linear_transpose(lambda b: jnp.broadcast_to(b, flowing.shape), _exact.widen(bias))(flowing)[0]
-    return _exact.narrow(summed, str(bias.dtype))
+    return _exact.cast(summed, str(bias.dtype))
 
 
 _straight_through.defvjp(*first_order(_forward, _backward))
@@ -184,12 +185,17 @@ def _fake_backward(dtype: str, kept: tuple, cotangent: jax.Array) -> tuple[Train
 fake_values.defvjp(*first_order(_fake_forward, _fake_backward))
 
 
+def _sealed(weight: QTensor) -> QTensor:
+    """GEN-3: a scale that is a product in the same program is rounded before it is used."""
+    return replace(weight, scale=_exact.rounded(weight.scale))
+
+
 def _input_scale(layer: Layer, x: jax.Array, static: Any) -> Pair:
-    """Scale and zero point of x: from its range, given, or learned (LAY-4, LAY-12)."""
+    """Scale, rounded (GEN-3), and zero point of x: from its range, given, or learned (LAY-4, LAY-12)."""
     if static is None:
         return dynamic_scale(x, layer.inputs)
     if isinstance(layer.estimator, Ste):
-        return static
+        return _exact.rounded(static[0]), static[1]
     return effective(layer.estimator, tuple(v for v in static if v is not None), layer.inputs.fmt)
 
 

@@ -69,7 +69,7 @@ class Trained:
             inside = affine.judge(self.values, step(scale, self.spec), zero_point, **grain)
             passed, learned = affine.masked(flowing, inside), ()
         dtype = str(self.values.dtype)
-        return Trained(_exact.narrow(passed, dtype), learned, spec=self.spec, estimator=self.estimator)
+        return Trained(_exact.cast(passed, dtype), learned, spec=self.spec, estimator=self.estimator)
 
 
 def dynamic_scale(x: jax.Array, spec: QuantSpec) -> Pair:
