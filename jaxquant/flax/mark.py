@@ -32,7 +32,7 @@ def mark_of(site: LayerSpec) -> str:
     return f"recipe_{zlib.crc32(text.encode()):08x}"
 
 
-def unit(kernel: jax.Array) -> jax.Array:
+def mark_value(kernel: jax.Array) -> jax.Array:
     """The value of a mark: one zero of the kernel's rank, stacked and split along any axis as the kernel is."""
     return jnp.zeros((1,) * len(kernel.shape), jnp.float32)
 

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from jaxquant.flax import finite, layers, nnx_folding
-from jaxquant.flax.mark import check_left, is_mark, mark_of, unit
+from jaxquant.flax.mark import check_left, is_mark, mark_of, mark_value
 from jaxquant.flax.nnx_layers import check_leaves, layers_of
 from jaxquant.flax.nnx_variables import Codes, beside, leaves_of, set_companions, value_of
 from jaxquant.flax.nnx_walk import KINDS, expected_shape
@@ -99,7 +99,7 @@ def _convert(
         delattr(layer, name)
     for name in still.input_names:
         setattr(layer, name, beside(kernel, Codes, constants[name], stacked=stacked))
-    setattr(layer, mark_of(still), beside(kernel, Codes, _over(unit, stacked, value_of(kernel)), stacked=stacked))
+    setattr(layer, mark_of(still), beside(kernel, Codes, _over(mark_value, stacked, value_of(kernel)), stacked=stacked))
     set_companions(made[id(kernel)], (*still.state_names, mark_of(still)))
     setattr(layer, layer.kernel_name, made[id(kernel)])
     layer.site = still
