@@ -175,9 +175,10 @@ def _retype(found: list[Found], sites: dict[int, LayerSpec], norms: dict[int, nn
         else:
             kernel = _kernel(one)
             shared = made.setdefault(id(kernel), {})
-            for name, variable in _leaves(one, site, kernel, shared, norms.get(id(module))).items():
+            leaves = _leaves(one, site, kernel, shared, norms.get(id(module)))
+            for name, variable in leaves.items():
                 setattr(module, name, variable)
-            set_companions(kernel, (*site.state_names, *([mark_of(site)] if site.state_names else ())))
+            set_companions(kernel, leaves)
             module.site, module.path, module.mode = site, one.path, "quantized"
             module.reached = module.handoff = None
         object.__setattr__(module, "__class__", RETYPED[type(module)])
