@@ -38,7 +38,6 @@ CONVERTED = [
     (LSQ, LSQ | {"inputs": "int4:token"}),
     (STATIC, STATIC | {"inputs": "uint4:tensor:asym"}),
 ]
-SPLIT = (nnx.graphdef, nnx.state)
 REFUSED = r"layer '[\w/]+': there is 'recipe_\w{8}' beside the kernel, need 'recipe_\w{8}', the mark of int.*another"
 
 
@@ -81,9 +80,8 @@ def test_nnx_merge_and_parameters_alone_carry_the_mark() -> None:
     pure = nnx.clone(two)
     nnx.update(pure, nnx.to_pure_dict(nnx.state(four, nnx.Param)))
     merged = nnx.merge(nnx.graphdef(two), nnx.state(four))
-    codes = nnx.merge(
-        *(f(trial(NnxApi(), o).converted().model) for f, o in zip(SPLIT, CONVERTED[0][::-1], strict=True))
-    )
+    of, into = (trial(NnxApi(), options).converted().model for options in CONVERTED[0])
+    codes = nnx.merge(nnx.graphdef(into), nnx.state(of))
     for model in (given, pure, merged, codes):
         with pytest.raises(ValueError, match=REFUSED):
             model(X)
