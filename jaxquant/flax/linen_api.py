@@ -29,7 +29,7 @@ from typing import Any
 
 import jax
 
-from jaxquant.flax import observers
+from jaxquant.flax import observers, state_dicts
 from jaxquant.flax.linen_acts import CONVERTED, calibrated, converted, explained, observed, prepared
 from jaxquant.flax.linen_calls import Call, Frame, framed
 from jaxquant.flax.linen_checks import check_constants, check_reached, check_started, check_weights, need_quantized
@@ -48,6 +48,7 @@ __all__ = [
 ]  # fmt: skip
 
 Methods = Mapping[str, Any]
+state_dicts.register()
 
 
 def prepare(

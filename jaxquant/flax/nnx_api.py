@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxquant.flax import measures, observers
+from jaxquant.flax import measures, observers, state_dicts
 from jaxquant.flax.labels import labels
 from jaxquant.flax.measures import Explanations
 from jaxquant.flax.nnx_convert import check_started, convert, stacked_axes
@@ -37,6 +37,8 @@ __all__ = [
     "Codes", "Observed", "Scale", "Step", "advance", "calibrate", "check_optimizer", "convert", "explain", "labels",
     "observe", "prepare", "restore", "tabulate", "tensors",
 ]  # fmt: skip
+
+state_dicts.register()
 
 
 def observe(model: nnx.Module, x: Any = None, *, method: str = "__call__") -> Any:
