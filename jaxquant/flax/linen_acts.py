@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from jaxquant.flax import layers, measures, observers
 from jaxquant.flax.linen_layers import boxed_codes, boxed_like, own_dtypes, quantized, state_of
-from jaxquant.flax.linen_sites import Layer, check_leaves, input_leaves, takes_codes
+from jaxquant.flax.linen_sites import Layer, Path, check_leaves, input_leaves, takes_codes
 from jaxquant.flax.mark import mark_of, mark_value
 from jaxquant.qat import starting
 from jaxquant.qtensor import QTensor
@@ -104,6 +105,22 @@ def explained(layer: Layer, call: Thunk) -> Any:
     given = (layer.kernel, state_of(layer), jnp.asarray(layer.x), y, call())
     layer.put(EXPLAINED, shared(added)(before, layer.kernel, *given))
     return y
+
+
+def attended(module: nn.Module, put: Callable[[Path], None], product: str, sums: measures.Measures) -> None:
+    """Add what a product of an attention lost, as `explained` does for a layer.
+
+    Args:
+      module: the attention, bound to its scope.
+      put: told the path of the leaf.
+      product: its name.
+      sums: of one call.
+    """
+    name, params = f"{EXPLAINED} {product}", module.variables["params"]
+    before = params.get(name, measures.no_product())
+    kernel = jax.tree.leaves(params["query"])[0]  # stacked by nn.vmap where the attention is
+    module.put_variable("params", name, shared(measures.add)(before, kernel, sums))
+    put((*module.path, name))
 
 
 def told(found: measures.Explanations, layer: Layer, call: Thunk) -> Any:

@@ -1,7 +1,7 @@
 """What quantization does to one layer: the error of its output, what is clipped, which codes are in use."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -13,6 +13,7 @@ from jaxquant.flax import layers
 from jaxquant.flax.report import table
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qat import learned
+from jaxquant.qat.trained import Trained
 from jaxquant.qtensor import spec_convention, step
 from refquant.estimators import Ste
 from refquant.formats import IntFormat
@@ -61,12 +62,13 @@ class Explanation:
     """One layer, in numbers.
 
     Attributes:
-      path: of the layer; "[i]" behind it counts layers stacked for a scan.
+      path: of the layer; "[i]" behind it counts layers stacked for a scan.  Of an attention's product: that of the
+        attention, and its name behind a blank ("attention QKᵀ").
       error: norm of the output's error over the norm of the float output; NaN where `why` says so.
       inputs_clipped: share of the inputs beyond the static range; NaN where that is not calibrated.
       weights_clipped: share of the kernel beyond its range.
       codes: distinct codes of the kernel.
-      of: codes the format has.
+      of: codes the format has; 0 where there is no kernel, as in an attention's products.
       bits: log2 of codes.
       why: there is no error to tell; "" where there is one.
     """
@@ -95,7 +97,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Explanations:
-    """A row for every quantized layer; `str` is a table."""
+    """A row for every quantized layer and product of attention; `str` is a table."""
 
     rows: tuple[Explanation, ...]
 
@@ -118,8 +120,13 @@ class Explanations:
 
 def nothing(site: LayerSpec) -> Measures:
     """The sums of no call."""
+    return replace(no_product(), used=jnp.zeros(2**site.weights.fmt.bits, bool))
+
+
+def no_product() -> Measures:
+    """The sums of no product of an attention: it has no kernel, and so no codes of one."""
     zero = jnp.float32(0)
-    return Measures(zero, zero, zero, zero, zero, zero, jnp.zeros(2**site.weights.fmt.bits, bool), jnp.bool_(False))
+    return Measures(zero, zero, zero, zero, zero, zero, jnp.zeros(0, bool), jnp.bool_(False))
 
 
 def add(a: Measures, b: Measures) -> Measures:
@@ -152,6 +159,29 @@ def measure(site: LayerSpec, kernel: jax.Array, state: layers.State, x: jax.Arra
         jnp.float32(kernel.size),
         used,
         _waits(site, state, x),
+    )
+
+
+def measure_product(site: LayerSpec, subscripts: str, a: jax.Array, b: jax.Array, y: jax.Array) -> Measures:
+    """The sums of one product of an attention, whose operands are both inputs.
+
+    Args:
+      site: how both are quantized.
+      subscripts: of the product as an einsum.
+      a: the left operand.
+      b: the right one.
+      y: their product on codes.
+    """
+    wide, plain = y.astype(jnp.float32), jnp.einsum(subscripts, a, b).astype(jnp.float32)
+    operands = zip((a, b), layers.attention_specs(site, subscripts, a, b), strict=True)
+    trained = [Trained(values, spec=spec) for values, spec in operands]
+    sums = no_product()
+    return replace(
+        sums,
+        error=jnp.sum(jnp.square(wide - plain)),
+        signal=jnp.sum(jnp.square(plain)),
+        inputs_clipped=sum((_clipped(one.values, *one.scale(), one.spec) for one in trained), sums.inputs_clipped),
+        inputs=jnp.float32(a.size + b.size),
     )
 
 
@@ -189,6 +219,8 @@ def _why(sums: Measures) -> str:
 
 def _cells(row: Explanation) -> tuple[str, ...]:
     shares = ["-" if np.isnan(v) else f"{v:.2%}" for v in (row.error, row.inputs_clipped, row.weights_clipped)]
+    if not row.of:
+        return (row.path, *shares[:2], "", "", "")  # a product has no kernel
     return (row.path or ".", *shares, f"{row.codes} of {row.of}", f"{row.bits:.1f}")
 
 

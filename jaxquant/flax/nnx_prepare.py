@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxquant.flax import finite, nnx_folding, nnx_walk
-from jaxquant.flax.attention import QuantizedAttention
+from jaxquant.flax.attention import PRODUCTS, QuantizedAttention
 from jaxquant.flax.mark import mark_of
 from jaxquant.flax.nnx_layers import RETYPED, Quantized, layers_of
 from jaxquant.flax.nnx_variables import Codes, Scale, Step, beside, set_companions, value_of
@@ -234,7 +234,7 @@ def _rows(recipe: Recipe, one: Found, rule: Rule | None, site: LayerSpec | None)
     if one.attention:
         why = recipe.why(rule) if rule else "off unless a rule has attention"
         text = "" if site is None else site.inputs_text
-        return [Row(one.path, product, "", text, why) for product in ("QKᵀ", "PV")]
+        return [Row(one.path, product, "", text, why) for product in PRODUCTS]
     also = "".join(f"; also {path!r}" for path in one.paths[1:])
     if site is None:
         why = one.reason if one.reason and not (rule and rule.keep) else recipe.why(rule)
