@@ -11,6 +11,7 @@ import numpy as np
 
 import refquant
 from jaxquant.distances import Distance, by_distance, json_row
+from jaxquant.sizes import size_text
 from jaxquant.streams import quantized_runs
 from refquant import files, qtensor, scales
 from refquant.files.printable import printable
@@ -109,14 +110,6 @@ def _error(header: files.Header, one: Plan) -> dict[str, Any]:
     return named | {"error": far["error"], "sqnr_db": decibel, "worst": far["worst"], "not_finite": bad}
 
 
-def size_text(count: int) -> str:
-    """A number of bytes: "84.51 MB" (1 MB is 10^6 bytes), "1.20 kB", "264 bytes"."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.2f} {name}"
-    return f"{count} bytes"
-
-
 def look_command(
     path: Path, *, errors: str | None, schemes: tuple[str, ...] = (), picture: Path | None, top: int, as_json: bool
 ) -> int:
@@ -192,7 +185,7 @@ def _print(headers: list[files.Header], found: dict[str, Any], top: int, errors:
         part = {k: size["classes"].get(k, 0) for k in ("linear", "conv", "embedding", "other")}
         columns = (part["linear"] + part["conv"], part["embedding"], part["other"], size["total"])
         fits = " ".join(f"{'yes' if left >= 0 else 'no':>4}" for left in size["fits"].values())
-        parts = " ".join(f"{size_text(c):>10}" for c in columns)
+        parts = " ".join(f"{size_text(c, decimals=2):>10}" for c in columns)
         print(f"{size['scheme']:<38} {parts}  {size['bits_per_weight']:>7.2f}  {fits}")
     print()
     print("'fits' counts the weights alone: activations and caches need room of their own.  Scales are counted.")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxquant.decide import bars, decision, intervals, means, needed, sizes, verdict
+from jaxquant import sizes
+from jaxquant.decide import bars, decision, intervals, means, needed, verdict
 from jaxquant.decide.bars import Bar
 from jaxquant.decide.decision import Candidate, confirmed_rows, decide
 from jaxquant.decide.intervals import PairedCounts, share_interval

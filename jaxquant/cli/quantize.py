@@ -140,7 +140,7 @@ def _scheme(weights: str, embeddings: str | None) -> Any:
 
 
 def _report(source: Path, output: Path, plans: tuple, inputs: Any, run: _Run) -> None:
-    from jaxquant.look import size_text
+    from jaxquant.sizes import size_text
     from jaxquant.store_checks import not_finite
     from refquant.files import read_headers
     from refquant.files.printable import printable
@@ -158,10 +158,12 @@ def _report(source: Path, output: Path, plans: tuple, inputs: Any, run: _Run) ->
         found["inputs"] = str(inputs) if inputs else None
         print(json_module.dumps(found, indent=1))
         return
-    print(f"{output}: {size_text(after)} from {size_text(before)}; {len(done)} of {len(plans)} tensors quantized")
+    now, then = (size_text(count, decimals=2) for count in (after, before))
+    print(f"{output}: {now} from {then}; {len(done)} of {len(plans)} tensors quantized")
     for why in sorted({plan.why for plan in plans if plan.why}):
         left = [plan for plan in plans if plan.why == why]
-        print(f"  left as they were: {len(left)} ({size_text(sum(p.info.nbytes for p in left))}), {why}")
+        size = size_text(sum(p.info.nbytes for p in left), decimals=2)
+        print(f"  left as they were: {len(left)} ({size}), {why}")
     if inputs:
         print(f"  a={inputs} is in no file: inputs get codes where the model runs (jaxquant.decide.winner)")
     if bad:

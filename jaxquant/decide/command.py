@@ -102,7 +102,7 @@ def tell(
 
 
 def _introduce(printer: Any, target: Any, workload: Any, material: Any, bar: Any) -> None:
-    from jaxquant.decide.sizes import size_text
+    from jaxquant.sizes import size_text
 
     printer.headline(target.source.name, bar)
     weights = sum(info.size for info in target.infos)

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from jaxquant.decide.intervals import Interval
 from jaxquant.decide.rows import Row
-from jaxquant.decide.sizes import size_text
 from jaxquant.decide.speed import Timing
+from jaxquant.sizes import size_text
 
 WIDTH, BLOCK = 96, 12  # characters and lines shown of what was asked
 SELDOM = 2.0  # seconds between two lines of progress

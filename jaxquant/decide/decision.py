@@ -25,8 +25,8 @@ from typing import Any
 from jaxquant.decide.bars import Bar
 from jaxquant.decide.intervals import Interval
 from jaxquant.decide.needed import examples_needed
-from jaxquant.decide.sizes import size_text
 from jaxquant.decide.verdict import EXIT_CODES, FAIL, PASS, UNSURE, Verdict, compare
+from jaxquant.sizes import size_text
 
 
 @dataclass(frozen=True)

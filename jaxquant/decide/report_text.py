@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from jaxquant.decide.sizes import size_text
+from jaxquant.sizes import size_text
 
 NBSP, MINUS, NONE = "\u00a0", "−", "–"
 

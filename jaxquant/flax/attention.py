@@ -1,13 +1,16 @@
 """The products QKᵀ and PV of an attention on codes, both operands quantized on the fly."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxquant.flax import layers
+from jaxquant.flax import layers, measures
 from jaxquant.flax.site import LayerSpec
+
+PRODUCTS = ("QKᵀ", "PV")
 
 
 @dataclass(frozen=True)
@@ -16,9 +19,11 @@ class QuantizedAttention:
 
     Attributes:
       site: how both operands of both products are quantized.
+      note: told of every product, by its name in PRODUCTS, and what it lost; None: nothing is measured.
     """
 
     site: LayerSpec
+    note: Callable[[str, measures.Measures], None] | None = None
 
     def __call__(
         self,
@@ -48,17 +53,22 @@ class QuantizedAttention:
         query, key, value = (v.astype(dtype) for v in (query, key, value))
         lead, (heads, depth) = query.shape[:-3], query.shape[-2:]
         query, key, value = (v.reshape(-1, *v.shape[-3:]) for v in (query, key, value))
-        product = layers.attention_einsum(self.site)
         query = query / jnp.sqrt(depth).astype(dtype)
         query = query.reshape(*query.shape[:2], key.shape[-2], heads // key.shape[-2], depth)
-        weights = product("bqhgd,bkhd->bhgqk", query, key)
+        weights = self._product("QKᵀ", "bqhgd,bkhd->bhgqk", query, key)
         weights = weights.reshape(*lead, heads, *weights.shape[-2:])
         weights = jax.nn.softmax(_masked(weights, bias, mask, is_causal)).astype(dtype)
         if not deterministic and dropout_rate > 0.0:
             weights = _dropped(weights, dropout_rng, dropout_rate, broadcast_dropout)
         weights = weights.reshape(-1, key.shape[-2], heads // key.shape[-2], *weights.shape[-2:])
-        out = product("bhgqk,bkhd->bqhgd", weights, value)
+        out = self._product("PV", "bhgqk,bkhd->bqhgd", weights, value)
         return out.reshape(*lead, out.shape[1], heads, value.shape[-1])
+
+    def _product(self, name: str, subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+        y = layers.attention_einsum(self.site)(subscripts, a, b)
+        if self.note is not None:
+            self.note(name, measures.measure_product(self.site, subscripts, a, b, y))
+        return y
 
 
 def _masked(weights: jax.Array, bias: jax.Array | None, mask: jax.Array | None, is_causal: bool) -> jax.Array:

@@ -19,7 +19,7 @@ from jaxquant.qat.trained import Trained, frozen
 from jaxquant.qtensor import QTensor
 from refquant import checks
 from refquant.estimators import LsqPlus, Ste
-from refquant.spec import ScaleRule
+from refquant.spec import QuantSpec, ScaleRule
 
 State = Mapping[str, jax.Array]
 Kernel = jax.Array | QTensor | Trained
@@ -145,13 +145,17 @@ def attention_einsum(site: LayerSpec) -> Callable[..., jax.Array]:
     """An einsum of two inputs, both quantized on the fly: the products QK^T and PV of an attention."""
 
     def product(subscripts: str, a: jax.Array, b: jax.Array, **_: Any) -> jax.Array:
-        flipped = _swapped(subscripts)
-        left = site.inputs_for(a.ndim, summed_of_x(subscripts, a.ndim))
-        right = site.inputs_for(b.ndim, summed_of_x(flipped, b.ndim))
+        left, right = attention_specs(site, subscripts, a, b)
         dtype = jnp.result_type(a, b).name
         return qat.einsum(subscripts, a, Trained(b, spec=right), inputs=left, dtype=dtype)
 
     return product
+
+
+def attention_specs(site: LayerSpec, subscripts: str, a: jax.Array, b: jax.Array) -> tuple[QuantSpec, QuantSpec]:
+    """How each operand of such a product is quantized."""
+    left = site.inputs_for(a.ndim, summed_of_x(subscripts, a.ndim))
+    return left, site.inputs_for(b.ndim, summed_of_x(_swapped(subscripts), b.ndim))
 
 
 def embed(site: LayerSpec, table: Kernel, state: State, ids: jax.Array, *, dtypes: Dtypes) -> jax.Array:

@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from jaxquant.flax import layers, measures, observers
 from jaxquant.flax.linen_layers import boxed_codes, boxed_like, own_dtypes, quantized, state_of
-from jaxquant.flax.linen_sites import Layer, check_leaves, input_leaves, takes_codes
-from jaxquant.flax.mark import mark_of, unit
+from jaxquant.flax.linen_sites import Layer, Path, check_leaves, input_leaves, takes_codes
+from jaxquant.flax.mark import mark_of, mark_value
 from jaxquant.qat import starting
 from jaxquant.qtensor import QTensor
 
@@ -40,7 +41,7 @@ def initial(layer: Layer) -> dict[str, jax.Array]:
     for name in input_leaves(layer):
         leaves[name] = jnp.float32(0 if name == "inputs_zero_point" else jnp.nan)  # NaN shows in every result
     leaves |= {"step": jnp.float32(0)} if site.has_step else {}
-    return leaves | ({mark_of(site): unit(layer.kernel)} if leaves else {})
+    return leaves | ({mark_of(site): mark_value(layer.kernel)} if leaves else {})
 
 
 def observed(layer: Layer, call: Thunk) -> Any:
@@ -63,7 +64,7 @@ def calibrated(layer: Layer, call: Thunk) -> Any:
         stats = layer.module.get_variable("params", STATS)
         for name, value in observers.finalize(stats, layer.site, path=layer.path).items():
             layer.put(name, boxed_like(layer.boxed_kernel, value.astype(jnp.float32)))
-        layer.put(mark_of(layer.site), boxed_like(layer.boxed_kernel, unit(layer.kernel)))
+        layer.put(mark_of(layer.site), boxed_like(layer.boxed_kernel, mark_value(layer.kernel)))
     return call()
 
 
@@ -84,7 +85,7 @@ def converted(layer: Layer, call: Thunk) -> Any:
         layer.put(CONVERTED + "kernel_dtype", boxed_like(box, jnp.zeros((), param)))
     if layer.given is not None:
         layer.put(CONVERTED + "bias", layer.given[1])
-    layer.put(CONVERTED + mark_of(layers.frozen_site(layer.site)), boxed_like(box, unit(layer.kernel)))
+    layer.put(CONVERTED + mark_of(layers.frozen_site(layer.site)), boxed_like(box, mark_value(layer.kernel)))
     if takes_codes(layer):
         for name, value in layers.frozen_inputs(layer.site, state).items():
             layer.put(CONVERTED + name, boxed_like(box, value))
@@ -104,6 +105,22 @@ def explained(layer: Layer, call: Thunk) -> Any:
     given = (layer.kernel, state_of(layer), jnp.asarray(layer.x), y, call())
     layer.put(EXPLAINED, shared(added)(before, layer.kernel, *given))
     return y
+
+
+def attended(module: nn.Module, put: Callable[[Path], None], product: str, sums: measures.Measures) -> None:
+    """Add what a product of an attention lost, as `explained` does for a layer.
+
+    Args:
+      module: the attention, bound to its scope.
+      put: told the path of the leaf.
+      product: its name.
+      sums: of one call.
+    """
+    name, params = f"{EXPLAINED} {product}", module.variables["params"]
+    before = params.get(name, measures.no_product())
+    kernel = jax.tree.leaves(params["query"])[0]  # stacked by nn.vmap where the attention is
+    module.put_variable("params", name, shared(measures.add)(before, kernel, sums))
+    put((*module.path, name))
 
 
 def told(found: measures.Explanations, layer: Layer, call: Thunk) -> Any:

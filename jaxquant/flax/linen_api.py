@@ -29,8 +29,8 @@ from typing import Any
 
 import jax
 
-from jaxquant.flax import observers
-from jaxquant.flax.linen_acts import CONVERTED, calibrated, converted, explained, observed, prepared
+from jaxquant.flax import observers, state_dicts
+from jaxquant.flax.linen_acts import CONVERTED, EXPLAINED, calibrated, converted, explained, observed, prepared
 from jaxquant.flax.linen_calls import Call, Frame, framed
 from jaxquant.flax.linen_checks import check_constants, check_reached, check_started, check_weights, need_quantized
 from jaxquant.flax.linen_quantized import Quantized
@@ -48,6 +48,7 @@ __all__ = [
 ]  # fmt: skip
 
 Methods = Mapping[str, Any]
+state_dicts.register()
 
 
 def prepare(
@@ -201,6 +202,8 @@ def explain(
 ) -> Explanations:
     """What quantization does to each layer: its error on the same input, what is clipped, which codes are in use.
 
+    Products of attentions on codes have rows too, but inside nn.cond and nn.switch.
+
     Args:
       qmodel: the model with its recipe.
       params: prepared, not converted.
@@ -218,7 +221,8 @@ def explain(
     frame, arrays = framed(call)
     found = _explained(qmodel, frame, {**(collections or {}), "params": params}, arrays)
     qmodel.remember(call, replace=False)
-    return explanations([("/".join(path[:-1]), sums) for path, sums in found.items()])
+    named = [("/".join(path[:-1]) + path[-1].removeprefix(EXPLAINED), sums) for path, sums in found.items()]
+    return explanations([(name.strip(), sums) for name, sums in named])
 
 
 @partial(jax.jit, static_argnums=(0, 1))

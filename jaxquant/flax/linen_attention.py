@@ -6,14 +6,13 @@ from typing import Any
 
 from flax import linen as nn
 
-from jaxquant.flax.attention import QuantizedAttention
+from jaxquant.flax.attention import PRODUCTS, QuantizedAttention
 from jaxquant.flax.recipe import Place, Recipe
 from jaxquant.flax.report import Row
 from jaxquant.flax.site import LayerSpec, resolve_attention
 
 #: Exact classes, as for layers.
 ATTENTIONS = (nn.MultiHeadDotProductAttention, nn.MultiHeadAttention, nn.SelfAttention)
-PRODUCTS = ("QKᵀ", "PV")
 HOOKS = ("attention_fn", "qk_attn_weights_einsum_cls", "attn_weights_value_einsum_cls")
 
 
@@ -50,14 +49,20 @@ def attention_rows(recipe: Recipe, module: nn.Module, site: LayerSpec | None) ->
     return {f"{place.path} {product}": Row(place.path, product, "", text, why) for product in PRODUCTS}
 
 
-def attending(module: nn.Module, site: LayerSpec | None, call: Callable[[], Any]) -> Any:
+def attending(module: nn.Module, site: LayerSpec | None, call: Callable[[], Any], note: Any = None) -> Any:
     """The attention's call with its products on codes.
 
     The field is set on the bound copy that lives for one apply, and only while its method runs.
+
+    Args:
+      module: the attention, bound.
+      site: how its products are quantized; None: not at all.
+      call: its call.
+      note: told of every product, as QuantizedAttention has it.
     """
     if site is None:
         return call()
-    with _field(module, "attention_fn", QuantizedAttention(site)):
+    with _field(module, "attention_fn", QuantizedAttention(site, note)):
         return call()
 
 

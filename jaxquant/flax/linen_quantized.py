@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax.core import bind
 from flax.core.scope import union_filters
 
-from jaxquant.flax.linen_acts import BRANCHED, prepared, told
+from jaxquant.flax.linen_acts import BRANCHED, attended, explained, prepared, told
 from jaxquant.flax.linen_calls import Call
 from jaxquant.flax.linen_folding import Handoffs
 from jaxquant.flax.linen_layers import quantized
@@ -133,6 +133,7 @@ class Quantized:
         freeze = None if self.recipe.schedule is None else self.recipe.schedule.freeze_batch_norm
         handoffs = Handoffs(act is quantized, freeze)
         token, branched = _token(self.recipe, act), BRANCHED.get(act)
+        options["products"] = attended if act is explained else None
         return Interceptor(token, self.recipe, act, handoffs=handoffs, branched=branched, **options)
 
     def remember(self, call: Call, *, replace: bool = True) -> None:

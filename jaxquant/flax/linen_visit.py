@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from flax import linen as nn
@@ -105,12 +106,14 @@ class Interceptor(Visitor):
       recipe: what to do with which layers.
       act: what becomes of a layer.
       in_float: whether the model runs in float meanwhile.
+      products: given an attention, how it puts a leaf's path, a product's name and what it lost; None: not measured.
     """
 
     recipe: Recipe
     act: Act
     _: KW_ONLY
     in_float: bool = False
+    products: Callable[..., None] | None = None
 
     def visit(self, call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         """A layer, an attention, a batch norm that may be folded, or anything else."""
@@ -145,7 +148,10 @@ class Interceptor(Visitor):
         path, site = "/".join(module.path), attention_site(self.recipe, module)
         self.coverage.places[f"{path} products"] = attention_place(module)
         self.coverage.rows.update(attention_rows(self.recipe, module, site))
-        return attending(module, None if self.in_float else site, call)
+        # Inside nn.cond and nn.switch all branches have to hand back the same leaves: there nothing is measured.
+        measured = self.products is not None and not linen_branches.inside()
+        note = partial(self.products, module, self.coverage.grown.add) if measured else None
+        return attending(module, None if self.in_float else site, call, note)
 
     def _layer(self, module: nn.Module, method: str, args: tuple, kwargs: dict) -> Layer | None:
         path = "/".join(module.path)
@@ -248,7 +254,7 @@ def _changed(model: nn.Module, interceptor: Interceptor, variables: Any, call: C
     with plain_words():
         _, changed = run(model, interceptor, variables, call, **options)
         if branched is not interceptor.act and interceptor.branches.met:
-            places = replace(interceptor, act=branched, token=f"{interceptor.token}: places")
+            places = replace(interceptor, act=branched, products=None, token=f"{interceptor.token}: places")
             filled = replace(interceptor, branched=None, token=f"{interceptor.token}: filled")
             for one in (places, filled):
                 _, changed = run(model, one, variables, call, **options)

@@ -32,7 +32,7 @@ def mark_of(site: LayerSpec) -> str:
     return f"recipe_{zlib.crc32(text.encode()):08x}"
 
 
-def unit(kernel: jax.Array) -> jax.Array:
+def mark_value(kernel: jax.Array) -> jax.Array:
     """The value of a mark: one zero of the kernel's rank, stacked and split along any axis as the kernel is."""
     return jnp.zeros((1,) * len(kernel.shape), jnp.float32)
 
@@ -55,9 +55,9 @@ def check_left(path: str, kernel: str, value: object, names: Iterable[str]) -> N
     """
     codes, marks = isinstance(value, QTensor), list(filter(is_mark, names))
     if codes or marks:
-        what = "codes in place of" if codes else f"{marks[0]!r} beside"
+        what = "are codes in place of" if codes else f"is {marks[0]!r} beside"
         raise ValueError(
-            f"layer {path!r}: there is {what} the {kernel}, need a rule with weights for it (the recipe leaves it in "
+            f"layer {path!r}: there {what} the {kernel}, need a rule with weights for it (the recipe leaves it in "
             "float: a checkpoint of another recipe)"
         )
 

@@ -1,6 +1,7 @@
 """What quantization does to one layer: the error of its output, what is clipped, which codes are in use."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -12,17 +13,23 @@ from jaxquant.flax import layers
 from jaxquant.flax.report import table
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qat import learned
+from jaxquant.qat.trained import Trained
 from jaxquant.qtensor import spec_convention, step
 from refquant.estimators import Ste
 from refquant.formats import IntFormat
 from refquant.spec import QuantSpec
 
+#: Why there is no error to tell, as the note below a table says it.
+WAITS = "with a static input scale that is NaN until observe and calibrate have set it"
+IDLE = "not called"
+BROKEN = "with an output that is not finite, as behind a scale that is NaN"
+ZERO = "with a float output of zeros alone"
 HEADER = ("path", "error", "clipped inputs", "clipped weights", "codes in use", "bits in use")
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["error", "signal", "inputs_clipped", "inputs", "weights_clipped", "weights", "used"],
+    data_fields=["error", "signal", "inputs_clipped", "inputs", "weights_clipped", "weights", "used", "waits"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Measures:
       weights_clipped: float32 (), elements of the kernel beyond their range.
       weights: float32 (), elements of the kernel, once a call.
       used: bool (codes of the format,), which codes the kernel has.
+      waits: bool (), whether its static input scale is not calibrated.
     """
 
     error: jax.Array
@@ -46,6 +54,7 @@ class Measures:
     weights_clipped: jax.Array
     weights: jax.Array
     used: jax.Array
+    waits: jax.Array
 
 
 @dataclass(frozen=True)
@@ -53,13 +62,15 @@ class Explanation:
     """One layer, in numbers.
 
     Attributes:
-      path: of the layer; "[i]" behind it counts layers stacked for a scan.
-      error: norm of the output's error over the norm of the float output; NaN where the layer was never called.
-      inputs_clipped: share of the inputs beyond the static range.
+      path: of the layer; "[i]" behind it counts layers stacked for a scan.  Of an attention's product: that of the
+        attention, and its name behind a blank ("attention QKᵀ").
+      error: norm of the output's error over the norm of the float output; NaN where `why` says so.
+      inputs_clipped: share of the inputs beyond the static range; NaN where that is not calibrated.
       weights_clipped: share of the kernel beyond its range.
       codes: distinct codes of the kernel.
-      of: codes the format has.
+      of: codes the format has; 0 where there is no kernel, as in an attention's products.
       bits: log2 of codes.
+      why: there is no error to tell; "" where there is one.
     """
 
     path: str
@@ -69,6 +80,7 @@ class Explanation:
     codes: int
     of: int
     bits: float
+    why: str = ""
 
 
 @jax.tree_util.register_static
@@ -85,7 +97,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Explanations:
-    """A row for every quantized layer; `str` is a table."""
+    """A row for every quantized layer and product of attention; `str` is a table."""
 
     rows: tuple[Explanation, ...]
 
@@ -101,13 +113,20 @@ class Explanations:
         return len(self.rows)
 
     def __str__(self) -> str:
-        return table([HEADER, *[_cells(row) for row in self.rows]])
+        counts = Counter(row.why for row in self.rows if row.why)
+        notes = [f"-: {'1 layer' if count == 1 else f'{count} layers'} {why}" for why, count in counts.items()]
+        return "\n".join([table([HEADER, *[_cells(row) for row in self.rows]]), *notes])
 
 
 def nothing(site: LayerSpec) -> Measures:
     """The sums of no call."""
+    return replace(no_product(), used=jnp.zeros(2**site.weights.fmt.bits, bool))
+
+
+def no_product() -> Measures:
+    """The sums of no product of an attention: it has no kernel, and so no codes of one."""
     zero = jnp.float32(0)
-    return Measures(zero, zero, zero, zero, zero, zero, jnp.zeros(2**site.weights.fmt.bits, bool))
+    return Measures(zero, zero, zero, zero, zero, zero, jnp.zeros(0, bool), jnp.bool_(False))
 
 
 def add(a: Measures, b: Measures) -> Measures:
@@ -139,6 +158,30 @@ def measure(site: LayerSpec, kernel: jax.Array, state: layers.State, x: jax.Arra
         _clipped(weight.values, *weight.scale(), site.weights),
         jnp.float32(kernel.size),
         used,
+        _waits(site, state, x),
+    )
+
+
+def measure_product(site: LayerSpec, subscripts: str, a: jax.Array, b: jax.Array, y: jax.Array) -> Measures:
+    """The sums of one product of an attention, whose operands are both inputs.
+
+    Args:
+      site: how both are quantized.
+      subscripts: of the product as an einsum.
+      a: the left operand.
+      b: the right one.
+      y: their product on codes.
+    """
+    wide, plain = y.astype(jnp.float32), jnp.einsum(subscripts, a, b).astype(jnp.float32)
+    operands = zip((a, b), layers.attention_specs(site, subscripts, a, b), strict=True)
+    trained = [Trained(values, spec=spec) for values, spec in operands]
+    sums = no_product()
+    return replace(
+        sums,
+        error=jnp.sum(jnp.square(wide - plain)),
+        signal=jnp.sum(jnp.square(plain)),
+        inputs_clipped=sum((_clipped(one.values, *one.scale(), one.spec) for one in trained), sums.inputs_clipped),
+        inputs=jnp.float32(a.size + b.size),
     )
 
 
@@ -155,20 +198,45 @@ def explanations(found: list[tuple[str, Measures]]) -> Explanations:
 
 def _row(path: str, sums: Measures) -> Explanation:
     codes = int(sums.used.sum())
-    error = float(np.sqrt(sums.error / sums.signal)) if sums.signal else float("nan")
+    why = _why(sums)
+    error = float("nan") if why else float(np.sqrt(sums.error / sums.signal))
     inputs = float(sums.inputs_clipped / sums.inputs) if sums.inputs else 0.0
+    inputs = float("nan") if sums.waits else inputs
     weights = float(sums.weights_clipped / sums.weights) if sums.weights else 0.0
-    return Explanation(path, error, inputs, weights, codes, len(sums.used), float(np.log2(max(codes, 1))))
+    return Explanation(path, error, inputs, weights, codes, len(sums.used), float(np.log2(max(codes, 1))), why)
+
+
+def _why(sums: Measures) -> str:
+    """Why the error has no value, "" where it has one."""
+    if sums.waits:
+        return WAITS
+    if not sums.inputs:
+        return IDLE
+    if not np.isfinite(sums.signal + sums.error):
+        return BROKEN
+    return "" if sums.signal else ZERO
 
 
 def _cells(row: Explanation) -> tuple[str, ...]:
-    shares = (f"{row.error:.2%}", f"{row.inputs_clipped:.2%}", f"{row.weights_clipped:.2%}")
+    shares = ["-" if np.isnan(v) else f"{v:.2%}" for v in (row.error, row.inputs_clipped, row.weights_clipped)]
+    if not row.of:
+        return (row.path, *shares[:2], "", "", "")  # a product has no kernel
     return (row.path or ".", *shares, f"{row.codes} of {row.of}", f"{row.bits:.1f}")
+
+
+def _by_constants(site: LayerSpec, x: jax.Array) -> bool:
+    """Whether the call scales its input by constants: a look-up has ids."""
+    return site.static and jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _waits(site: LayerSpec, state: layers.State, x: jax.Array) -> jax.Array:
+    names = [name for name in site.input_names if name != "inputs_zero_point"]
+    return jnp.array([jnp.isnan(state[name]).any() for name in names if _by_constants(site, x)], bool).any()
 
 
 def _clipped_inputs(site: LayerSpec, state: layers.State, x: jax.Array) -> jax.Array:
     """A scale of the input's own range clips nothing."""
-    if not site.static or not jnp.issubdtype(x.dtype, jnp.floating):
+    if not _by_constants(site, x):
         return jnp.float32(0)
     values = tuple(state[name] for name in site.input_names)
     if isinstance(site.input_estimator, Ste):

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxquant.flax import measures, observers
+from jaxquant.flax import measures, nnx_attention, observers, state_dicts
 from jaxquant.flax.labels import labels
 from jaxquant.flax.measures import Explanations
 from jaxquant.flax.nnx_convert import check_started, convert, stacked_axes
@@ -37,6 +37,8 @@ __all__ = [
     "Codes", "Observed", "Scale", "Step", "advance", "calibrate", "check_optimizer", "convert", "explain", "labels",
     "observe", "prepare", "restore", "tabulate", "tensors",
 ]  # fmt: skip
+
+state_dicts.register()
 
 
 def observe(model: nnx.Module, x: Any = None, *, method: str = "__call__") -> Any:
@@ -90,17 +92,20 @@ def explain(model: nnx.Module, x: Any, *, method: str = "__call__") -> Explanati
       method: what is called.
     Returns:
       For each layer: the relative error of its output against the float layer on the same input, the shares of inputs
-      and weights that are clipped, and how many codes are in use.  Printable.
+      and weights that are clipped, and how many codes are in use; for each product of an attention on codes its error
+      and the share of both operands that is clipped.  Printable.
     Raises:
       ValueError: the model is converted, or its schedule has not started.
     """
     clone = nnx.clone(model)
-    found = _masters("explain", clone)
+    attentions = nnx_attention.explained(clone)
+    found = _masters("explain", clone) if layers_of(clone) or not attentions else []
     for layer in found:
         check_started("explain", layer)
         layer.explained = Explained(_stacked(layer, measures.nothing(layer.site)))
     _run(clone, found, "explain", x, method)
-    return measures.explanations([(layer.path, value_of(layer.explained)) for layer in found])
+    rows = [(layer.path, value_of(layer.explained)) for layer in found]
+    return measures.explanations([*rows, *nnx_attention.products(attentions)])
 
 
 def tabulate(model: nnx.Module, *inputs: Any, explained: Explanations | None = None, **options: Any) -> str:

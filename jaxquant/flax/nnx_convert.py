@@ -9,10 +9,10 @@ import numpy as np
 from flax import nnx
 
 from jaxquant.flax import finite, layers, nnx_folding
-from jaxquant.flax.mark import check_left, is_mark, mark_of, unit
+from jaxquant.flax.mark import check_left, is_mark, mark_of, mark_value
 from jaxquant.flax.nnx_layers import check_leaves, layers_of
 from jaxquant.flax.nnx_variables import Codes, beside, leaves_of, set_companions, value_of
-from jaxquant.flax.nnx_walk import KINDS, expected_shape
+from jaxquant.flax.nnx_walk import KINDS, expected_shape, find
 from jaxquant.flax.site import LayerSpec
 
 
@@ -33,10 +33,9 @@ def convert(model: nnx.Module, codes: Mapping[str, Any] | None = None) -> nnx.Mo
     if not found or any(layer.converted for layer in found):
         what = "converted already" if found else "not prepared"
         raise ValueError(f"convert: the model is {what}, need what prepare returned")
-    for path, module in nnx.iter_graph(model):
-        if type(module) in KINDS:
-            name = "embedding" if isinstance(module, nnx.Embed) else "kernel"
-            check_left("/".join(map(str, path)), name, value_of(getattr(module, name)), vars(module))
+    for one in find(model):
+        if type(one.module) in KINDS:
+            check_left(one.path, one.kernel_name, value_of(getattr(one.module, one.kernel_name)), vars(one.module))
     for layer in found:
         check_leaves(layer)
         if layer.path not in (codes or {}):
@@ -99,7 +98,7 @@ def _convert(
         delattr(layer, name)
     for name in still.input_names:
         setattr(layer, name, beside(kernel, Codes, constants[name], stacked=stacked))
-    setattr(layer, mark_of(still), beside(kernel, Codes, _over(unit, stacked, value_of(kernel)), stacked=stacked))
+    setattr(layer, mark_of(still), beside(kernel, Codes, _over(mark_value, stacked, value_of(kernel)), stacked=stacked))
     set_companions(made[id(kernel)], (*still.state_names, mark_of(still)))
     setattr(layer, layer.kernel_name, made[id(kernel)])
     layer.site = still

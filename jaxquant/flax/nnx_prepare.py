@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxquant.flax import finite, nnx_folding, nnx_walk
-from jaxquant.flax.attention import QuantizedAttention
+from jaxquant.flax.attention import PRODUCTS, QuantizedAttention
 from jaxquant.flax.mark import mark_of
 from jaxquant.flax.nnx_layers import RETYPED, Quantized, layers_of
 from jaxquant.flax.nnx_variables import Codes, Scale, Step, beside, set_companions, value_of
@@ -175,9 +175,10 @@ def _retype(found: list[Found], sites: dict[int, LayerSpec], norms: dict[int, nn
         else:
             kernel = _kernel(one)
             shared = made.setdefault(id(kernel), {})
-            for name, variable in _leaves(one, site, kernel, shared, norms.get(id(module))).items():
+            leaves = _leaves(one, site, kernel, shared, norms.get(id(module)))
+            for name, variable in leaves.items():
                 setattr(module, name, variable)
-            set_companions(kernel, (*site.state_names, *([mark_of(site)] if site.state_names else ())))
+            set_companions(kernel, leaves)
             module.site, module.path, module.mode = site, one.path, "quantized"
             module.reached = module.handoff = None
         object.__setattr__(module, "__class__", RETYPED[type(module)])
@@ -233,7 +234,7 @@ def _rows(recipe: Recipe, one: Found, rule: Rule | None, site: LayerSpec | None)
     if one.attention:
         why = recipe.why(rule) if rule else "off unless a rule has attention"
         text = "" if site is None else site.inputs_text
-        return [Row(one.path, product, "", text, why) for product in ("QKᵀ", "PV")]
+        return [Row(one.path, product, "", text, why) for product in PRODUCTS]
     also = "".join(f"; also {path!r}" for path in one.paths[1:])
     if site is None:
         why = one.reason if one.reason and not (rule and rule.keep) else recipe.why(rule)

@@ -6,12 +6,14 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from bits import assert_same
 from flax import nnx
 
-from jaxquant.flax import Lsq, Pact, Recipe, Rule, Schedule, linen_api, nnx_api
+from jaxquant.flax import Lsq, Pact, Recipe, Rule, Schedule, linen_api, measures, nnx_api
+from jaxquant.flax.site import resolve
 from tests.flax.api_support import APIS, api  # noqa: F401
 from tests.flax.linen_models import inputs
 
@@ -155,6 +157,33 @@ def test_tabulate_shows_what_explain_found(api: Any, kind: str) -> None:  # noqa
         assert told["error"] == ", ".join(f"{row.error:.2%}" for row in rows)
         assert told["clipped_inputs"] == ", ".join(f"{row.inputs_clipped:.2%}" for row in rows)
         assert told["codes_in_use"] == ", ".join(f"{row.codes} of {row.of}" for row in rows)
+
+
+def test_explain_says_why_a_layer_has_no_error(api: Any) -> None:  # noqa: F811
+    """Before calibration, and behind a layer that is not calibrated; a table has no nan in it."""
+    paths = {"linen": ("Dense_0", "Dense_1"), "nnx": ("layers/layers/0", "layers/layers/2/up")}[api.name]
+    recipe = Recipe(Rule(paths[0], **SCHEMES["int2 static"]), Rule("**", weights="int4", inputs="int8"))
+    trial = api.prepare(api.own_model("Stack", X, "sequential"), recipe, X)
+    found, calibrated = trial.explain(X), trial.calibrated(X).explain(X)
+    rows, after = ({row.path: row for row in rows} for rows in (found, calibrated))
+    waits, behind = (rows[path] for path in paths)
+    assert np.isnan([waits.error, waits.inputs_clipped]).all() and waits.why == measures.WAITS
+    assert (waits.codes, waits.weights_clipped) == (after[paths[0]].codes, after[paths[0]].weights_clipped)
+    assert np.isnan(behind.error) and behind.inputs_clipped == 0 and behind.why == measures.BROKEN
+    assert f"\n-: 1 layer {measures.WAITS}" in str(found) and f" {measures.BROKEN}" in str(found)
+    cells = next(line for line in str(found).splitlines() if line.startswith(paths[0])).split()
+    assert cells[1:3] == ["-", "-"] and "nan%" not in str(found)
+    assert trial.tabulate(X, explained=found).count("error: -") == sum(bool(row.why) for row in found)
+    assert all(row.why == "" and np.isfinite(row.error) for row in calibrated) and "-: " not in str(calibrated)
+
+
+def test_explain_says_why_no_error_is_told_of_zeros_and_without_a_call() -> None:
+    site = resolve(Recipe(Rule("**", weights="int4")).rules[0], "linear", (8, 8), path="one")
+    idle = measures.nothing(site)
+    zeros = measures.measure(site, jnp.ones((8, 8)), {}, X, 0 * X, 0 * X)
+    found = measures.explanations([("idle", idle), ("zeros", zeros)])
+    assert [(row.why, np.isnan(row.error)) for row in found] == [("not called", True), (measures.ZERO, True)]
+    assert str(found).endswith(f"-: 1 layer not called\n-: 1 layer {measures.ZERO}")
 
 
 def test_apis_differential_give_each_others_bits(results: dict) -> None:

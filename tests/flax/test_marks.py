@@ -38,7 +38,6 @@ CONVERTED = [
     (LSQ, LSQ | {"inputs": "int4:token"}),
     (STATIC, STATIC | {"inputs": "uint4:tensor:asym"}),
 ]
-SPLIT = (nnx.graphdef, nnx.state)
 REFUSED = r"layer '[\w/]+': there is 'recipe_\w{8}' beside the kernel, need 'recipe_\w{8}', the mark of int.*another"
 
 
@@ -81,9 +80,8 @@ def test_nnx_merge_and_parameters_alone_carry_the_mark() -> None:
     pure = nnx.clone(two)
     nnx.update(pure, nnx.to_pure_dict(nnx.state(four, nnx.Param)))
     merged = nnx.merge(nnx.graphdef(two), nnx.state(four))
-    codes = nnx.merge(
-        *(f(trial(NnxApi(), o).converted().model) for f, o in zip(SPLIT, CONVERTED[0][::-1], strict=True))
-    )
+    of, into = (trial(NnxApi(), options).converted().model for options in CONVERTED[0])
+    codes = nnx.merge(nnx.graphdef(into), nnx.state(of))
     for model in (given, pure, merged, codes):
         with pytest.raises(ValueError, match=REFUSED):
             model(X)
@@ -136,17 +134,14 @@ def test_a_folded_norm_is_of_the_recipe(of: str | None, into: str | None) -> Non
 
 @pytest.mark.parametrize("convert", [False, True])
 def test_a_layer_that_the_recipe_leaves_in_float_has_nothing_of_another(api: Any, convert: bool) -> None:  # noqa: F811
-    """Linen's is told when it runs, NNX's own layer when the model is converted."""
-    kept = Recipe(Rule("**/up", keep="as it is"), Rule("**", **LSQ))
+    """Linen's is told when it runs; NNX's own layer, which knows no recipe, when the model is converted."""
+    kept = Rule({"linen": "Dense_0", "nnx": "**/up"}[api.name], keep="as it is")
+    into = api.prepare(api.own_model("Stack", X, "sequential"), Recipe(kept, Rule("**", **LSQ)), X)
     of = trial(api, LSQ, "sequential")
-    into = api.prepare(api.own_model("Stack", X, "sequential"), kept, X) if api.name == "nnx" else None
-    if into is None:
-        first = Recipe(Rule("Dense_0", keep="as it is"), Rule("**", **LSQ))
-        into = api.prepare(api.own_model("Stack", X, "sequential"), first, X)
     wrong = moved(of.converted() if convert else of, into)
-    text = r"there is (codes in place of|'recipe_\w+' beside) the kernel, need a rule with weights"
-    with pytest.raises(ValueError, match=text):
-        wrong.converted() if api.name == "nnx" else wrong.run(X)
+    there = "are codes in place of" if convert else r"is 'recipe_\w{8}' beside"
+    with pytest.raises(ValueError, match=f"there {there} the kernel, need a rule with weights"):
+        wrong.run(X) if api.name == "linen" else wrong.converted()
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
