@@ -243,7 +243,8 @@ def test_add_differential() -> None:
     a, b = np.repeat(edge, 16), np.resize(b, (7, 16)).ravel()
     with np.errstate(all="ignore"):
         check(lambda a, b: _exact.add(a, b), (a, b), _flushed(a + _flushed(b)))
-        check(lambda a, x, s: _exact.add(a, x * s), (NORMAL, HALVES, SCALE), NORMAL + HALVES * SCALE)
+        for b, of in ((HALVES, HALVES), (CODES, f32(CODES))):  # a product of integers is never subnormal
+            check(lambda a, b, s: _exact.add(a, b.astype(jnp.float32) * s), (NORMAL, b, SCALE), NORMAL + of * SCALE)
         for zero in np.float32([0.0, -0.0, 1e-40]):
             check(lambda a, b=zero: _exact.add(a, b), (a,), _flushed(a + _flushed(zero)), eager=False)
 
