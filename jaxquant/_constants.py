@@ -31,13 +31,13 @@ def at_least(x: jax.Array, low: jax.Array | float) -> jax.Array:
     Witness: test_clamps_differential.
     """
     wide = _as_wide(low, x, x.dtype)
-    return lax.select(x > wide, x, wide)
+    return lax.select(lax.gt(x, wide), x, wide)
 
 
 def at_most(x: jax.Array, high: jax.Array | float) -> jax.Array:
     """x where it is below high, high elsewhere, for NaN too.  Witness: test_clamps_differential."""
     wide = _as_wide(high, x, x.dtype)
-    return lax.select(x < wide, x, wide)
+    return lax.select(lax.lt(x, wide), x, wide)
 
 
 def _as_wide(value: jax.Array | float, like: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -11,11 +11,13 @@ from jax import lax
 
 from jaxquant._constants import as_dtype, bitcast, select
 
-NAN = 0x7FC00000
-INF = 0x7F800000
-MAGNITUDE = 0x7FFFFFFF
-MIN_NORMAL = 0x00800000
-NEGATIVE_ZERO = -0x80000000
+#: Numbers of NumPy, and lax beside them: a function of jnp and a Python number would each be converted anew, which is
+#: most of what tracing a layer costs.
+NAN = np.int32(0x7FC00000)
+INF = np.int32(0x7F800000)
+MAGNITUDE = np.int32(0x7FFFFFFF)
+MIN_NORMAL = np.int32(0x00800000)
+NEGATIVE_ZERO = np.int32(-0x80000000)
 
 
 def bits(x: jax.Array) -> jax.Array:
@@ -45,7 +47,7 @@ def shift_right(pattern: jax.Array, by: jax.Array | int) -> jax.Array:
 
 def is_nan(x: jax.Array) -> jax.Array:
     """Where x is NaN, from the bits; no compiler flag can assume it away.  Witness: test_is_nan_differential."""
-    return (bits(x) & MAGNITUDE) > INF
+    return lax.gt(lax.bitwise_and(bits(x), MAGNITUDE), INF)
 
 
 def flush(x: jax.Array) -> jax.Array:
@@ -57,7 +59,8 @@ def flush(x: jax.Array) -> jax.Array:
 
 
 def _flushed(pattern: jax.Array) -> jax.Array:
-    return select((pattern & MAGNITUDE) < MIN_NORMAL, pattern & NEGATIVE_ZERO, pattern)
+    small = lax.lt(lax.bitwise_and(pattern, MAGNITUDE), MIN_NORMAL)
+    return lax.select(small, lax.bitwise_and(pattern, NEGATIVE_ZERO), pattern)
 
 
 def rounded(product: jax.Array) -> jax.Array:
@@ -68,7 +71,7 @@ def rounded(product: jax.Array) -> jax.Array:
     integer code.  An integer minimum on the bits, which changes nothing but the payload of a positive NaN, holds and
     is one instruction.  Witness: test_rounded_differential.
     """
-    return from_bits(jnp.minimum(bits(product), NAN))
+    return from_bits(lax.min(bits(product), NAN))
 
 
 def add(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -77,8 +80,9 @@ def add(a: jax.Array, b: jax.Array) -> jax.Array:
     XLA simplifies a + 0 to a, which leaves -0 where the sum is +0, so a sum of zeros is set on the bits.
     Witness: test_add_differential.
     """
-    left, right = _made(a), _flushed(jnp.minimum(bits(b), NAN))
-    return from_bits(select(((left | right) & MAGNITUDE) == 0, left & right, _flushed(_made(a + from_bits(right)))))
+    left, right = _made(a), _flushed(lax.min(bits(b), NAN))
+    zeros = lax.eq(lax.bitwise_and(left | right, MAGNITUDE), np.int32(0))
+    return from_bits(lax.select(zeros, left & right, _flushed(_made(a + from_bits(right)))))
 
 
 def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
@@ -91,7 +95,8 @@ def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
     """
     pattern, below = bits(x), bits(divisor)
     zero = _zero(pattern | below)
-    return from_bits(jnp.minimum(_made(from_bits(pattern ^ zero) / from_bits(below ^ zero)), NAN))  # as in `rounded`
+    quotient = lax.div(from_bits(pattern ^ zero), from_bits(below ^ zero))
+    return from_bits(lax.min(_made(quotient), NAN))  # as in `rounded`
 
 
 @jax.custom_batching.custom_vmap
@@ -104,7 +109,7 @@ def _zero(pattern: jax.Array) -> jax.Array:
     LLVM sees through it, XLA does not: nothing of it is left where it would cost time.
     """
     for axis in (axis for axis, size in enumerate(pattern.shape) if size > 1):
-        pattern = pattern | lax.broadcasted_iota(jnp.int32, pattern.shape, axis)
+        pattern = lax.bitwise_or(pattern, lax.broadcasted_iota(np.int32, pattern.shape, axis))
     return shift_right(lax.clz(pattern), np.int32(6))
 
 
@@ -193,7 +198,8 @@ def tree_sum_of(parts: list[jax.Array]) -> jax.Array:
 
 
 def _without_minus_zero(x: jax.Array) -> jax.Array:
-    return from_bits(select(_made(x) == NEGATIVE_ZERO, 0, _made(x)))
+    pattern = _made(x)
+    return from_bits(select(lax.eq(pattern, NEGATIVE_ZERO), 0, pattern))
 
 
 def scalb(x: jax.Array, exponent: jax.Array) -> jax.Array:
@@ -221,7 +227,7 @@ def small_integer(x: jax.Array, most: np.floating | None = None) -> jax.Array:
     goes, costs nothing: it takes the place of the NaN in `rounded`.  Witness: test_small_integer_differential.
     """
     seal = NAN if most is None else np.float32(most).view(np.int32)
-    return _made(from_bits(jnp.minimum(bits(x), seal)) + np.float32(12582912)) - 0x4B400000
+    return lax.sub(_made(lax.add(from_bits(lax.min(bits(x), seal)), np.float32(12582912))), np.int32(0x4B400000))
 
 
 def significand_of(magnitude: jax.Array) -> tuple[jax.Array, jax.Array]:
