@@ -62,7 +62,9 @@ def calibrated(layer: Layer, call: Thunk) -> Any:
     """
     if layer.site.static and takes_codes(layer):
         stats = layer.module.get_variable("params", STATS)
-        for name, value in observers.finalize(stats, layer.site, path=layer.path).items():
+        found = observers.finalize(stats, layer.site, path=layer.path)
+        for name in input_leaves(layer):  # all of them, where prepare did not know that a table attends
+            value = found.get(name, jnp.float32(0))
             layer.put(name, boxed_like(layer.boxed_kernel, value.astype(jnp.float32)))
         layer.put(mark_of(layer.site), boxed_like(layer.boxed_kernel, mark_value(layer.kernel)))
     return call()

@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax.core import meta
 
 from jaxquant.flax.layers import frozen_site
-from jaxquant.flax.mark import check_left, check_mark, is_mark
+from jaxquant.flax.mark import check_left, check_mark, is_mark, wrong_leaf
 from jaxquant.flax.recipe import Place, Recipe
 from jaxquant.flax.report import Row
 from jaxquant.flax.rule import Rule
@@ -222,11 +222,7 @@ def check_leaves(layer: Layer) -> None:
     may = {*site.state_names, "inputs_zero_point", *(("kernel_dtype",) if converted else ())}
     wrong = sorted(need - there) + sorted(there - need - may)
     if wrong:
-        what = f"no {wrong[0]!r}" if wrong[0] in need else f"{wrong[0]!r}"
-        raise ValueError(
-            f"layer {layer.path!r}: params have {what} beside {layer.kind.kernel!r}, need {sorted(need) or 'nothing'} "
-            "(not prepared, a method not named in prepare, or a checkpoint of another recipe)"
-        )
+        raise ValueError(wrong_leaf(layer.path, layer.kind.kernel, wrong[0], need))
     names = layer.module.variables["params"]
     check_mark(layer.path, layer.kind.kernel, site_of(layer), names, needed=bool(need))
 
@@ -262,7 +258,7 @@ def input_leaves(layer: Layer) -> tuple[str, ...]:
 
 def row_of(layer: Layer, why: str) -> Row:
     """The layer's line of a report."""
-    inputs = layer.site.inputs_text if takes_codes(layer) or layer.kind.name != "embed" else "ids"
+    inputs = layer.site.inputs_text if multiplies(layer) else "ids"
     return Row(layer.path, type(layer.module).__name__, layer.site.weights_text, inputs, why)
 
 

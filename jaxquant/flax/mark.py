@@ -42,6 +42,23 @@ def is_mark(name: object) -> bool:
     return isinstance(name, str) and _MARK.fullmatch(name) is not None
 
 
+def wrong_leaf(path: str, kernel: str, name: str, need: Iterable[str]) -> str:
+    """What is said of a leaf that is missing beside a kernel or should not be there.
+
+    Args:
+      path: of the layer.
+      kernel: the name of its kernel.
+      name: of the leaf.
+      need: every name that the call needs.
+    """
+    need = sorted(need)
+    what = f"no {name!r}" if name in need else repr(name)
+    return (
+        f"layer {path!r}: there is {what} beside the {kernel}, need {need or 'nothing'} (not prepared, a call "
+        "that neither prepare's x and methods nor observe and calibrate have run, or a checkpoint of another recipe)"
+    )
+
+
 def check_left(path: str, kernel: str, value: object, names: Iterable[str]) -> None:
     """Refuse what another recipe left beside or in place of the kernel of a layer that this one leaves in float.
 

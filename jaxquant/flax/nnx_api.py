@@ -25,11 +25,12 @@ from flax import nnx
 from jaxquant.flax import measures, nnx_attention, observers, state_dicts
 from jaxquant.flax.labels import labels
 from jaxquant.flax.measures import Explanations
-from jaxquant.flax.nnx_convert import check_started, convert, stacked_axes
+from jaxquant.flax.nnx_convert import check_started, convert
 from jaxquant.flax.nnx_files import restore, tensors
 from jaxquant.flax.nnx_layers import attentions_of, layers_of
+from jaxquant.flax.nnx_leaves import set_inputs, stacked_axes
 from jaxquant.flax.nnx_prepare import prepare
-from jaxquant.flax.nnx_variables import Codes, Explained, Observed, Scale, Step, set_value, value_of
+from jaxquant.flax.nnx_variables import Codes, Explained, Observed, Scale, Step, value_of
 from jaxquant.flax.nnx_walk import evaluating
 from jaxquant.flax.optimizers import check_state
 
@@ -68,7 +69,8 @@ def calibrate(model: nnx.Module) -> None:
     """Set every static input scale from what its layer has seen, and forget the statistics.
 
     Args:
-      model: after `observe`; changed in place.
+      model: after `observe`; changed in place.  A table that was seen to attend has input leaves from here on, where
+        `prepare` was not shown it.
     Raises:
       ValueError: a layer saw no data, or NaN or infinities.
     """
@@ -76,11 +78,9 @@ def calibrate(model: nnx.Module) -> None:
     found = [(layer, _leaves_seen(layer)) for layer in static]
     if static and not any(leaves for _, leaves in found):
         observers.check(None, static[0].path)  # a table need not be attended where others saw data; nothing did here
-    for layer, leaves in found:
-        for name, value in leaves.items():
-            set_value(getattr(layer, name), value)
-        if hasattr(layer, "observed"):
-            del layer.observed
+    set_inputs(model, found)
+    for layer in (layer for layer in static if hasattr(layer, "observed")):
+        del layer.observed
 
 
 def explain(model: nnx.Module, x: Any, *, method: str = "__call__") -> Explanations:
@@ -184,6 +184,10 @@ def _leaves_seen(layer: Any) -> dict[str, jax.Array]:
     observed = getattr(layer, "observed", None)
     stats = observers.init(layer.site) if observed is None else value_of(observed)
     seen = stats if hasattr(stats, "low") else stats.seen
-    if layer.kernel_name == "embedding" and not (seen.count > 0).any():
-        return {}  # its attend is never called
+    if (
+        layer.is_table
+        and not hasattr(layer, layer.site.input_names[0])
+        and not (seen.count + seen.nan + seen.inf).any()
+    ):
+        return {}  # it is only looked up
     return observers.finalize(stats, layer.site, path=layer.path, stacked=stacked_axes(layer))

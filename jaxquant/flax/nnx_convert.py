@@ -5,14 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from jaxquant.flax import finite, layers, nnx_folding
 from jaxquant.flax.mark import check_left, is_mark, mark_of, mark_value
 from jaxquant.flax.nnx_layers import check_leaves, layers_of
-from jaxquant.flax.nnx_variables import Codes, beside, leaves_of, set_companions, value_of
-from jaxquant.flax.nnx_walk import KINDS, expected_shape, find
+from jaxquant.flax.nnx_leaves import stacked_axes, tell_kernels
+from jaxquant.flax.nnx_variables import Codes, beside, leaves_of, value_of
+from jaxquant.flax.nnx_walk import KINDS, find
 from jaxquant.flax.site import LayerSpec
 
 
@@ -48,14 +48,8 @@ def convert(model: nnx.Module, codes: Mapping[str, Any] | None = None) -> nnx.Mo
     for layer in layers_of(clone):
         norm = None if layer.handoff is None else norms[id(layer.handoff)]
         _convert(layer, made, norm, (codes or {}).get(layer.path))
+    tell_kernels(clone)
     return clone
-
-
-def stacked_axes(layer: Any) -> int:
-    """How many leading axes of a layer's kernel count layers."""
-    base = next(cls for cls in type(layer).__mro__ if cls in KINDS)
-    weight = layer.weight
-    return len(weight.shape) - len(expected_shape(layer, base))
 
 
 def check_constants(layer: Any) -> None:
@@ -65,11 +59,8 @@ def check_constants(layer: Any) -> None:
       ValueError: see above.
     """
     for name, value in leaves_of(layer).items():
-        if name in ("step", "inputs_zero_point") or finite.unknown(value):
-            continue
-        if name in ("inputs_scale", "inputs_offset") and layer.kernel_name == "embedding" and np.isnan(value).all():
-            continue  # a table whose attend is never called: its look-up has no input scale
-        finite.check_constant("convert", layer.path, name, value)
+        if name not in ("step", "inputs_zero_point"):
+            finite.check_constant("convert", layer.path, name, value)
 
 
 def check_started(function: str, layer: Any) -> None:
@@ -94,12 +85,11 @@ def _convert(
         made[id(kernel)] = beside(kernel, Codes, codes, stacked=stacked)
     constants = _inputs(site, state, stacked)
     still = layers.frozen_site(site)
-    for name in (*site.state_names, *filter(is_mark, list(vars(layer)))):
+    for name in (*state, *filter(is_mark, list(vars(layer)))):
         delattr(layer, name)
-    for name in still.input_names:
-        setattr(layer, name, beside(kernel, Codes, constants[name], stacked=stacked))
+    for name, value in constants.items():
+        setattr(layer, name, beside(kernel, Codes, value, stacked=stacked))
     setattr(layer, mark_of(still), beside(kernel, Codes, _over(mark_value, stacked, value_of(kernel)), stacked=stacked))
-    set_companions(made[id(kernel)], (*still.state_names, mark_of(still)))
     setattr(layer, layer.kernel_name, made[id(kernel)])
     layer.site = still
 
@@ -123,7 +113,7 @@ def _codes(site: LayerSpec, kernel: Any, state: dict[str, Any], stacked: int) ->
 
 
 def _inputs(site: LayerSpec, state: dict[str, Any], stacked: int) -> dict[str, Any]:
-    given = {name: state[name] for name in site.input_names}
+    given = {name: state[name] for name in site.input_names if name in state}  # a table may have none
     return _over(lambda given: layers.frozen_inputs(site, given), stacked, given) if given else {}
 
 

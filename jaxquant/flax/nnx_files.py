@@ -10,6 +10,7 @@ from flax import nnx
 from jaxquant.flax import finite
 from jaxquant.flax.mark import is_mark
 from jaxquant.flax.nnx_layers import layers_of
+from jaxquant.flax.nnx_leaves import tell_kernels, with_inputs
 from jaxquant.flax.nnx_variables import set_value, value_of
 from jaxquant.flax.site import spec_text
 from jaxquant.qtensor import QTensor
@@ -35,25 +36,35 @@ def restore(model: nnx.Module, tensors: Mapping[str, Any], *, seed: int = 0) -> 
 
     Args:
       model: from `convert`, with values or abstract: of `nnx.eval_shape`, so that no weight was ever made.
-      tensors: from `store.load`, a file that `tensors` of the same model has given.
+      tensors: from `store.load`, a file that `tensors` of the same model has given.  Where it has the input leaves of
+        a table that attends, a model that was prepared without x gets them.
       seed: of the random streams that have no key yet (dropout); those that have one keep it.
     Raises:
       ValueError: the model is not converted; a tensor is missing, unknown, or has another shape, dtype or spec; a scale
         is zero or not finite; the model is unchanged then.
     """
     _check_converted("restore", model)
-    state = _stored(model)
-    variables = {"/".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
+    own = {path for path, _ in nnx.to_flat_state(_stored(model))}
+    may = nnx.to_flat_state(_stored(with_inputs(model)))
+    state = nnx.from_flat_state([(at, v) for at, v in may if at in own or _name(at) in tensors])
+    variables = {_name(path): variable for path, variable in nnx.to_flat_state(state)}
     _check_names(variables, tensors)
     for name, variable in variables.items():
         _check_alike(name, tensors[name], value_of(variable))
+        path, _, leaf = name.rpartition("/")
         if isinstance(tensors[name], QTensor):
-            path, _, own = name.rpartition("/")
-            finite.check_constant("restore", path, f"{own}'s scale", tensors[name].scale)
+            finite.check_constant("restore", path, f"{leaf}'s scale", tensors[name].scale)
+        elif leaf == "inputs_scale":
+            finite.check_constant("restore", path, leaf, tensors[name])
     for name, variable in variables.items():
         set_value(variable, jax.tree.map(jnp.asarray, tensors[name]))
     nnx.update(model, state)
+    tell_kernels(model)
     _seed(model, seed)
+
+
+def _name(path: tuple) -> str:
+    return "/".join(map(str, path))
 
 
 def _stored(model: nnx.Module) -> nnx.State:

@@ -16,7 +16,7 @@ from jaxquant.flax import convolutions, layers, watch
 from jaxquant.flax.attention import QuantizedAttention
 from jaxquant.flax.labels import FROZEN, SCALES
 from jaxquant.flax.layers import Dtypes
-from jaxquant.flax.mark import check_mark, is_mark, mark_of
+from jaxquant.flax.mark import check_mark, is_mark, mark_of, wrong_leaf
 from jaxquant.flax.nnx_variables import Codes, companions, leaves_of, value_of
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qat.trained import Trained
@@ -48,6 +48,11 @@ class Quantized(nnx.Module):
     def weight(self) -> Any:
         """The master kernel, or the QTensor of a converted layer."""
         return value_of(getattr(self, self.kernel_name))
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is given ids, and inputs to multiply only where the model attends."""
+        return self.kernel_name == "embedding"
 
     @property
     def converted(self) -> bool:
@@ -87,9 +92,12 @@ def run(layer: Quantized, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.A
         raise type(error)(f"layer {layer.path!r}: {error}") from error
 
 
-def check_leaves(layer: Quantized) -> None:
+def check_leaves(layer: Quantized, *, attends: bool = False) -> None:
     """Refuse a state that was made for another recipe.
 
+    Args:
+      layer: the layer.
+      attends: whether it is a table that multiplies: to be looked up it needs no input leaves.
     Raises:
       ValueError: a leaf is missing, too many or not the kernel's own, or the kernel is not of the layer's kind: codes
         of its spec, or floats.
@@ -100,24 +108,21 @@ def check_leaves(layer: Quantized) -> None:
         there = f"codes of {weight.spec}" if codes else "floats"
         need = f"codes of {site.weights}" if layer.converted else "floats"
         raise ValueError(f"layer {layer.path!r}: the {name} has {there}, need {need} (a checkpoint of another recipe)")
-    wrong = {name for name in LEAVES if hasattr(layer, name)} ^ set(site.state_names)
-    if wrong:
-        first = min(wrong)
-        what = f"no {first!r}" if first in site.state_names else f"{first!r}"
-        raise ValueError(
-            f"layer {layer.path!r}: the layer has {what} beside its {name}, need "
-            f"{sorted(site.state_names) or 'nothing'} (a checkpoint of another recipe)"
-        )
-    foreign = set(site.state_names) - set(companions(getattr(layer, name)))
+    there, need = {name for name in LEAVES if hasattr(layer, name)}, set(site.state_names)
+    if layer.is_table and not attends and there.isdisjoint(site.input_names):
+        need -= set(site.input_names)
+    if wrong := there ^ need:
+        raise ValueError(wrong_leaf(layer.path, name, min(wrong), need))
+    foreign = need - set(companions(getattr(layer, name)))
     if foreign:
         raise ValueError(
             f"layer {layer.path!r}: the {name} is from a state without {min(foreign)!r}, need one with "
-            f"{sorted(site.state_names)} (a checkpoint of another recipe, or of the float model, which is restored "
+            f"{sorted(need)} (a checkpoint of another recipe, or of the float model, which is restored "
             "before prepare)"
         )
     told = [mark for mark in companions(getattr(layer, name)) if is_mark(mark)]
     names = vars(layer) if mark_of(site) in told or not told else told  # nnx.merge names by the graph, not by the state
-    check_mark(layer.path, name, site, names, needed=bool(site.state_names))
+    check_mark(layer.path, name, site, names, needed=bool(need))
 
 
 def operate(layer: Quantized, kernel: Any, bias: Any, inputs: jax.Array, dtypes: Dtypes) -> jax.Array:
@@ -227,7 +232,11 @@ class QuantEmbed(Quantized, nnx.Embed):
         no_sharding(out_sharding)
 
         def quantized() -> jax.Array:
-            return layers.attend(self.site, self.weight, leaves_of(self), query, dtypes=self.dtypes)
+            check_leaves(self, attends=True)
+            y = layers.attend(self.site, self.weight, leaves_of(self), query, dtypes=self.dtypes)
+            if self.reached is not None:
+                self.reached.fed.add(self.path)
+            return y
 
         return run(self, query, quantized, lambda: nnx.Embed.attend(self, query))
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxquant.flax.nnx_convert import stacked_axes
 from jaxquant.flax.nnx_layers import layers_of
+from jaxquant.flax.nnx_leaves import stacked_axes
 from jaxquant.flax.nnx_variables import Seen, value_of
 from jaxquant.flax.site import kernel_letters_summed
 from jaxquant.flax.watch import Reached

@@ -1,6 +1,7 @@
 """From a float NNX model to one whose layers run on codes: a clone, retyped in place, with a report."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,13 +10,13 @@ from flax import nnx
 
 from jaxquant.flax import finite, nnx_folding, nnx_walk
 from jaxquant.flax.attention import PRODUCTS, QuantizedAttention
-from jaxquant.flax.mark import mark_of
 from jaxquant.flax.nnx_layers import RETYPED, Quantized, layers_of
-from jaxquant.flax.nnx_variables import Codes, Scale, Step, beside, set_companions, value_of
+from jaxquant.flax.nnx_leaves import full, input_leaves, keep_attended, mark_leaves, tell_kernels, unset_inputs
+from jaxquant.flax.nnx_variables import Scale, Step, beside, value_of
 from jaxquant.flax.nnx_walk import Found
 from jaxquant.flax.recipe import Recipe
 from jaxquant.flax.report import Report, Row
-from jaxquant.flax.rule import Rule, learned
+from jaxquant.flax.rule import Rule
 from jaxquant.flax.site import LayerSpec, resolve, resolve_attention
 from jaxquant.flax.watch import Reached
 from jaxquant.qat import starting
@@ -30,7 +31,8 @@ def prepare(
       model: any NNX module with values or abstract (nnx.eval_shape); unchanged afterwards.
       recipe: what to do with which layers.
       x: arguments of the model's call, one or a tuple, arrays or ShapeDtypeStructs: the model is traced once, so that
-        every error comes now, and the report names layers that were not reached.
+        every error comes now, the report names layers that were not reached, and a table that attends has its leaves
+        for that (`nnx_leaves`; else from `calibrate` on).
       methods: arguments of other methods to trace, by name ("decode").
     Returns:
       (the clone, a report with a row for every module that has parameters).  Its float parameters have the same bits.
@@ -60,11 +62,11 @@ def prepare(
         if id(one.module) in norms:
             nnx_folding.attach(one.module, one.path, norms[id(one.module)], freeze)
             rows = [_folded_row(row, one, norms[id(one.module)], found) for row in rows]
+    tell_kernels(clone)
     reached = trace(clone, x, methods or {})
+    keep_attended(clone, () if reached is None else reached.fed)
     added = len(nnx.to_flat_state(nnx.state(clone, Scale)))
-    return clone, Report(
-        tuple(rows if reached is None else [_noted(row, reached, clone) for row in rows]), added, recipe.start
-    )
+    return clone, Report(tuple(_noted(row, reached, clone) for row in rows), added, recipe.start)
 
 
 def _quantizes(one: Found, rule: Rule | None) -> bool:
@@ -175,10 +177,8 @@ def _retype(found: list[Found], sites: dict[int, LayerSpec], norms: dict[int, nn
         else:
             kernel = _kernel(one)
             shared = made.setdefault(id(kernel), {})
-            leaves = _leaves(one, site, kernel, shared, norms.get(id(module)))
-            for name, variable in leaves.items():
+            for name, variable in _leaves(one, site, kernel, shared, norms.get(id(module))).items():
                 setattr(module, name, variable)
-            set_companions(kernel, leaves)
             module.site, module.path, module.mode = site, one.path, "quantized"
             module.reached = module.handoff = None
         object.__setattr__(module, "__class__", RETYPED[type(module)])
@@ -190,7 +190,6 @@ def _leaves(
     """The Variables that a site names; those of a tied kernel's quantizer are shared as it is."""
     expected = nnx_walk.expected_shape(one.module)
     stacked = kernel.ndim - len(expected)
-    lead = tuple(kernel.shape[:stacked])
     if not shared and site.weight_names:
         master = value_of(kernel)
         master = master if norm is None else nnx_folding.folded(master, None, norm, stacked)[0]
@@ -198,18 +197,11 @@ def _leaves(
         pairs = zip(site.weight_names, values, strict=True)
         shared.update({name: beside(kernel, Scale, value, stacked=stacked) for name, value in pairs})
     leaves = dict(shared) if site.weight_names else {}
-    for name in site.input_names:
-        zero = name == "inputs_zero_point"
-        value = _full(kernel, lead, 0 if zero else jnp.nan, jnp.int32 if zero else jnp.float32)
-        leaves[name] = beside(kernel, Scale if learned(site.input_estimator) else Codes, value, stacked=stacked)
+    leaves |= input_leaves(kernel, site, unset_inputs(kernel, site, stacked), stacked)
     if site.has_step:
-        leaves["step"] = beside(kernel, Step, _full(kernel, lead, 0, jnp.float32), stacked=stacked)
-    if leaves:
-        learns = any(isinstance(leaf, Scale) for leaf in leaves.values())
-        kind = Scale if learns else Codes  # it goes where the learned ones go
-        shape = (*lead, *[1] * len(expected))
-        leaves[mark_of(site)] = beside(kernel, kind, _full(kernel, shape, 0, jnp.float32), stacked=stacked)
-    return leaves
+        step = full(kernel, tuple(kernel.shape[:stacked]), 0, jnp.float32)
+        leaves["step"] = beside(kernel, Step, step, stacked=stacked)
+    return leaves | mark_leaves(kernel, site, leaves, stacked)
 
 
 def _started(site: LayerSpec, kernel: Any, stacked: int) -> tuple[Any, ...]:
@@ -218,15 +210,7 @@ def _started(site: LayerSpec, kernel: Any, stacked: int) -> tuple[Any, ...]:
 
     for _ in range(stacked):
         start = jax.vmap(start)
-    return jax.eval_shape(start, kernel) if _abstract(kernel) else start(kernel)
-
-
-def _full(kernel: nnx.Variable, shape: tuple[int, ...], value: float, dtype: Any) -> Any:
-    return jax.ShapeDtypeStruct(shape, dtype) if _abstract(value_of(kernel)) else jnp.full(shape, value, dtype)
-
-
-def _abstract(value: Any) -> bool:
-    return isinstance(value, jax.ShapeDtypeStruct)
+    return jax.eval_shape(start, kernel) if isinstance(kernel, jax.ShapeDtypeStruct) else start(kernel)
 
 
 def _rows(recipe: Recipe, one: Found, rule: Rule | None, site: LayerSpec | None) -> list[Row]:
@@ -242,8 +226,8 @@ def _rows(recipe: Recipe, one: Found, rule: Rule | None, site: LayerSpec | None)
     return [Row(one.path, kind, site.weights_text, site.inputs_text, recipe.why(rule) + also)]
 
 
-def trace(model: nnx.Module, x: Any, methods: Mapping[str, Any]) -> set[str] | None:
-    """Run a prepared model on shapes alone; the paths of the layers that were reached, None where nothing was run."""
+def trace(model: nnx.Module, x: Any, methods: Mapping[str, Any]) -> Reached | None:
+    """Run a prepared model on shapes alone; the layers that were reached, None where nothing was run."""
     calls = ({} if x is None else {"__call__": x}) | dict(methods)
     if not calls:
         return None
@@ -264,7 +248,7 @@ def trace(model: nnx.Module, x: Any, methods: Mapping[str, Any]) -> set[str] | N
                 f"prepare: the argument of {name} is a list, and the model does not take one, need an array, or a "
                 f"tuple of the arguments ({error})"
             ) from error
-    return reached.paths
+    return reached
 
 
 def _called(model: nnx.Module, name: str, args: tuple) -> Any:
@@ -272,11 +256,17 @@ def _called(model: nnx.Module, name: str, args: tuple) -> Any:
     return jax.tree.leaves(out)
 
 
-def _noted(row: Row, reached: set[str], model: nnx.Module) -> Row:
-    quantized = {layer.path for layer in layers_of(model)}
-    if row.path not in quantized or row.path in reached:
+def _noted(row: Row, reached: Reached | None, model: nnx.Module) -> Row:
+    """A layer's row with what the trace has told of it."""
+    layer = next((layer for layer in layers_of(model) if layer.path == row.path), None)
+    if layer is None:
         return row
-    return Row(row.path, row.kind, row.weights, row.inputs, f"{row.why}; not reached by x")
+    if reached is None:
+        waits = layer.is_table and layer.site.static
+        return replace(row, why=f"{row.why}; input scale from calibrate on, if it attends") if waits else row
+    if row.path not in reached.paths:
+        return replace(row, why=f"{row.why}; not reached by x")
+    return replace(row, inputs="ids") if layer.is_table and row.path not in reached.fed else row
 
 
 __all__ = ["Quantized", "prepare", "trace"]

@@ -50,7 +50,7 @@ def leaves_of(layer: Any) -> dict[str, Any]:
 
 def set_companions(kernel: nnx.Variable, names: Iterable[str]) -> None:
     """Note in a kernel which leaves belong to it, so that the kernel of another recipe's state is known by it."""
-    kernel.set_metadata({**kernel.get_metadata(), COMPANIONS: tuple(sorted({*companions(kernel), *names}))})
+    kernel.set_metadata({**kernel.get_metadata(), COMPANIONS: tuple(sorted(names))})
 
 
 def companions(kernel: nnx.Variable) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ class Row:
       path: its place in the model, parts joined by "/"; "" is the model itself.
       kind: the name of its class, or the product of an attention ("QKᵀ", "PV").
       weights: what its kernel became; "" where it stayed in float.
-      inputs: what its inputs become; "float" beside quantized weights, "" where the layer stayed in float.
+      inputs: what its inputs become; "float" beside quantized weights, "ids" of a table that is only looked up, ""
+        where the layer stayed in float.
       why: the rule, or the reason why it stayed in float.
     """
 
@@ -33,7 +34,7 @@ class Row:
     @property
     def waits(self) -> bool:
         """Whether the inputs' scale is a constant that calibration sets."""
-        return bool(self.inputs) and self.inputs != "float" and " dynamic" not in self.inputs
+        return self.inputs not in ("", "float", "ids") and " dynamic" not in self.inputs
 
 
 @dataclass(frozen=True)

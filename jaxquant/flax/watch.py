@@ -21,7 +21,8 @@ class Reached:
 
     Attributes:
       paths: filled while the model runs.
-      fed: of those that were given inputs to multiply; a look-up in a table is given ids.
+      fed: of those that were given inputs to multiply; a look-up in a table is given ids.  On codes tables alone are
+        noted, of which nothing else tells it.
       refused: path → why a layer that was given some cannot do what its site says.
     """
 
@@ -48,7 +49,7 @@ def explain(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk, *, kernel:
 
 def magnitudes(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.Array:
     """The float layer; it notes the largest |input| of each of its channels."""
-    if layer.kernel_name == "kernel" or jnp.issubdtype(x.dtype, jnp.floating):
+    if not layer.is_table or jnp.issubdtype(x.dtype, jnp.floating):
         if why := refusal(quantized):
             layer.reached.refused[layer.path] = why
             return plain()

@@ -9,6 +9,7 @@ def test_something(api):
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -40,16 +41,16 @@ class LinenTrial:
     params: Any
     report: Report | None = None
 
-    def run(self, *inputs: Any, jit: bool = True) -> Any:
+    def run(self, *inputs: Any, jit: bool = True, method: str = "__call__") -> Any:
         """What the model gives."""
-        apply = jax.jit(self.qmodel.apply) if jit else self.qmodel.apply
-        return apply({"params": self.params}, *inputs)
+        apply = partial(self.qmodel.apply, method=method)
+        return (jax.jit(apply) if jit else apply)({"params": self.params}, *inputs)
 
-    def calibrated(self, *batches: Any) -> LinenTrial:
+    def calibrated(self, *batches: Any, method: str = "__call__") -> LinenTrial:
         """After observing batches."""
         stats = None
         for batch in batches:
-            stats = linen_api.observe(self.qmodel, self.params, batch, stats=stats)
+            stats = linen_api.observe(self.qmodel, self.params, batch, stats=stats, method=method)
         return replace(self, params=linen_api.calibrate(self.qmodel, self.params, stats))
 
     def converted(self) -> LinenTrial:
@@ -94,15 +95,19 @@ class NnxTrial:
     model: Any
     report: Report | None = None
 
-    def run(self, *inputs: Any, jit: bool = True) -> Any:
+    def run(self, *inputs: Any, jit: bool = True, method: str = "__call__") -> Any:
         """What the model gives."""
-        return nnx.jit(lambda model, *inputs: model(*inputs))(self.model, *inputs) if jit else self.model(*inputs)
 
-    def calibrated(self, *batches: Any) -> NnxTrial:
+        def call(model: Any, *inputs: Any) -> Any:
+            return getattr(model, method)(*inputs)
+
+        return (nnx.jit(call) if jit else call)(self.model, *inputs)
+
+    def calibrated(self, *batches: Any, method: str = "__call__") -> NnxTrial:
         """After observing batches."""
         clone = nnx.clone(self.model)
         for batch in batches:
-            nnx_api.observe(clone, batch)
+            nnx_api.observe(clone, batch, method=method)
         nnx_api.calibrate(clone)
         return replace(self, model=clone)
 
@@ -149,10 +154,10 @@ class LinenApi:
         model = getattr(linen_models, kind)(**options)
         return LinenTrial(model, linen_models.full_init(model, x))
 
-    def prepare(self, floats: LinenTrial, recipe: Recipe, *inputs: Any) -> LinenTrial:
+    def prepare(self, floats: LinenTrial, recipe: Recipe, *inputs: Any, methods: Any = None) -> LinenTrial:
         """The model with a recipe."""
         qmodel = linen_api.Quantized(floats.qmodel, recipe)
-        return LinenTrial(qmodel, *linen_api.prepare(qmodel, floats.params, *inputs))
+        return LinenTrial(qmodel, *linen_api.prepare(qmodel, floats.params, *inputs, methods=methods))
 
 
 class NnxApi:
@@ -173,9 +178,9 @@ class NnxApi:
             variable[...] = jnp.asarray(twin["/".join(map(str, path))]).reshape(variable.shape)
         return NnxTrial(model)
 
-    def prepare(self, floats: NnxTrial, recipe: Recipe, *inputs: Any) -> NnxTrial:
+    def prepare(self, floats: NnxTrial, recipe: Recipe, *inputs: Any, methods: Any = None) -> NnxTrial:
         """The model with a recipe."""
-        return NnxTrial(*nnx_api.prepare(floats.model, recipe, inputs))
+        return NnxTrial(*nnx_api.prepare(floats.model, recipe, inputs, methods=methods))
 
 
 APIS = (LinenApi(), NnxApi())

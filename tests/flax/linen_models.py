@@ -121,6 +121,19 @@ class Tied(nn.Module):
         return self.only(self.table(ids).max(axis=-2))
 
 
+class Encoder(nn.Module):
+    """A table that its call looks up in, and a second method that attends to it."""
+
+    def setup(self) -> None:
+        self.table, self.inner = nn.Embed(13, 8), nn.Dense(8)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return nn.relu(self.inner(self.table(ids)))
+
+    def logits(self, ids: jax.Array) -> jax.Array:
+        return self.table.attend(self(ids))
+
+
 def full_init(model: nn.Module, *args: Any, **options: Any) -> Any:
     """Float parameters with near-boundary kernels; nothing is compiled."""
     shapes = jax.eval_shape(lambda *args: model.init(jax.random.key(0), *args, **options), *args)

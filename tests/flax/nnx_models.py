@@ -149,6 +149,19 @@ class Tied(nnx.Module):
         return self.only(self.table(ids).max(axis=-2))
 
 
+class Encoder(nnx.Module):
+    """A table that its call looks up in, and a second method that attends to it."""
+
+    def __init__(self):
+        self.table, self.inner = nnx.Embed(13, 8, rngs=nnx.Rngs(0)), nnx.Linear(8, 8, rngs=nnx.Rngs(1))
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return nnx.relu(self.inner(self.table(ids)))
+
+    def logits(self, ids: jax.Array) -> jax.Array:
+        return self.table.attend(self(ids))
+
+
 class Normed(nnx.Module):
     """Layers with a batch norm behind them."""
 

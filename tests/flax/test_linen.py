@@ -305,9 +305,9 @@ def test_errors_property_come_before_anything_runs() -> None:
     cases = [
         ("matches nothing", lambda: linen_api.prepare(typo, floats, X)),
         ("not calibrated yet", lambda: linen_api.convert(qmodel, fresh)),
-        ("params have no 'inputs_scale' beside 'kernel'", lambda: linen_api.convert(qmodel, floats)),
-        ("no 'inputs_scale' beside 'kernel'", lambda: qmodel.apply({"params": floats}, X)),
-        ("params have 'inputs_scale'", lambda: Quantized(model, plain).apply({"params": params}, X)),
+        ("there is no 'inputs_scale' beside the kernel", lambda: linen_api.convert(qmodel, floats)),
+        ("no 'inputs_scale' beside the kernel", lambda: qmodel.apply({"params": floats}, X)),
+        ("there is 'inputs_scale' beside", lambda: Quantized(model, plain).apply({"params": params}, X)),
         ("another recipe", lambda: other.apply({"params": linen_api.convert(qmodel, params)}, X)),
         ("has not run yet", lambda: linen_api.convert(Quantized(model, static), params)),
         ("has a static input scale", lambda: linen_api.observe(Quantized(model, plain), floats, X)),

@@ -214,7 +214,7 @@ def tied():
     (dense(True, **INT8), dense(True, weights="int4", inputs="int8:token"), "kernel has codes of .*int8.*need codes"),
     (dense(True, **INT8), dense(**INT8), "need floats"),
     (dense(**INT8), dense(True, **INT8), "has floats, need codes"),
-    (dense(**LSQ), dense(**INT8), "has 'kernel_scale' beside its kernel, need nothing"),
+    (dense(**LSQ), dense(**INT8), "there is 'kernel_scale' beside the kernel, need nothing"),
     (dense(**INT8), dense(**LSQ), "from a state without 'kernel_scale', need one with .*another recipe"),
     (nnx.Linear(8, 8, rngs=nnx.Rngs(0)), dense(**LSQ), "the float model, which is restored before prepare"),
     (dense(**LSQ), dense(**OFFSET), "from a state without 'inputs_offset'"),
