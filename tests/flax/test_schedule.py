@@ -22,10 +22,10 @@ def scales(leaves: dict[str, Any]) -> list[np.ndarray]:
     return [np.asarray(leaf) for path, leaf in leaves.items() if path.endswith("_scale")]
 
 
-@pytest.mark.parametrize("kind", ["sequential", "scan of remat"])
-def test_schedule_property_starts_and_freezes_at_its_steps(api: Any, kind: str) -> None:  # noqa: F811
+@pytest.mark.parametrize("model", [("Two",), ("Stack", "scan of remat")], ids=" ".join)
+def test_schedule_property_starts_and_freezes_at_its_steps(api: Any, model: tuple[str, ...]) -> None:  # noqa: F811
     """Neither compiles anew, nor does another batch; before the start the bits are the float model's."""
-    floats = api.own_model("Stack", X, kind)
+    floats = api.own_model(model[0], X, *model[1:])
     recipe = Recipe(LEARNED, schedule=Schedule(start=2, freeze_scales=4))
     training = trainer(api.prepare(floats, recipe, X).calibrated(X))
     plain = trainer(floats).step(X)
