@@ -58,8 +58,9 @@ def calibrated(layer: Layer, call: Thunk) -> Any:
     """Put the input scale that follows from the layer's statistics.
 
     Raises:
-      ValueError: there are none, or they have seen no data.
+      ValueError: there are none, or they have seen no data, or the kernel is converted.
     """
+    _need_master("calibrate", layer)
     if layer.site.static and takes_codes(layer):
         stats = layer.module.get_variable("params", STATS)
         found = observers.finalize(stats, layer.site, path=layer.path)

@@ -144,7 +144,7 @@ def calibrate(
       methods: as in prepare, likewise.
       **options: likewise.
     Raises:
-      ValueError: a layer saw no data, or data that is not finite.
+      ValueError: a layer saw no data, or data that is not finite, or the parameters are converted.
     """
     need_quantized("calibrate", qmodel)
     seen = flat(stats or {})

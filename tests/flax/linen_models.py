@@ -81,6 +81,9 @@ class Stack(nn.Module):
         if self.kind == "scan of remat":
             body = nn.remat(Block, prevent_cse=False)
             return nn.scan(body, variable_axes=stacked, split_rngs=split, length=3)(name="layers")(x, None)[0]
+        if self.kind == "nested":
+            inner = nn.scan(Block, variable_axes=stacked, split_rngs=split, length=3)
+            return nn.scan(inner, variable_axes=stacked, split_rngs=split, length=2)(name="layers")(x, None)[0]
         if self.kind == "shared scan":
             return nn.scan(Block, variable_broadcast="params", split_rngs={"params": False}, length=3)(name="layers")(
                 x, None
@@ -119,6 +122,164 @@ class Tied(nn.Module):
 
     def pooled(self, ids: jax.Array) -> jax.Array:
         return self.only(self.table(ids).max(axis=-2))
+
+    def attended(self, x: jax.Array, mask: Any = None) -> jax.Array:
+        return self.attention(x, mask=mask)
+
+    def everything(self, ids: jax.Array) -> Any:
+        return self(ids), self.pooled(ids)
+
+
+class Two(nn.Module):
+    """Two dense layers and a method that runs the first alone; the names are those that layers have beside kernels."""
+
+    names: tuple[str, str] = ("first", "second")
+
+    def setup(self) -> None:
+        for name in self.names:
+            setattr(self, name, nn.Dense(8))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return getattr(self, self.names[1])(self.half(x))
+
+    def half(self, x: jax.Array) -> jax.Array:
+        return getattr(self, self.names[0])(x)
+
+
+class Own(nn.Module):
+    """A layer, and a parameter of the user's own with the name of a layer's step."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Dense(4, name="dense")(x) * self.param("step", nn.initializers.ones, ())
+
+
+Options = tuple[tuple[str, Any], ...]  # modules are hashed, so no dicts
+
+
+class Normed(nn.Module):
+    """Layers with a batch norm behind them, by the options of each; `between` is what stands before the first norm."""
+
+    layer: Options
+    norm: Options
+    between: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        layer, norm = dict(self.layer), {"use_running_average": not train, **dict(self.norm)}
+        x = nn.Conv(6, (3, 3), **layer, name="conv")(x)
+        x = x if self.between is None else self.between(x)
+        x = nn.relu(nn.BatchNorm(**norm, name="bn")(x))
+        return nn.BatchNorm(**norm, name="a_norm")(nn.Dense(3, **layer, name="dense")(x.max(axis=(1, 2))))
+
+
+class OneNormed(nn.Module):
+    """A convolution with its batch norm alone."""
+
+    layer: Options
+    norm: Options
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        norm = nn.BatchNorm(use_running_average=not train, **dict(self.norm), name="bn")
+        return norm(nn.Conv(6, (3, 3), **dict(self.layer), name="conv")(x))
+
+
+def normed(layer: Any = None, norm: Any = None, between: Any = None) -> Normed:
+    """By the options of both; without a bias unless they say so."""
+    return Normed(tuple({"use_bias": False, **(layer or {})}.items()), tuple((norm or {}).items()), between)
+
+
+def one_normed(layer: Any = None, norm: Any = None) -> OneNormed:
+    """By the options of both."""
+    return OneNormed(tuple((layer or {}).items()), tuple((norm or {}).items()))
+
+
+class Twice(nn.Module):
+    """Its layer runs twice before its norm does."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        conv, norm = nn.Conv(4, (3, 3), name="conv"), nn.BatchNorm(use_running_average=True, name="bn")
+        a, b = conv(x), conv(x * 2)
+        return norm(b) + norm(a)
+
+
+class Pair(nn.Module):
+    """Two dense layers, each with a norm."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for layer, norm in (("a", "n1"), ("b", "n2")):
+            x = nn.BatchNorm(use_running_average=True, name=norm)(nn.Dense(8, name=layer)(x))
+        return x
+
+
+class Odd(nn.Dense):
+    """A class that may compute something else."""
+
+
+class Mixed(nn.Module):
+    """What stays in float, for every reason there is, and a head."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.RNN(nn.LSTMCell(8, name="cell"), name="rnn")(x) + self.param("own", nn.initializers.ones, (8,))
+        x = nn.LayerNorm(name="norm")(Odd(8, name="odd")(x))
+        return nn.Dense(2, name="head")(nn.MultiHeadDotProductAttention(1, name="attention")(x))
+
+
+class One(nn.Module):
+    """A single layer."""
+
+    layer: nn.Module
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.layer(x)
+
+
+def one(kind: str, options: dict[str, Any]) -> One:
+    """One layer of a kind, of inputs (..., 8), or (..., features)."""
+    options = {name: option for name, option in options.items() if name != "features"}
+    kinds = {
+        "dense": lambda: nn.Dense(2, **options),
+        "general": lambda: nn.DenseGeneral(2, **options),
+        "einsum": lambda: nn.Einsum((8, 2), "...d,de->...e", **options),
+        "conv": lambda: nn.Conv(2, (1,), **options),
+        "wide conv": lambda: nn.Conv(2, (3,), **options),
+        "transposed": lambda: nn.ConvTranspose(2, (1,), **options),
+        "attention": lambda: nn.MultiHeadDotProductAttention(2, **options),
+    }
+    return One(kinds[kind]())
+
+
+class Dilated(nn.Module):
+    """A convolution of dilated inputs, which Flax refuses with a name for a padding; its parameters are there."""
+
+    padding: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        padding = ((1, 1),) if self.is_initializing() else self.padding
+        return nn.Conv(2, (3,), padding=padding, input_dilation=2, name="layer")(x)
+
+
+def statistics(variables: Any) -> Any:
+    """Other collections than the parameters: means that lie anywhere, variances above zero."""
+
+    def new(path: tuple, leaf: Any) -> Any:
+        mean = path[-1].key == "mean"
+        value = inputs(*leaf.shape, seed=1) if mean else np.abs(inputs(*leaf.shape, seed=2)) + np.float32(0.1)
+        return jnp.asarray(value, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(new, {name: v for name, v in variables.items() if name != "params"})
+
+
+def variables_of(model: nn.Module, *args: Any) -> tuple[Any, Any]:
+    """Near-boundary parameters of all methods, and the other collections; nothing is compiled."""
+    method = getattr(type(model), "everything", None)
+    shapes = jax.eval_shape(lambda *args: model.init(jax.random.key(0), *args, method=method), *args)
+    return near_boundary(shapes["params"]), statistics(shapes)
 
 
 class Encoder(nn.Module):

@@ -148,6 +148,9 @@ class Tied(nnx.Module):
     def pooled(self, ids: jax.Array) -> jax.Array:
         return self.only(self.table(ids).max(axis=-2))
 
+    def attended(self, x: jax.Array, mask: Any = None) -> jax.Array:
+        return self.attention(x, mask=mask)
+
 
 class Encoder(nnx.Module):
     """A table that its call looks up in, and a second method that attends to it."""
@@ -162,17 +165,143 @@ class Encoder(nnx.Module):
         return self.table.attend(self(ids))
 
 
-class Normed(nnx.Module):
-    """Layers with a batch norm behind them."""
+class Two(nnx.Module):
+    """Two dense layers and a method that runs the first alone; the names are those that layers have beside kernels."""
 
-    def __init__(self, *, use_bias: bool = False, affine: bool = True, dtype: Any = None):
-        rngs = nnx.Rngs(0)
-        named = {"use_bias": affine, "use_scale": affine, "rngs": rngs, "dtype": dtype}
-        self.conv = nnx.Conv(2, 6, (3, 3), use_bias=use_bias, rngs=rngs, dtype=dtype)
-        self.bn = nnx.BatchNorm(6, use_running_average=True, **named)
-        self.dense = nnx.Linear(6, 3, use_bias=use_bias, rngs=rngs, dtype=dtype)
-        self.a_norm = nnx.BatchNorm(3, use_running_average=True, **named)
+    def __init__(self, names: tuple[str, str] = ("first", "second")):
+        self.names = names
+        for i, name in enumerate(names):
+            setattr(self, name, nnx.Linear(8, 8, rngs=nnx.Rngs(i)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nnx.relu(self.bn(self.conv(x)))
+        return getattr(self, self.names[1])(self.half(x))
+
+    def half(self, x: jax.Array) -> jax.Array:
+        return getattr(self, self.names[0])(x)
+
+
+class Own(nnx.Module):
+    """A layer, and a parameter of the user's own with the name of a layer's step."""
+
+    def __init__(self):
+        self.dense, self.step = nnx.Linear(8, 4, rngs=nnx.Rngs(0)), nnx.Param(jnp.ones(()))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.dense(x) * self.step[...]
+
+
+class Normed(nnx.Module):
+    """Layers with a batch norm behind them, by the options of each; `between` is what stands before the first norm."""
+
+    def __init__(self, layer: dict[str, Any], norm: dict[str, Any], between: Any = None):
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(2, 6, (3, 3), **layer, rngs=rngs)
+        self.bn = nnx.BatchNorm(6, use_running_average=True, **norm, rngs=rngs)
+        self.dense = nnx.Linear(6, 3, **layer, rngs=rngs)
+        self.a_norm = nnx.BatchNorm(3, use_running_average=True, **norm, rngs=rngs)
+        self.between = between
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.conv(x)
+        x = x if self.between is None else self.between(x)
+        x = nnx.relu(self.bn(x))
         return self.a_norm(self.dense(x.max(axis=(1, 2))))
+
+
+class OneNormed(nnx.Module):
+    """A convolution with its batch norm alone."""
+
+    def __init__(self, layer: dict[str, Any], norm: dict[str, Any]):
+        self.conv = nnx.Conv(2, 6, (3, 3), rngs=nnx.Rngs(0), **layer)
+        self.bn = nnx.BatchNorm(6, use_running_average=True, rngs=nnx.Rngs(0), **norm)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.bn(self.conv(x))
+
+
+def normed(layer: Any = None, norm: Any = None, between: Any = None) -> Normed:
+    """By the options of both; without a bias unless they say so."""
+    return Normed({"use_bias": False, **(layer or {})}, norm or {}, between)
+
+
+def one_normed(layer: Any = None, norm: Any = None) -> OneNormed:
+    """By the options of both."""
+    return OneNormed(layer or {}, norm or {})
+
+
+class Twice(nnx.Module):
+    """Its layer runs twice before its norm does."""
+
+    def __init__(self):
+        self.conv = nnx.Conv(2, 4, (3, 3), rngs=nnx.Rngs(0))
+        self.bn = nnx.BatchNorm(4, use_running_average=True, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        a, b = self.conv(x), self.conv(x * 2)
+        return self.bn(b) + self.bn(a)
+
+
+class Pair(nnx.Module):
+    """Two dense layers, each with a norm."""
+
+    def __init__(self):
+        self.a, self.b = (nnx.Linear(8, 8, rngs=nnx.Rngs(i)) for i in (0, 1))
+        self.n1, self.n2 = (nnx.BatchNorm(8, use_running_average=True, rngs=nnx.Rngs(0)) for _ in "12")
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.n2(self.b(self.n1(self.a(x))))
+
+
+class Odd(nnx.Linear):
+    """A class that may compute something else."""
+
+
+class Mixed(nnx.Module):
+    """What stays in float, for every reason there is, and a head."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.rnn, self.own = nnx.RNN(nnx.LSTMCell(8, 8, rngs=rngs), rngs=rngs), nnx.Param(jnp.ones(8))
+        self.odd, self.norm = Odd(8, 8, rngs=rngs), nnx.LayerNorm(8, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(1, 8, decode=False, rngs=rngs)
+        self.head = nnx.Linear(8, 2, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.norm(self.odd(self.rnn(x) + self.own[...]))
+        return self.head(self.attention(x))
+
+
+class One(nnx.Module):
+    """A single layer."""
+
+    def __init__(self, layer: nnx.Module):
+        self.layer = layer
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.layer(x)
+
+
+def one(kind: str, options: dict[str, Any]) -> One:
+    """One layer of a kind, of inputs (..., 8), or (..., features)."""
+    options = {"rngs": nnx.Rngs(0), **options}
+    features = options.pop("features", 8)
+    kinds = {
+        "dense": lambda: nnx.Linear(features, 2, **options),
+        "general": lambda: nnx.LinearGeneral(8, 2, **options),
+        "einsum": lambda: nnx.Einsum("...d,de->...e", (8, 2), (2,), **options),
+        "conv": lambda: nnx.Conv(8, 2, (1,), **options),
+        "wide conv": lambda: nnx.Conv(8, 2, (3,), **options),
+        "transposed": lambda: nnx.ConvTranspose(8, 2, (1,), **options),
+        "attention": lambda: nnx.MultiHeadAttention(2, 8, decode=False, **options),
+    }
+    return One(kinds[kind]())
+
+
+class Dilated(nnx.Module):
+    """A convolution of dilated inputs, which Flax refuses with a name for a padding."""
+
+    def __init__(self, padding: str):
+        self.layer = nnx.Conv(8, 2, (3,), padding=padding, input_dilation=2, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.layer(x)

@@ -127,7 +127,7 @@ STACKED = [
 def test_transforms_differential_converted_is_trained(api: Any, kind: str, scheme: str) -> None:  # noqa: F811
     """Whatever stands around layers: compiled, eager, and with gradients for every kernel."""
     trial = api.prepare(api.own_model("Stack", X, kind), Recipe(Rule("**", **SCHEMES[scheme])), X)
-    assert not [row for row in trial.report if "not reached" in row.why]
+    assert not [row for row in trial.report if re.search("not (reached|run)", row.why)]
     if scheme == "int2 static":
         assert np.isnan(np.asarray(trial.run(X))).all()  # not calibrated
     trial = trial if scheme == "int8 token" else trial.calibrated(X)

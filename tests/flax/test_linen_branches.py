@@ -1,4 +1,4 @@
-"""Linen layers inside nn.cond and nn.switch: prepared, observed and converted as outside of them."""
+"""Of Linen alone: layers inside nn.cond and nn.switch: prepared, observed and converted as outside of them."""
 
 from __future__ import annotations
 

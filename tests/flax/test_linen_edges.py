@@ -1,4 +1,4 @@
-"""Linen's rarer options: unsorted axes, other stacking axes, leaves of the user's own, calls that failed."""
+"""Of Linen alone: unsorted and other stacking axes, methods that failed, the dtype that a kernel leaves behind."""
 
 from __future__ import annotations
 
@@ -46,17 +46,6 @@ def test_dense_general_differential_takes_axes_in_any_order(options: Any, ascend
     assert 0 < np.linalg.norm(got - exact) / np.linalg.norm(exact) < 0.05
 
 
-def test_advance_property_counts_the_steps_of_layers_alone() -> None:
-    class Own(nn.Module):
-        @nn.compact
-        def __call__(self, x: jax.Array) -> jax.Array:
-            return nn.Dense(4, name="dense")(x) * self.param("step", nn.initializers.ones, ())
-
-    params = Quantized(Own(), SCALARS["schedule"]).init(jax.random.key(0), X)["params"]
-    got = linen_api.advance(params)
-    assert (params["dense"]["step"], got["dense"]["step"], got["step"]) == (0, 1, 1)
-
-
 @pytest.mark.parametrize("recipe", SCALARS.values(), ids=SCALARS)
 def test_scan_property_along_another_axis_is_refused_in_words(recipe: Recipe) -> None:
     class Scanned(nn.Module):
@@ -69,13 +58,6 @@ def test_scan_property_along_another_axis_is_refused_in_words(recipe: Recipe) ->
     with pytest.raises(ValueError, match="stacked along an axis other than 0 .* need variable_axes={'params': 0}"):
         linen_api.prepare(Quantized(Scanned(), recipe), floats, X)
     linen_api.prepare(Quantized(Scanned(), INT8), floats, X)
-
-
-def test_attention_property_has_no_later_start() -> None:
-    rule = Rule("**", weights="int8", attention="int8")
-    with pytest.raises(ValueError, match=r"Recipe: rule '\*\*' has attention and schedule.start is 3, need start=0"):
-        Recipe(rule, schedule=Schedule(start=3))
-    Recipe(rule, schedule=Schedule(freeze_scales=3))
 
 
 def test_failed_calls_property_are_forgotten() -> None:

@@ -1,4 +1,4 @@
-"""Linen models whose parts are compiled by nn.jit: its shared traces never hand one run the result of another."""
+"""Of Linen alone: parts compiled by nn.jit, whose shared traces never hand one run the result of another."""
 
 from __future__ import annotations
 

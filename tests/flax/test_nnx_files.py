@@ -1,4 +1,4 @@
-"""Converted NNX models into files and back: names, random state, refusals."""
+"""Of NNX alone: `tensors` and `restore` of converted models: names, random state, refusals."""
 
 from __future__ import annotations
 

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-import orbax.checkpoint as orbax
 import pytest
 from bits import assert_same
 from flax import nnx
@@ -108,68 +105,6 @@ def qmodel_inputs(rule: Rule) -> dict:
     if rule.inputs.grain == "tensor":
         return {"conv": QuantSpec(fmt, PerTensor()), "dense": QuantSpec(fmt, PerTensor())}
     return {"conv": QuantSpec(fmt, PerAxis(0)), "dense": QuantSpec(fmt, PerToken())}
-
-
-def trainer(qmodel: linen_api.Quantized, params: dict) -> tuple:
-    """A step function and the state it starts from; scales have their own learning rate."""
-    adam = {"weights": optax.adamw(3e-3), "scales": optax.adam(1e-3), "frozen": optax.set_to_zero()}
-    optimizer = optax.multi_transform(adam, linen_api.labels)
-
-    @jax.jit
-    def step(params: dict, state: object, x: jax.Array) -> tuple:
-        def loss(p: dict) -> jax.Array:
-            return ((qmodel.apply({"params": p}, x) - 1) ** 2).mean()
-
-        value, gradient = jax.value_and_grad(loss)(params)
-        updates, state = optimizer.update(gradient, state, params)
-        return linen_api.advance(optax.apply_updates(params, updates)), state, value
-
-    return step, optimizer.init(params)
-
-
-def test_resume_property_the_bits_of_the_uninterrupted_run(tmp_path: Path) -> None:
-    model = Stack("scan")
-    qmodel = linen_api.Quantized(model, LEARNED)
-    params, _ = linen_api.prepare(qmodel, full_init(model, X), X)
-    params = linen_api.calibrate(qmodel, params, linen_api.observe(qmodel, params, X))
-    step, state = trainer(qmodel, params)
-    halfway = None
-    for number in range(8):
-        if number == 4:
-            with orbax.StandardCheckpointer() as saver:
-                saver.save(tmp_path / "half", {"params": params, "state": state})
-            halfway = {"params": params, "state": state}
-        params, state, _ = step(params, state, X)
-    assert step._cache_size() == 1  # neither the start of quantization nor the freeze of scales compiles anew
-    with orbax.StandardCheckpointer() as saver:
-        again = saver.restore(tmp_path / "half", jax.tree.map(jnp.zeros_like, halfway))
-    for _ in range(4):
-        again = dict(zip(("params", "state", "loss"), step(again["params"], again["state"], X), strict=True))
-    jax.tree.map(assert_same, (again["params"], again["state"]), (params, state))
-
-
-def test_schedule_property_starts_and_freezes_at_its_steps() -> None:
-    model = Stack("sequential")
-    qmodel = linen_api.Quantized(model, LEARNED)
-    params, _ = linen_api.prepare(qmodel, full_init(model, X), X)
-    params = linen_api.calibrate(qmodel, params, linen_api.observe(qmodel, params, X))
-    step, state = trainer(qmodel, params)
-    plain = jax.jit(lambda p: model.apply({"params": p}, X))
-    moved = []
-    for number in range(7):
-        same = np.array_equal(plain(params), jax.jit(qmodel.apply)({"params": params}, X))
-        assert same == (number < 2), number
-        before = kernel_scales(params)
-        params, state, _ = step(params, state, X)
-        moved.append(any((a != b).any() for a, b in zip(before, kernel_scales(params), strict=True)))
-    assert moved[2:5] == [True, True, True]
-    gradient = jax.grad(lambda p: qmodel.apply({"params": p}, X).sum())(params)
-    assert not any(scale.any() for scale in kernel_scales(gradient))
-
-
-def kernel_scales(tree: dict) -> list[np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [np.asarray(leaf) for path, leaf in leaves if path[-1].key == "kernel_scale"]
 
 
 def test_scales_property_weight_decay_of_another_group_leaves_them_alone() -> None:

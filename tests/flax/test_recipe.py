@@ -123,6 +123,25 @@ def test_bad_schedules_are_refused(value):
         Schedule(start=value)
 
 
+@pytest.mark.parametrize("text", ["percentile:99.9", "percentile:99", "percentile:0", "percentile:2000000",
+                                  "percentile:", "ema:5", "ema:0", "ema:", "ema:x", "minmax:"])  # fmt: skip
+def test_rules_refuse_calibrations_out_of_bounds(text):
+    need = {"percentile": "millionths from 500000 to 1000000", "ema": "from 2\\*\\*-20 to 1"}.get(
+        text.partition(":")[0], "minmax"
+    )
+    with pytest.raises(ValueError, match=f"calibration is '{text}', need .*{need}"):
+        Rule("**", calibration=text, weights="int8", inputs="int8:token")
+    for good in ("percentile:500000", "percentile:1000000", "ema:1", "ema:1e-3", "ema"):
+        assert Rule("**", calibration=good, weights="int8", inputs="int8:token").calibration == good
+
+
+def test_attention_has_no_later_start():
+    rule = Rule("**", weights="int8", attention="int8")
+    with pytest.raises(ValueError, match=r"Recipe: rule '\*\*' has attention and schedule.start is 3, need start=0"):
+        Recipe(rule, schedule=Schedule(start=3))
+    Recipe(rule, schedule=Schedule(freeze_scales=3))
+
+
 def test_recipes_hold_rules():
     for bad in ((), ("int8",)):
         with pytest.raises((TypeError, ValueError), match="need"):

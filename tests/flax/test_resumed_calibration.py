@@ -9,16 +9,16 @@ import jax
 import numpy as np
 import pytest
 from bits import assert_same
-from flax import nnx
 
-from jaxquant.flax import Recipe, Rule, linen_api, nnx_api
-from tests.flax import linen_models, nnx_models
+from jaxquant.flax import Recipe, Rule, linen_api
+from tests.flax import linen_models
+from tests.flax.api_support import api  # noqa: F401
 from tests.flax.linen_models import inputs
 
 orbax = pytest.importorskip("orbax.checkpoint")
 X = inputs(4, 3, 8)
 BATCHES = [X, X * 5, X / 2, X[::-1] * 4 + 1]
-CALIBRATIONS = ("minmax", "ema", "percentile", "mse")  # one for each kind of state
+CALIBRATIONS = ("minmax", "ema:0.5", "percentile:990000", "mse")  # one for each kind of state
 
 
 def recipe(calibration: str) -> Recipe:
@@ -57,52 +57,24 @@ def test_linen_property_members_of_a_vmap_are_observed_each_by_itself(calibratio
             np.testing.assert_allclose(row.error, rows.rows[i].error, rtol=1e-5)
 
 
-@pytest.mark.parametrize("calibration", CALIBRATIONS)
-def test_linen_property_half_observed_resumes(calibration: str, tmp_path: Path) -> None:
-    model = linen_models.Stack("scan")
-    floats = linen_models.full_init(model, X)
-
-    def fresh(floats: Any) -> tuple:
-        qmodel = linen_api.Quantized(model, recipe(calibration))
-        return qmodel, linen_api.prepare(qmodel, floats, X)[0]
-
-    def observed(qmodel: Any, params: Any, batches: list, stats: Any = None) -> Any:
-        for batch in batches:
-            stats = linen_api.observe(qmodel, params, batch, stats=stats)
-        return stats
-
-    qmodel, params = fresh(floats)
-    half = observed(qmodel, params, BATCHES[:2])
-    want = linen_api.calibrate(qmodel, params, observed(qmodel, params, BATCHES[2:], half))
-    other, none = fresh(jax.tree.map(np.zeros_like, floats))
-    target = {"params": none, "stats": jax.eval_shape(lambda: linen_api.observe(other, none, X))}
-    again = through_a_file(tmp_path, {"params": params, "stats": half}, target)
-    got = linen_api.calibrate(other, again["params"], observed(other, again["params"], BATCHES[2:], again["stats"]))
-    jax.tree.map(assert_same, got, want)
-    assert np.isfinite(got["layers"]["up"]["inputs_scale"]).all()
-    short = linen_api.calibrate(qmodel, params, observed(qmodel, params, BATCHES[2:]))
-    assert (short["layers"]["up"]["inputs_scale"] != got["layers"]["up"]["inputs_scale"]).any()  # the first half counts
-
-
-@pytest.mark.parametrize("calibration", CALIBRATIONS)
-def test_nnx_property_half_observed_resumes(calibration: str, tmp_path: Path) -> None:
-    def fresh(batches: list) -> Any:
-        model, _ = nnx_api.prepare(nnx_models.near_boundary(nnx_models.Stack("scan")), recipe(calibration), X[:, 0])
-        return observed(model, batches)
-
-    def observed(model: Any, batches: list) -> Any:
-        for batch in batches:
-            nnx_api.observe(model, batch[:, 0])
-        return model
-
-    whole, short, other = fresh(BATCHES), fresh(BATCHES[2:]), fresh([])
-    assert nnx_api.observe(other) is None
+@pytest.mark.parametrize("calibration", [*CALIBRATIONS, "entropy"])
+def test_calibration_property_half_observed_resumes(api: Any, calibration: str, tmp_path: Path) -> None:  # noqa: F811
+    """Of layers stacked for a scan, each with statistics of its own."""
+    floats = api.own_model("Stack", X, "scan")
+    whole = api.prepare(floats, recipe(calibration), X)
+    half, other = whole.observed(*BATCHES[:2]), api.prepare(floats.zeros(), recipe(calibration), X)
     with pytest.raises(ValueError, match="saw no data, need observe with inputs that reach it"):
-        nnx_api.calibrate(other)
-    nnx.update(other, jax.tree.map(np.zeros_like, nnx.state(other, nnx.Param)))
-    nnx.update(other, through_a_file(tmp_path, nnx.state(fresh(BATCHES[:2])), nnx.state(other)))
-    for model in (whole, short, observed(other, BATCHES[2:])):
-        nnx_api.calibrate(model)
-    jax.tree.map(assert_same, nnx.to_pure_dict(nnx.state(other)), nnx.to_pure_dict(nnx.state(whole)))
-    scales = [np.asarray(model.layers.up.inputs_scale[...]) for model in (other, short)]
-    assert np.isfinite(scales[0]).all() and (scales[0] != scales[1]).any()
+        other.observed().settled()
+    other = other.awaiting(X)
+    other = other.with_tree(through_a_file(tmp_path, half.tree(), other.tree()))
+    want, got = half.observed(*BATCHES[2:]).settled(), other.observed(*BATCHES[2:]).settled()
+    leaves = got.leaves()
+    assert leaves.keys() == want.leaves().keys()
+    jax.tree.map(assert_same, leaves, want.leaves())
+    assert jax.tree.structure(got.tree()) == jax.tree.structure(whole.tree())
+    short = whole.calibrated(*BATCHES[2:]).leaves()  # the first half counts
+    scales = {path: leaf for path, leaf in leaves.items() if path.endswith("inputs_scale")}
+    assert all(np.isfinite(leaf).all() for leaf in scales.values())
+    assert any((leaf != short[path]).any() for path, leaf in scales.items())
+    assert len(np.unique(scales["layers/up/inputs_scale"])) == 3
+    assert_same(got.converted().run(X), got.run(X))

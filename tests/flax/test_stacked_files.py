@@ -8,15 +8,13 @@ import jax
 import numpy as np
 import pytest
 from bits import assert_same
-from flax import linen as nn
-from flax import nnx
-from flax.traverse_util import unflatten_dict
 
 from jaxquant import store
-from jaxquant.flax import Lsq, LsqPlus, Recipe, Rule, linen_api, nnx_api
-from tests.flax import linen_models, nnx_models
+from jaxquant.flax import Lsq, LsqPlus, Recipe, Rule
+from tests.flax.api_support import APIS
+from tests.flax.linen_models import inputs
 
-X = linen_models.inputs(4, 6, 8)
+X = inputs(4, 6, 8)
 STATIC = {"inputs": "uint8:tensor:asym", "input_scale": "static"}
 SCHEMES = {
     "channel": {"weights": "int4", "inputs": "int8:token", "weight_estimator": Lsq()},
@@ -27,65 +25,25 @@ SCHEMES = {
 }
 
 
-class Nested(nn.Module):
-    """A scan over scans."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        options = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
-        inner = nn.scan(linen_models.Block, **options, length=3)
-        return nn.scan(inner, **options, length=2)(name="layers")(x, None)[0]
-
-
-LINEN = {
-    "scan": linen_models.Stack("scan"),
-    "scan of remat": linen_models.Stack("scan of remat"),
-    "vmap": linen_models.Stack("vmap"),
-    "nested": Nested(),
-}
-
-
 def recipe(name: str) -> Recipe:
     return Recipe(Rule("**", **SCHEMES[name]))
 
 
-def assert_same_tree(got: Any, want: Any) -> None:
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    jax.tree.map(assert_same, got, want)
+KINDS = {"linen": ("scan", "scan of remat", "vmap", "nested"), "nnx": ("scan",)}
+CASES = [pytest.param(one, kind, id=f"{one.name}-{kind}") for one in APIS for kind in KINDS[one.name]]
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-@pytest.mark.parametrize("kind", LINEN)
-def test_linen_property_round_trip(tmp_path: Any, kind: str, name: str) -> None:
-    qmodel = linen_api.Quantized(LINEN[kind], recipe(name))
-    params, _ = linen_api.prepare(qmodel, linen_models.full_init(LINEN[kind], X), X)
-    if "input_scale" in SCHEMES[name]:
-        params = linen_api.calibrate(qmodel, params, linen_api.observe(qmodel, params, X))
-    iparams = linen_api.convert(qmodel, params)
-    store.save(tmp_path / "net", iparams)
-    again = unflatten_dict(store.load(tmp_path / "net"), sep="/")
-    assert_same_tree(jax.tree.map(np.asarray, again), jax.tree.map(np.asarray, iparams))
-    apply = jax.jit(qmodel.apply)
-    assert_same(apply({"params": again}, X), apply({"params": params}, X))
-
-
-@pytest.mark.parametrize("name", SCHEMES)
-def test_nnx_property_round_trip(tmp_path: Any, name: str) -> None:
-    @nnx.jit
-    def run(model: Any, x: Any) -> Any:
-        return model(x)
-
-    def converted(model: Any) -> Any:
-        return nnx_api.convert(nnx_api.prepare(model, recipe(name))[0])
-
-    model, _ = nnx_api.prepare(nnx_models.Stack("scan"), recipe(name), X)
-    if "input_scale" in SCHEMES[name]:
-        nnx_api.observe(model, X)
-        nnx_api.calibrate(model)
-    imodel = nnx_api.convert(model)
-    store.save(tmp_path / "net", nnx_api.tensors(imodel))
+@pytest.mark.parametrize(("api", "kind"), CASES)
+def test_stacked_files_property_round_trip(tmp_path: Any, api: Any, kind: str, name: str) -> None:
+    floats = api.own_model("Stack", X, kind)
+    trial = api.prepare(floats, recipe(name), X)
+    trial = trial.calibrated(X) if "input_scale" in SCHEMES[name] else trial
+    converted, empty = trial.converted(), api.prepare(floats.abstract(), recipe(name), X).converted()
+    tensors = converted.tensors()
+    store.save(tmp_path / "net", tensors)
     again = store.load(tmp_path / "net")
-    restored = converted(nnx.eval_shape(lambda: nnx_models.Stack("scan")))
-    nnx_api.restore(restored, again)
-    assert_same_tree(jax.tree.map(np.asarray, again), jax.tree.map(np.asarray, nnx_api.tensors(imodel)))
-    assert_same(run(restored, X), run(model, X))
+    assert again.keys() == tensors.keys()
+    for path, tensor in tensors.items():
+        jax.tree.map(assert_same, jax.tree.map(np.asarray, again[path]), jax.tree.map(np.asarray, tensor))
+    assert_same(empty.with_tensors(again).run(X), trial.run(X))
