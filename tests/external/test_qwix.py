@@ -51,6 +51,26 @@ def test_qwix_external_runs_as_written_where_the_scale_is_not_broadcast(jit):
     assert [int(whole(np.float32([np.nan]), 0.5, z)[0]) for z in (-128, 0, 5)] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("of_codes", [False, True])
+def test_qwix_external_takes_the_gradient_at_the_unrounded_operands_unless_told(of_codes):
+    """LAY-13 is its use_original_residuals=False; by default the weights' gradient is of another function."""
+    qwix = pytest.importorskip("qwix")
+    nn = pytest.importorskip("flax.linen")
+    random = np.random.default_rng(0)
+    x, w, g = (random.normal(size=shape).astype(np.float32) for shape in ((4, 8), (8, 3), (4, 3)))
+    x[:, 0] = w[0] = 4  # the largest of each, positive: 127.5 is code 127 however it is rounded
+    options = {"use_original_residuals": False} if of_codes else None
+    rule = qwix.QtRule(module_path=".*", weight_qtype="int8", act_qtype="int8", additional_qt_config=options)
+    model = qwix.quantize_model(nn.Dense(3, use_bias=False), qwix.QtProvider([rule]))
+    dx, dw = jax.grad(lambda x, w: jnp.sum(model.apply({"params": {"kernel": w}}, x) * g), (0, 1))(x, w)
+    rows, columns = np.abs(x).max(1, keepdims=True) / 127.5, np.abs(w).max(0, keepdims=True) / 127.5
+    rounded = np.clip(np.rint(x / rows), -128, 127) * rows, np.clip(np.rint(w / columns), -128, 127) * columns
+    left, right = rounded if of_codes else (x, w)
+    for got, want in ((dx, g @ right.T), (dw, left.T @ g)):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+    assert np.abs(rounded[0].T @ g - x.T @ g).max() > 1e-3  # so the bounds above can tell
+
+
 def test_aqt_external_follows_the_preset():
     quantizer = pytest.importorskip("aqt.jax.v2.aqt_quantizer").quantizer_make(8)
     random = np.random.default_rng(0)
