@@ -156,6 +156,7 @@ def layer_at(recipe: Recipe, module: nn.Module, method: str, args: tuple, kwargs
     if kernel is None:
         return None
     shape, path = meta.unbox(kernel).shape, "/".join(module.path)
+    _check_own(module, kind, path, tuple(shape))
     if rule.fold and kind.name not in ("linear", "conv", "conv_transpose"):
         raise ValueError(f"layer {path!r}: fold for a {kind.name} layer, need linear, conv or conv_transpose")
     if rule.fold and getattr(module, "transpose_kernel", False):
@@ -200,6 +201,32 @@ def check_hooks(module: nn.Module, kind: Kind) -> None:
                 f"layer {'/'.join(module.path)!r}: {type(module).__name__} has {name} set, need its default or a rule "
                 "that keeps the layer in float (quantization would replace it)"
             )
+
+
+def _check_own(module: nn.Module, kind: Kind, path: str, shape: tuple[int, ...]) -> None:
+    """Refuse a kernel and a bias that Flax's own layer would refuse; what x decides of a shape the operation checks."""
+    need = _own_shape(module, kind, shape)
+    if shape != need:
+        raise ValueError(
+            f"layer {path!r}: the {kind.kernel} has shape {shape}, need {need} (parameters of another model)"
+        )
+    if getattr(module, "use_bias", False) and not module.has_variable("params", "bias"):
+        raise ValueError(
+            f"layer {path!r}: there is no bias beside the {kind.kernel}, need one or use_bias=False (parameters of "
+            "another model)"
+        )
+
+
+def _own_shape(module: nn.Module, kind: Kind, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if kind.name in ("embed", "einsum"):
+        return shape if kind.name == "embed" else tuple(module.shape)  # nn.Embed has checked its own in setup
+    features = (module.features,) if isinstance(module.features, int) else tuple(module.features)
+    if kind.name in ("linear", "general"):
+        return (*shape[: len(shape) - len(features)], *features)
+    size = (module.kernel_size,) if isinstance(module.kernel_size, int) else tuple(module.kernel_size)
+    if getattr(module, "transpose_kernel", False):
+        return (*size, *features, *shape[-1:])
+    return (*size, *shape[-2:-1], *features)
 
 
 def check_leaves(layer: Layer) -> None:

@@ -69,7 +69,8 @@ class Recipe:
 
         Raises:
           TypeError: something else than a Rule or a Schedule.
-          ValueError: no rule; or a schedule with a later start beside a rule with attention.
+          ValueError: no rule; or a schedule with a later start beside a rule with attention, or that freezes batch
+            norms where no rule folds one.
         """
         if not rules:
             raise ValueError("Recipe: no rule, need at least one (a recipe that does nothing is a mistake)")
@@ -83,6 +84,11 @@ class Recipe:
             raise ValueError(
                 f"Recipe: rule {started[0]} has attention and schedule.start is {schedule.start}, need start=0 or no "
                 "attention (the products have no step of their own: they would be quantized from the first step on)"
+            )
+        if schedule is not None and schedule.freeze_batch_norm is not None and not any(rule.fold for rule in rules):
+            raise ValueError(
+                f"Recipe: schedule.freeze_batch_norm is {schedule.freeze_batch_norm} and no rule has fold, need a rule "
+                "that folds the norm, or None (a norm that is not folded is the model's own: it would train on)"
             )
         object.__setattr__(self, "rules", tuple(rules))
         object.__setattr__(self, "schedule", schedule)

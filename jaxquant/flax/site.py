@@ -117,9 +117,9 @@ def resolve(
     shape = tuple(kernel_shape)
     name = f"{path or kind} (rule {rule.label})"
     axes = summed_axes(kind, len(shape)) if summed is None else tuple(axis % len(shape) for axis in summed)
-    weights = _spec(name, rule.weights, _weight_grain(name, path or kind, rule.weights, shape, axes))
+    weights = _spec(name, rule.weights, _weight_grain(name, path, rule.weights, shape, axes))
     inputs = None if rule.inputs is None else _spec(name, rule.inputs, _input_grain(rule.inputs))
-    _check(name, path or kind, weights, inputs, shape, axes)
+    _check(name, path, weights, inputs, shape, axes)
     start, freeze = (schedule.start, schedule.freeze_scales) if schedule is not None else (None, None)
     static = rule.input_scale == "static"
     return LayerSpec(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,40 @@ SCALARS = {
     "static": Recipe(Rule("**", weights="int8", inputs="int8:tensor", input_scale="static")),
     "learned": Recipe(Rule("**", weights="int8:tensor", weight_estimator=Lsq(), inputs="int8")),
 }
+
+
+ONES = jnp.ones
+FOREIGN = {
+    "other features": (nn.Dense(2), {"kernel": ONES((4, 3)), "bias": ONES(3)}, "has shape (4, 3), need (4, 2)"),
+    "other order": (nn.DenseGeneral((2, 3)), {"kernel": ONES((4, 3, 2))}, "has shape (4, 3, 2), need (4, 2, 3)"),
+    "other einsum": (nn.Einsum((4, 2), "ab,bc->ac"), {"kernel": ONES((4, 3))}, "has shape (4, 3), need (4, 2)"),
+    "other taps": (nn.Conv(2, (1,)), {"kernel": ONES((3, 4, 2))}, "has shape (3, 4, 2), need (1, 4, 2)"),
+    "transposed": (
+        nn.ConvTranspose(2, (1,), transpose_kernel=True),
+        {"kernel": ONES((1, 4, 2))},
+        "has shape (1, 4, 2), need (1, 2, 2)",
+    ),
+    "no bias": (
+        nn.Dense(2),
+        {"kernel": ONES((4, 2))},
+        "there is no bias beside the kernel, need one or use_bias=False",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_parameters_of_another_model_property_are_refused_as_flax_does(name: str) -> None:
+    model, params, text = FOREIGN[name]
+    with pytest.raises(flax.errors.FlaxError):
+        model.apply({"params": params}, X)
+    qmodel = Quantized(model, INT8)
+    for act in (
+        lambda: linen_api.prepare(qmodel, params, X),
+        lambda: qmodel.apply({"params": params}, X),
+        lambda: linen_api.convert(qmodel, params, X),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"layer '': {'' if 'bias' in text else 'the kernel '}{text}")):
+            act()
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,20 @@ def test_attention_has_no_later_start():
     Recipe(rule, schedule=Schedule(freeze_scales=3))
 
 
+def test_a_freeze_without_a_folded_norm_is_refused():
+    with pytest.raises(
+        ValueError, match="freeze_batch_norm is 2 and no rule has fold, need a rule that folds the norm"
+    ):
+        Recipe(Rule("**", weights="int8"), schedule=Schedule(freeze_batch_norm=2))
+    Recipe(Rule("**", weights="int8", fold="norm"), schedule=Schedule(freeze_batch_norm=2))
+
+
+def test_groups_of_a_model_that_is_one_layer_name_a_rule_that_picks_it():
+    with pytest.raises(ValueError, match=r"put Rule\('', weights='int4:channel', ...\) before"):
+        resolve(Rule("**", weights="int4:g2"), "conv", (3, 4, 2))
+    assert Rule("", weights="int4:channel").matches("", None)
+
+
 def test_recipes_hold_rules():
     for bad in ((), ("int8",)):
         with pytest.raises((TypeError, ValueError), match="need"):
