@@ -47,6 +47,16 @@ def test_the_report_says_that_an_optimizer_comes_after_parameters_were_added(api
     assert "optimizer" not in str(api.prepare(floats, Recipe(Rule("**", weights="int4")), X).report)
 
 
+def test_a_batch_of_numpy_differential_is_float32_where_flax_takes_it_so(api: Any) -> None:  # noqa: F811
+    """NumPy makes float64, which Flax itself takes without a warning; warnings are errors here."""
+    recipe = Recipe(Rule("**", weights="int8", inputs="int8:tensor", input_scale="static"))
+    floats = api.float_model("Zoo", X)
+    double, single = (api.prepare(floats, recipe, x).calibrated(x) for x in (X.astype(np.float64), X))
+    same_tree(double.leaves(), single.leaves())
+    same_tree(double.run(X.astype(np.float64), jit=False), single.run(X, jit=False))
+    assert str(double.explain(X.astype(np.float64))) == str(single.explain(X))
+
+
 def test_convert_and_explain_property_refuse_a_schedule_that_has_not_started(api: Any) -> None:  # noqa: F811
     """Before it the model runs in float, so its codes would not be what was trained."""
     trial = api.prepare(api.float_model("Zoo", X), LEARNED, X).calibrated(X)
