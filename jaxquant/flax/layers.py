@@ -41,7 +41,7 @@ class Dtypes:
         """The name of the result's dtype, by Flax's promotion."""
         if self.compute is not None:
             return jnp.dtype(self.compute).name
-        given = jnp.result_type(x.dtype, self.param)
+        given = jnp.result_type(jax.dtypes.canonicalize_dtype(x.dtype), self.param)  # float64 of NumPy is none here
         return jnp.dtype(given if jnp.issubdtype(given, jnp.floating) else jnp.float32).name
 
 

@@ -50,7 +50,9 @@ def observed(layer: Layer, call: Thunk) -> Any:
     if layer.site.static and takes_codes(layer):
         stats = layer.module.get_variable("params", STATS)
         stats = observers.init(layer.site) if stats is None else stats
-        layer.put(STATS, shared(observers.update)(stats, layer.kernel, jnp.asarray(layer.x)))
+        x = jnp.asarray(layer.x)
+        seen = layers.real(x, {"dtype": own_dtypes(layer).result(x)})
+        layer.put(STATS, shared(observers.update)(stats, layer.kernel, seen))
     return call()
 
 

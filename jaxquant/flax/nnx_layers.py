@@ -82,10 +82,10 @@ def run(layer: Quantized, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.A
     try:
         check_leaves(layer)
         if layer.handoff is not None:
-            return layer.handoff.leave(layer, x, plain)
+            return layer.handoff.leave(layer, jnp.asarray(x), plain)
         if layer.mode == "quantized":
             return quantized()
-        return watch.MODES[layer.mode](layer, x, quantized, plain)
+        return watch.MODES[layer.mode](layer, jnp.asarray(x), quantized, plain)  # NumPy's float64 is float32 here
     except (TypeError, ValueError) as error:
         if type(error) not in (TypeError, ValueError) or str(error).startswith("layer "):
             raise

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxquant.flax import measures, observers
+from jaxquant.flax import layers, measures, observers
 from jaxquant.flax.channels import channel_axes, largest
 from jaxquant.flax.nnx_variables import leaves_of, set_value, value_of
 from jaxquant.flax.trial import refusal
@@ -34,8 +34,9 @@ class Reached:
 def observe(layer: Any, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.Array:
     """The float layer; a static one notes its input's statistics."""
     observed = getattr(layer, "observed", None)
-    if observed is not None and jnp.issubdtype(x.dtype, jnp.floating):
-        set_value(observed, observers.update(value_of(observed), x))
+    if observed is not None and (not layer.is_table or jnp.issubdtype(x.dtype, jnp.floating)):
+        seen = layers.real(x, {"dtype": layer.dtypes.result(x)})
+        set_value(observed, observers.update(value_of(observed), seen))
     return plain()
 
 

@@ -47,6 +47,22 @@ def test_the_report_says_that_an_optimizer_comes_after_parameters_were_added(api
     assert "optimizer" not in str(api.prepare(floats, Recipe(Rule("**", weights="int4")), X).report)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "int64", "uint8"])
+def test_a_batch_of_numpy_differential_is_float32_where_flax_takes_it_so(api: Any, dtype: str) -> None:  # noqa: F811
+    """NumPy makes float64 and int64, which Flax itself takes without a warning; warnings are errors here."""
+    single = np.abs(X) if dtype == "float64" else np.rint(np.abs(X) * 9).astype(np.float32)
+    double = single.astype(dtype)
+    table = Rule("embed", weights="int8", inputs="int8")  # integers may be ids there
+    recipe = Recipe(table, Rule("**", weights="int8", inputs="int8:tensor", input_scale="static"))
+    floats = api.float_model("Zoo", X)
+    got, want = (api.prepare(floats, recipe, x).calibrated(x) for x in (double, single))
+    same_tree(got.leaves(), want.leaves())
+    same_tree(got.run(double, jit=False), want.run(single, jit=False))
+    same_tree(got.converted().run(double), want.run(single))
+    if dtype == "float64":
+        assert str(got.explain(double)) == str(want.explain(single))
+
+
 def test_convert_and_explain_property_refuse_a_schedule_that_has_not_started(api: Any) -> None:  # noqa: F811
     """Before it the model runs in float, so its codes would not be what was trained."""
     trial = api.prepare(api.float_model("Zoo", X), LEARNED, X).calibrated(X)
