@@ -18,7 +18,7 @@ from jaxquant.flax.attention import QuantizedAttention
 from jaxquant.flax.site import resolve_attention
 from tests.flax.api_support import api  # noqa: F401
 from tests.flax.linen_models import full_init, inputs
-from tests.flax.nnx_models import near_boundary
+from tests.flax.nnx_models import jitted, near_boundary, remat, scanned
 
 X = inputs(2, 5, 8)
 IDS = jnp.arange(12).reshape(2, 6) % 13
@@ -128,21 +128,6 @@ class NnxBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x + self.attention(x)
-
-
-@nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
-def scanned(block: NnxBlock, x: jax.Array) -> jax.Array:
-    return block(x)
-
-
-@nnx.remat
-def remat(block: NnxBlock, x: jax.Array) -> jax.Array:
-    return block(x)
-
-
-@nnx.jit
-def jitted(block: NnxBlock, x: jax.Array) -> jax.Array:
-    return block(x)
 
 
 class NnxStack(nnx.Module):
