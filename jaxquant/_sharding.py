@@ -41,7 +41,9 @@ def jit(function: Callable, *, result: Callable[..., Spec] | None = None, **opti
             args, kwargs = jax.tree.unflatten(tree, leaves)
         mesh = next(filter(None, map(_explicit_mesh, leaves)), None)
         if mesh is None:
-            return compiled(*args, **kwargs)
+            # no mesh and an empty one are two keys of JAX's cache: inside gradients all would be traced a second time
+            with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
+                return compiled(*args, **kwargs)
         at = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
 
         def inside(*arrays: Any) -> Any:
