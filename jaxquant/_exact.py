@@ -75,12 +75,12 @@ def rounded(product: jax.Array) -> jax.Array:
 
 
 def add(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a + b of a rounded a, b rounded and flushed, the sum flushed (GEN-9); a zero has the sign of a sum.
+    """a + b of a rounded a, b flushed, which rounds it too, the sum flushed (GEN-9); a zero has the sign of a sum.
 
     XLA simplifies a + 0 to a, which leaves -0 where the sum is +0, so a sum of zeros is set on the bits.
     Witness: test_add_differential.
     """
-    left, right = _made(a), _flushed(lax.min(bits(b), NAN))
+    left, right = _made(a), _flushed(bits(b))
     zeros = lax.eq(lax.bitwise_and(left | right, MAGNITUDE), np.int32(0))
     return from_bits(lax.select(zeros, left & right, _flushed(_made(a + from_bits(right)))))
 
@@ -97,6 +97,15 @@ def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
     zero = _zero(pattern | below)
     quotient = lax.div(from_bits(pattern ^ zero), from_bits(below ^ zero))
     return from_bits(lax.min(_made(quotient), NAN))  # as in `rounded`
+
+
+def div_size(x: jax.Array, divisor: np.floating) -> jax.Array:
+    """`div` of a number that is not negative, and no quotient, by a constant: hidden behind a sign that is not there.
+
+    Witness: test_div_size_differential.
+    """
+    below = lax.bitwise_or(shift_right(bits(x), np.int32(31)), np.float32(divisor).view(np.int32))
+    return from_bits(lax.min(_made(lax.div(x, from_bits(below))), NAN))
 
 
 @jax.custom_batching.custom_vmap
