@@ -17,7 +17,7 @@ class Plan:
       convention: how codes are computed.
       cast: how float formats and codebooks are encoded.
       mask: which elements let a gradient pass.
-      own: whether the scale covers every finite element that it belongs to (`_steps.covers`).
+      own: whether the scale covers every finite element that it belongs to (`_own_range.covers`).
       dtype: of a real result.
     """
 

@@ -7,14 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxquant import _double, _exact, _fused, _inside, _minifloats, bits, codec, rounding
+from jaxquant import _double, _exact, _fused, _inside, _minifloats, _own_range, bits, codec, rounding
 from jaxquant._constants import at_least, at_most
 from jaxquant._plan import Plan
 from refquant.conventions import CAST, Affine
-from refquant.formats import CodebookFormat, Format, IntFormat
-from refquant.spec import ScaleRule, scale_limits
+from refquant.formats import CodebookFormat, IntFormat
 
-FLT_MAX = float.fromhex("0x1.fffffep+127")
 MAGIC = 12582912
 MAGIC_BITS = 0x4B400000
 NO_PARTS = np.float32(0), np.int32(0)  # NumPy's numbers are literals of the program, JAX's are values of it
@@ -32,13 +30,6 @@ def quantized(plan: Plan, x: jax.Array, scale: jax.Array, zero_point: jax.Array 
     return codec.codes_of(ratio, plan.fmt, plan.cast), lambda: _real_inside(plan, ratio)
 
 
-def covers(rule: ScaleRule, fmt: Format) -> bool:
-    """Whether a scale from the range of x is never below max |x| / qmax by more than its rounding, nor -qmax a code."""
-    exact = rule.storage in ("float32", "pow2", "e8m0fnu")
-    mirrored = not isinstance(fmt, IntFormat) or fmt.qmin <= -fmt.qmax
-    return exact and mirrored and rule.zero == "none" and rule.denominator == "qmax"
-
-
 def has_bounds(plan: Plan, size: int, tiles: int) -> bool:
     """Whether `bounds` gives the mask, and for less than a quotient an element."""
     convention = plan.convention
@@ -50,7 +41,7 @@ def has_bounds(plan: Plan, size: int, tiles: int) -> bool:
 def bounds(plan: Plan, scale: jax.Array, zero_point: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """STE-2 "rounded" as the interval of x inside, one a tile."""
     if plan.own:
-        return _own_bounds(plan.fmt)
+        return _own_range.bounds(plan.fmt)
     coarse, fine = NO_PARTS if zero_point is None else _parts(zero_point)
     low, high = (plan.fmt.qmin - fine).astype(jnp.float32), (plan.fmt.qmax - fine).astype(jnp.float32)
 
@@ -60,21 +51,6 @@ def bounds(plan: Plan, scale: jax.Array, zero_point: jax.Array | None) -> tuple[
         return placed >= first, placed <= last
 
     return _inside.bounds(judge, low - coarse, high - coarse, scale)
-
-
-def _own_bounds(fmt: IntFormat) -> tuple[np.float32, np.float32]:
-    """The numbers between which a scale of x's own range rounds x into the format, the same for every tile.
-
-    Only a scale that was limited (SCL-5) is too small for its range; the limit is a power of two, so the quotient by it
-    is exact and its ends are known.  Below the limit all that is finite lies between them: it is at most limit * qmax.
-    """
-    limit = scale_limits(fmt)[1]
-    ends = []
-    for end, half in ((fmt.qmin, fmt.qmin - 0.5), (fmt.qmax, fmt.qmax + 0.5)):
-        last = np.float32(half * limit)
-        last = last if round(half) == end else np.nextafter(last, np.float32(0))
-        ends.append(np.clip(last, -FLT_MAX, FLT_MAX, dtype=np.float32))
-    return ends[0], ends[1]
 
 
 def dequantized(plan: Plan, codes: jax.Array, scale: jax.Array, zero_point: jax.Array | None) -> jax.Array:

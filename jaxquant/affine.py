@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxquant import _exact, _inputs, _sharding, _steps, blocks
+from jaxquant import _exact, _inputs, _own_range, _sharding, _steps, blocks
 from jaxquant._constants import bitcast
 from jaxquant._first_order import first_order
 from jaxquant._plan import Plan
@@ -202,7 +202,7 @@ def judge(
     Spec: STE-2, STE-3 (specs/20-affine.md).  Class: exact.
     """
     plan, operands = _prepare("quantize", x, scale, zero_point, fmt, granularity, convention, CAST, mask)
-    return _judge(replace(plan, own=own is not None and _steps.covers(own, fmt)), *operands)
+    return _judge(replace(plan, own=own is not None and _own_range.covers(own, fmt)), *operands)
 
 
 def masked(cotangent: jax.Array, inside: jax.Array) -> jax.Array:

@@ -187,12 +187,27 @@ def test_embed_differential_trained_rows_and_their_gradients() -> None:
         assert_same(np.asarray(gradient), np.broadcast_to(counts[:, None], values.shape))
 
 
+@pytest.mark.parametrize("grain", [PerToken(), PerTensor()], ids=str)
+def test_gradients_property_pass_a_range_of_its_own(grain: object) -> None:
+    """LAY-13: all but NaN; where infinities or 2^127 limited the scale (SCL-5), nothing that has a code at an end."""
+    inputs = QuantSpec(ALL["int8"], grain)
+    weight = jax_qat.Trained(jnp.ones((4, 3)), spec=QuantSpec(ALL["int4"])).quantized()
+    rows = np.float32([[1, -1, np.nan, 0], [2.0**127, -(2.0**127), 1e30, 0], [np.inf, 8e37, -np.inf, np.nan]])
+    for row in rows[:, None]:
+        layer = jax.jit(lambda x: jax_qat.dense(x, weight, inputs=inputs))
+        to_x = jax.vjp(layer, row)[1](jnp.ones((1, 3)))[0]
+        codes, limited = qtensor.quantize_tensor(row, inputs).codes, not (np.abs(row) < 2.0**126)[~np.isnan(row)].all()
+        outside = (codes == -128) | (limited & (codes == 127))
+        assert_same(np.asarray(to_x) == 0, outside, inputs={"x": row})
+        assert outside.any() and not outside.all()
+
+
 def residual_bytes(function: object, *arguments: object) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(jax.vjp(function, *arguments)[1]))
 
 
 def test_residuals_property_no_more_than_the_float_layer_keeps() -> None:
-    """A code and a mask, a byte each, where the float layer keeps 4 bytes of x; the master is its own residual."""
+    """A code and at most a mask, a byte each, where the float layer keeps 4 of x; the master is its own residual."""
     x, w, b = jnp.ones((64, 128)), jnp.ones((128, 96)), jnp.zeros(96)
     plain = residual_bytes(lambda x, w, b: x @ w + b, x, w, b)
     dynamic, static = QuantSpec(ALL["int8"], PerToken()), QuantSpec(ALL["int8"])
@@ -254,6 +269,18 @@ def test_errors_property_of_a_weight_in_training(backend: object) -> None:
         weight = module.Trained(np.ones((4, 3), np.float32), learned, spec=w_spec, estimator=estimator)
         with pytest.raises(ValueError, match=r"learned"):
             backend.qat.dense(np.ones((2, 4), np.float32), weight, inputs=QuantSpec(ALL["int8"]))
+
+
+def test_gradients_property_trace_no_step_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside a gradient JAX sets an empty mesh where there was none, and its cache would not know the steps again."""
+    from jaxquant import scales
+
+    seen, whole = [], scales._own_quotient
+    monkeypatch.setattr(scales, "_own_quotient", lambda x, *rest: (seen.append(x.shape), whole(x, *rest))[1])
+    weight = jax_qat.Trained(jnp.ones((37, 3)), spec=QuantSpec(ALL["int4"]))
+    step = jax.jit(jax.grad(lambda w, x: jax_qat.dense(x, w, inputs=QuantSpec(ALL["int8"])).sum()))
+    step.trace(weight, jnp.ones((2, 37)))
+    assert sorted(seen) == [(2, 37), (37, 3)]
 
 
 def test_straight_through_property_compiles_once() -> None:

@@ -1,8 +1,9 @@
-"""A symmetric scale of the own range: jaxquant has shortcuts to it and its mask, refquant none (SCL-1..6, STE-2)."""
+"""A symmetric scale of the own range: jaxquant has shortcuts to it and its mask, refquant none (SCL, STE-2, LAY-13)."""
 
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,48 @@ def test_scale_and_mask_differential(fmt: IntFormat, storage: str) -> None:
         inside = jax_affine.judge(values, got, None, **options, mask="rounded", own=rule)
         want = affine.fake_quantize_vjp(values, scale, None, np.full_like(values, one), **options)
         assert_same(np.asarray(jax_affine.masked(np.full_like(values, one), inside)), want, inputs={"x": values})
+
+
+#: What else may be true of a scale or a convention, so that codes do not tell: the byte mask stays.
+NOT_TOLD = {
+    "two ends": (ALL["int8_narrow"], ScaleRule(), DEFAULT, "rounded"),
+    "lopsided": (FORMATS[-1], ScaleRule(), DEFAULT, "rounded"),
+    "a float format": (ALL["e4m3fn"], ScaleRule(), DEFAULT, "rounded"),
+    "half a range": (ALL["int8"], ScaleRule(denominator="half_range"), DEFAULT, "rounded"),
+    "a rounded scale": (ALL["int8"], ScaleRule(storage="float16"), DEFAULT, "rounded"),
+    "a zero point": (ALL["uint8"], ScaleRule(zero="int"), DEFAULT, "rounded"),
+    "NaN elsewhere": (ALL["int8"], ScaleRule(), replace(DEFAULT, nan="zero"), "rounded"),
+    "ratio": (ALL["int8"], ScaleRule(), DEFAULT, "ratio"),
+}
+
+
+@pytest.mark.parametrize("storage", ["float32", "pow2"])
+@pytest.mark.parametrize("name", ["int2", "int4", "int8", "int16"])
+def test_codes_tell_the_mask_differential(name: str, storage: str) -> None:
+    """LAY-13: STE-2's mask, but where the scale was limited: nothing at an end is inside there."""
+    from jaxquant import _own_range
+
+    fmt, rule = ALL[name], ScaleRule(storage=storage)
+    assert _own_range.told_by_codes(rule, fmt, DEFAULT, "rounded")
+    x = rows(fmt)
+    for grain, values in ((PerAxis(0), x), (PerGroup(1, 16), x), (PerTensor(), x[:4])):
+        options = {"fmt": fmt, "granularity": grain}
+        scale, _ = scales.choose_scale(*scales.range_of(values, granularity=grain), fmt=fmt, rule=rule)
+        codes = affine.quantize(values, scale, **options)
+        inside = affine.fake_quantize_vjp(values, scale, None, np.ones_like(values), **options) != 0
+        limited = affine.dequantize(np.ones_like(codes), scale, **options) >= np.float32(scale_limits(fmt)[1])
+        assert limited.any() == (grain != PerTensor()), "rows() has limited scales"
+        assert not (inside & (codes == fmt.qmin) & ~limited).any()
+        want = inside & ~(limited & ((codes == fmt.qmin) | (codes == fmt.qmax)))
+        assert_same(np.asarray(_own_range.judge(codes, scale, **options)) == -1, want, inputs={"x": values})
+
+
+@pytest.mark.parametrize("case", NOT_TOLD)
+def test_codes_do_not_tell_property(case: str) -> None:
+    from jaxquant import _own_range
+
+    fmt, rule, convention, mask = NOT_TOLD[case]
+    assert not _own_range.told_by_codes(rule, fmt, convention, mask)
 
 
 def test_ranges_of_one_row_a_device_differential() -> None:

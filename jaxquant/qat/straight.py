@@ -1,7 +1,7 @@
 """Layers in training: the forward pass is the integer layer, the backward pass the float one's (LAY-12, LAY-13).
 
-What the backward pass keeps of the input is codes and a mask, a byte each, or the input itself where its scale is
-learned or it stays in float: never more than a float layer keeps.
+What the backward pass keeps of the input is codes, a byte each, and where they do not tell the mask that too, as large;
+or the input itself where its scale is learned or it stays in float: never more than a float layer keeps.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxquant import _exact, _sharding, affine
+from jaxquant import _exact, _own_range, _sharding, affine
 from jaxquant._first_order import first_order
 from jaxquant._sharding import Spec
 from jaxquant.qat.layer import Operand, centred, weight_operand
@@ -120,7 +120,10 @@ def _codes_and_kept(
     codes = affine.quantize(x, factor, zero_point, **options)
     if not isinstance(layer.estimator, Ste):
         return codes, x
-    return codes, (codes, affine.judge(x, factor, zero_point, **options, mask=layer.estimator.mask, own=own))
+    mask = layer.estimator.mask
+    if own is not None and _own_range.told_by_codes(own, fmt, convention, mask):
+        return codes, (codes, None)
+    return codes, (codes, affine.judge(x, factor, zero_point, **options, mask=mask, own=own))
 
 
 def _backward(layer: Layer, kept: tuple, cotangent: jax.Array) -> tuple:
@@ -128,7 +131,7 @@ def _backward(layer: Layer, kept: tuple, cotangent: jax.Array) -> tuple:
     q = weight.coded(*weight_pair) if isinstance(weight, Trained) else weight
     flowing = _exact.widen(cotangent)
     to_x, to_weight = _product_cotangents(layer, _real_side(layer, seen, input_pair), q, flowing)
-    to_x, to_static = _input_cotangent(layer, seen, static, to_x)
+    to_x, to_static = _input_cotangent(layer, seen, input_pair, static, to_x)
     return (
         _exact.cast(to_x, str(like.dtype)),
         weight.cotangent(*weight_pair, to_weight) if isinstance(weight, Trained) else None,
@@ -212,13 +215,18 @@ def _as_float(side: Operand) -> jax.Array:
     return side.values.astype(jnp.float32)
 
 
-def _input_cotangent(layer: Layer, seen: Any, static: Any, flowing: jax.Array) -> tuple[jax.Array, Any]:
+def _input_cotangent(
+    layer: Layer, seen: Any, pair: Pair | None, static: Any, flowing: jax.Array
+) -> tuple[jax.Array, Any]:
     """The gradients of x and of its learned scale, given that of its quantized values."""
     if layer.inputs is None:
         return flowing, None
-    if isinstance(layer.estimator, Ste):
-        return affine.masked(flowing, seen[1]), None
     fmt, grain, convention = _meaning(layer.inputs)
+    if isinstance(layer.estimator, Ste):
+        codes, inside = seen
+        if inside is None:
+            inside = _own_range.judge(codes, pair[0], fmt=fmt, granularity=grain)
+        return affine.masked(flowing, inside), None
     learned = tuple(v for v in static if v is not None)
     passed, found = learned_vjp(
         layer.estimator, seen, learned, flowing, fmt=fmt, granularity=grain, convention=convention
