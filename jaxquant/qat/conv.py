@@ -105,11 +105,7 @@ class ConvLayer:
         w = weight_operand(weight)
         acc = windowed(a.values, w.values, window=self.at, max_a=a.bound, max_b=w.bound)
         y = scaled_sums(acc, self.weight_factor(weight), bias)
-        return finished(y, self.input_factor(a.scale), bias, self.dtype)
-
-    def input_factor(self, scale: jax.Array) -> jax.Array:
-        """The scale of the inputs as it broadcasts to the result."""
-        return present(scale)
+        return finished(y, present(a.scale), bias, self.dtype)
 
     def weight_factor(self, weight: QTensor) -> jax.Array:
         """The scale of the weight as it broadcasts to the result."""

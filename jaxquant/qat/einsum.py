@@ -85,11 +85,7 @@ class DotLayer:
     def integer(self, a: Operand, weight: QTensor, bias: jax.Array | None) -> jax.Array:
         """LAY-1, LAY-3."""
         y = sums(self.plan, a.values, a.bound, weight, bias)
-        return finished(y, self.input_factor(a.scale), bias, self.dtype)
-
-    def input_factor(self, scale: jax.Array) -> jax.Array:
-        """The scale of the inputs as it broadcasts to the result."""
-        return aligned(scale, self.plan.x, self.plan, of_x=True)
+        return finished(y, aligned(a.scale, self.plan.x, self.plan, of_x=True), bias, self.dtype)
 
     def weight_factor(self, weight: QTensor) -> jax.Array | None:
         """The scale of the weight as it broadcasts to the result; None: it does not leave the sum (groups)."""

@@ -49,10 +49,6 @@ class Layer(Protocol):
         """The float operation that this one approximates without its bias, binary32, linear in x and in the weight."""
         ...
 
-    def input_factor(self, scale: jax.Array) -> jax.Array:
-        """The scale of the inputs as it broadcasts to the result."""
-        ...
-
     def weight_factor(self, weight: QTensor) -> jax.Array | None:
         """The scale of the weight as it broadcasts to the result; None: it does not leave the sum (groups)."""
         ...
@@ -67,7 +63,7 @@ class Side(NamedTuple):
 
     Attributes:
       values: float32; codes, or real values.
-      factor: what makes codes real, as it broadcasts to the result; None for real values.
+      factor: the one scale that makes codes real; None for real values.
     """
 
     values: jax.Array
@@ -143,8 +139,8 @@ def _backward(layer: Layer, kept: tuple, cotangent: jax.Array) -> tuple:
 def _product_cotangents(layer: Layer, x: Side, q: QTensor, flowing: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The gradients of x̂ and ŵ.
 
-    A factor multiplies the cotangent, or what comes out, and the codes of the forward pass serve again; one a channel
-    of the weight costs less on the weight, which is smaller than the cotangent of a batch.
+    The codes of the forward pass serve again.  One scale for all multiplies what comes out, where it fuses with the
+    mask; scales of tokens or channels multiply the codes, which become float anyway: a cotangent would be written anew.
     """
     factor = None if layer.inputs is None else layer.weight_factor(q)
     whole = factor is not None and factor.ndim == 0
@@ -155,10 +151,8 @@ def _product_cotangents(layer: Layer, x: Side, q: QTensor, flowing: jax.Array) -
 
 
 def _pulled(pull: Callable, flowing: jax.Array, factor: jax.Array | None) -> jax.Array:
-    """One scale for all multiplies what comes out: it fuses with the mask there."""
-    if factor is None:
-        return pull(flowing)[0]
-    return pull(flowing * factor)[0] if factor.ndim else pull(flowing)[0] * factor
+    cotangent = pull(flowing)[0]
+    return cotangent if factor is None else cotangent * factor
 
 
 def _bias_cotangent(bias: jax.Array, flowing: jax.Array) -> jax.Array:
@@ -208,7 +202,8 @@ def _real_side(layer: Layer, seen: Any, pair: Pair | None) -> Side:
         return Side(_exact.widen(seen), None)
     scale, zero_point = pair
     codes = seen[0] if isinstance(layer.estimator, Ste) else _codes_and_kept(layer, seen, scale, zero_point, None)[0]
-    return Side(_as_float(centred(codes, zero_point, scale, integers(layer.inputs))), layer.input_factor(scale))
+    values = _as_float(centred(codes, zero_point, scale, integers(layer.inputs)))
+    return Side(values * scale, None) if scale.ndim else Side(values, scale)
 
 
 def _as_float(side: Operand) -> jax.Array:
