@@ -65,6 +65,16 @@ class Block(nn.Module):
         return x + nn.Dense(x.shape[-1], name="up")(nn.relu(x)), None
 
 
+class Exact(nn.Module):
+    """A model with exact steps between its layers."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(nn.Conv(8, (3,), name="conv")(x))
+        x = x + nn.Dense(8, name="dense")(x)
+        return nn.Dense(3, name="head")(nn.max_pool(x, (2,), (2,)))
+
+
 class Stack(nn.Module):
     """Blocks under one of Flax's transforms."""
 

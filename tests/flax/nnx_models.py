@@ -94,6 +94,20 @@ def scanned_remat(block: Block, x: jax.Array) -> jax.Array:
     return remat(block, x)
 
 
+class Exact(nnx.Module):
+    """A model with exact steps between its layers."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(8, 8, (3,), rngs=rngs)
+        self.dense = nnx.Linear(8, 8, rngs=rngs)
+        self.head = nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nnx.relu(self.conv(x))
+        return self.head(nnx.max_pool(x + self.dense(x), (2,), (2,)))
+
+
 class Stack(nnx.Module):
     """Blocks under one of Flax's transforms (functions of the module level), then a head."""
 

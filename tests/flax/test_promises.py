@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,7 @@ from jaxquant.flax import Lsq, Recipe, Rule, Schedule, linen_api, nnx_api
 from refquant import qat
 from refquant.qtensor import QTensor as Reference
 from tests.flax import linen_models, nnx_models
+from tests.flax.api_support import api  # noqa: F401
 from tests.flax.linen_models import Stack, full_init, inputs
 
 X = inputs(8, 6, 8)
@@ -41,25 +43,15 @@ def test_sharded_differential_every_layout_has_the_bits_of_one_device(script: st
     assert done.stdout == "same bits\n", done.stderr[-3000:]
 
 
-class Exact(nn.Module):
-    """A model with exact steps between its layers."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.relu(nn.Conv(8, (3,), name="conv")(x))
-        x = x + nn.Dense(8, name="dense")(x)
-        return nn.Dense(3, name="head")(nn.max_pool(x, (2,), (2,)))
-
-
-def in_numpy(params: dict, x: np.ndarray, options: dict) -> np.ndarray:
+def in_numpy(tensors: dict, x: np.ndarray, options: dict) -> np.ndarray:
     """The same model by refquant alone, on the codes of the converted one."""
 
     def layer(name: str) -> tuple:
-        leaf = params[name]
-        q = leaf["kernel"]
+        q = tensors[f"{name}/kernel"]
         weight = Reference(np.asarray(q.codes), np.asarray(q.scale), None, q.spec)
-        given = {} if "inputs_scale" not in leaf else {"input_scale": np.asarray(leaf["inputs_scale"])}
-        return weight, np.asarray(leaf["bias"]), given
+        scale = tensors.get(f"{name}/inputs_scale")
+        given = {} if scale is None else {"input_scale": np.asarray(scale)}
+        return weight, np.asarray(tensors[f"{name}/bias"]), given
 
     weight, bias, given = layer("conv")
     x = np.maximum(qat.conv(x, weight, bias, inputs=options["conv"], **given), np.float32(0))
@@ -71,33 +63,30 @@ def in_numpy(params: dict, x: np.ndarray, options: dict) -> np.ndarray:
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_model_contract_differential_any_batch_any_context_and_numpy(static: bool) -> None:
+def test_model_contract_differential_any_batch_any_context_and_numpy(api: Any, static: bool) -> None:  # noqa: F811
     rule = Rule(
         "**",
         weights="int4",
         inputs="int8:tensor" if static else "int8:token",
         input_scale="static" if static else "dynamic",
     )
-    model = Exact()
-    qmodel = linen_api.Quantized(model, Recipe(rule))
-    params, _ = linen_api.prepare(qmodel, full_init(model, X), X)
+    trained = api.prepare(api.float_model("Exact", X), Recipe(rule), X)
     if static:
-        params = linen_api.calibrate(qmodel, params, linen_api.observe(qmodel, params, X))
-    fixed = linen_api.convert(qmodel, params)
-    want = np.asarray(jax.jit(qmodel.apply)({"params": params}, X))
-    for tree in (params, fixed):
-        apply = lambda x, p=tree: qmodel.apply({"params": p}, x)  # noqa: E731
+        trained = trained.calibrated(X)
+    fixed = trained.converted()
+    want = np.asarray(trained.run(X))
+    for trial in (trained, fixed):
+        apply = lambda x, trial=trial: trial.run(x, jit=False)  # noqa: E731
         assert_same(np.asarray(apply(X)), want, call="eager")
         assert_same(np.asarray(jax.jit(apply)(X)), want, call="weights as constants")
-        one = jax.jit(qmodel.apply)
-        assert_same(np.concatenate([one({"params": tree}, X[i : i + 1]) for i in range(8)]), want, call="batch 1")
-        stacked = jax.jit(jax.vmap(lambda x, p=tree: qmodel.apply({"params": p}, x[None])[0]))
+        assert_same(np.concatenate([trial.run(X[i : i + 1]) for i in range(8)]), want, call="batch 1")
+        stacked = jax.jit(jax.vmap(lambda x, apply=apply: apply(x[None])[0]))
         assert_same(np.asarray(stacked(X)), want, call="vmap")
-    site = qmodel_inputs(rule)
-    assert_same(in_numpy(fixed, X, site), want, call="refquant")
+    assert_same(in_numpy(fixed.tensors(), X, inputs_of(rule)), want, call="refquant")
 
 
-def qmodel_inputs(rule: Rule) -> dict:
+def inputs_of(rule: Rule) -> dict:
+    """How each layer quantizes its inputs."""
     from refquant.granularity import PerAxis, PerTensor, PerToken
     from refquant.spec import QuantSpec
 
@@ -107,13 +96,11 @@ def qmodel_inputs(rule: Rule) -> dict:
     return {"conv": QuantSpec(fmt, PerAxis(0)), "dense": QuantSpec(fmt, PerToken())}
 
 
-def test_scales_property_weight_decay_of_another_group_leaves_them_alone() -> None:
-    """Plain AdamW drives learned scales to zero; in their own group they are as trained."""
-    model = Stack("sequential")
-    qmodel = linen_api.Quantized(model, LEARNED)
-    params, _ = linen_api.prepare(qmodel, full_init(model, X), X)
-    found = {label for label in jax.tree.leaves(linen_api.labels(params))}
-    assert found == {"weights", "scales", "frozen"}
+def test_scales_property_have_a_group_of_their_own(api: Any) -> None:  # noqa: F811
+    """Plain AdamW would drive learned scales to zero with the weights."""
+    labels = api.prepare(api.own_model("Stack", X, "sequential"), LEARNED, X).labels()
+    assert set(labels.values()) == {"weights", "scales", "frozen"}
+    assert all("scale" in path for path, label in labels.items() if label == "scales")
 
 
 def test_step_property_costs_of_a_small_transformer() -> None:
