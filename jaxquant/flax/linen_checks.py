@@ -9,6 +9,7 @@ from jaxquant.flax import finite
 from jaxquant.flax.linen_quantized import Quantized
 from jaxquant.flax.linen_sites import KINDS, Path, is_leaf
 from jaxquant.flax.linen_trees import flat, kernel_beside, steps_of
+from jaxquant.flax.names import named
 from jaxquant.flax.recipe import Recipe
 from jaxquant.qtensor import QTensor
 
@@ -75,7 +76,7 @@ def check_reached(function: str, params: Any, layers: Iterable[Path], methods: l
         ):
             ran = ", ".join(name or "__call__" for name in methods)
             raise ValueError(
-                f"{function}: layer {'/'.join(path[:-1])!r} is prepared (it has {path[-1]}) and not reached by {ran}, "
+                f"{function}: {named('/'.join(path[:-1]))} is prepared (it has {path[-1]}) and not reached by {ran}, "
                 "need methods={name: its inputs} with the method that uses it (it would stay in float)"
             )
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 
+from jaxquant.flax.names import named
 from jaxquant.flax.recipe_json import written
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qtensor import QTensor
@@ -54,7 +55,7 @@ def wrong_leaf(path: str, kernel: str, name: str, need: Iterable[str]) -> str:
     need = sorted(need)
     what = f"no {name!r}" if name in need else repr(name)
     return (
-        f"layer {path!r}: there is {what} beside the {kernel}, need {need or 'nothing'} (not prepared, a call "
+        f"{named(path)}: there is {what} beside the {kernel}, need {need or 'nothing'} (not prepared, a call "
         "that neither prepare's x and methods nor observe and calibrate have run, or a checkpoint of another recipe)"
     )
 
@@ -74,7 +75,7 @@ def check_left(path: str, kernel: str, value: object, names: Iterable[str]) -> N
     if codes or marks:
         what = "are codes in place of" if codes else f"is {marks[0]!r} beside"
         raise ValueError(
-            f"layer {path!r}: there {what} the {kernel}, need a rule with weights for it (the recipe leaves it in "
+            f"{named(path)}: there {what} the {kernel}, need a rule with weights for it (the recipe leaves it in "
             "float: a checkpoint of another recipe)"
         )
 
@@ -96,6 +97,6 @@ def check_mark(path: str, kernel: str, site: LayerSpec, names: Iterable[str], *,
     if foreign or (needed and not there):
         what = repr(foreign[0]) if foreign else "no mark of a recipe"
         raise ValueError(
-            f"layer {path!r}: there is {what} beside the {kernel}, need {own!r}, the mark of {site} (a checkpoint of "
+            f"{named(path)}: there is {what} beside the {kernel}, need {own!r}, the mark of {site} (a checkpoint of "
             "another recipe, by which its leaves mean something else: its float leaves alone can be prepared anew)"
         )

@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxquant.flax import finite, nnx_folding, nnx_walk
 from jaxquant.flax.attention import PRODUCTS, QuantizedAttention
+from jaxquant.flax.names import named
 from jaxquant.flax.nnx_layers import RETYPED, Quantized, layers_of
 from jaxquant.flax.nnx_leaves import full, input_leaves, keep_attended, mark_leaves, tell_kernels, unset_inputs
 from jaxquant.flax.nnx_variables import Scale, Step, beside, value_of
@@ -93,7 +94,7 @@ def _site(recipe: Recipe, one: Found, rule: Rule) -> LayerSpec:
     hook = nnx_walk.hook_set(one.module)
     if hook is not None and (not one.attention or hook == "attention_fn"):
         raise ValueError(
-            f"layer {one.path!r}: {type(one.module).__name__} has {hook} set, need its default or a rule that keeps "
+            f"{named(one.path)}: {type(one.module).__name__} has {hook} set, need its default or a rule that keeps "
             "the layer in float (quantization would replace it)"
         )
     if one.attention:
@@ -101,7 +102,7 @@ def _site(recipe: Recipe, one: Found, rule: Rule) -> LayerSpec:
     shape, expected = _kernel(one).shape, nnx_walk.expected_shape(one.module)
     if tuple(shape[len(shape) - len(expected) :]) != tuple(expected):
         raise ValueError(
-            f"layer {one.path!r}: the kernel has shape {tuple(shape)}, need (..., {', '.join(map(str, expected))}): "
+            f"{named(one.path)}: the kernel has shape {tuple(shape)}, need (..., {', '.join(map(str, expected))}): "
             "layers are stacked along the first axis"
         )
     finite.check_weight("prepare", one.path, one.kernel_name, value_of(_kernel(one)))
@@ -149,12 +150,12 @@ def _norm(model: nnx.Module, one: Found, rule: Rule) -> nnx.BatchNorm | None:
     for path in one.paths:
         if nnx_walk.sibling(model, path, rule.fold) is not norm:
             raise ValueError(
-                f"prepare: the shared layer {one.path!r} is {path!r} too, with another {rule.fold!r} beside it, need "
+                f"prepare: the shared {named(one.path)} is {path!r} too, with another {rule.fold!r} beside it, need "
                 "the same batch norm, or a rule without fold (one layer has one folded kernel)"
             )
     if getattr(one.module, "transpose_kernel", False):
         raise ValueError(
-            f"layer {one.path!r}: fold with transpose_kernel, need a rule without fold (channels are not last)"
+            f"{named(one.path)}: fold with transpose_kernel, need a rule without fold (channels are not last)"
         )
     channels = nnx_walk.expected_shape(one.module)[-1]
     nnx_folding.check_norm(one.path, nnx_walk.KINDS[type(one.module)], channels, rule.fold, norm)

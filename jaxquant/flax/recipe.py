@@ -131,8 +131,8 @@ class Recipe:
                 place, taker = others[0]
                 raise ValueError(
                     f"Recipe: rule {index + 1} ({rule.label}) contradicts rule {self.rules.index(taker) + 1} "
-                    f"({taker.label}), which takes {place.path!r} and every other layer of it first; need the narrower "
-                    "rule first (the first match wins)"
+                    f"({taker.label}), which takes {place.path or '.'!r} and every other layer of it first; need the "
+                    "narrower rule first (the first match wins)"
                 )
 
     def _unmatched(self, rule: Rule, places: list[Place]) -> str:

@@ -1,0 +1,46 @@
+"""What both APIs say, in the same words: layers by their paths, methods by their names, specs as in reports."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+from jaxquant.flax import Recipe, Rule
+from tests.flax.api_support import api  # noqa: F401
+from tests.flax.linen_models import inputs
+from tests.flax.linen_trials import LinenTrial
+from tests.flax.nnx_trials import NnxTrial
+
+X = inputs(4, 6, 8)
+INT8 = {"weights": "int8", "inputs": "int8"}
+STATIC = {"weights": "int8", "inputs": "int8:tensor", "input_scale": "static"}
+
+
+def refused(text: str) -> Any:
+    return pytest.raises(ValueError, match="^" + re.escape(text))
+
+
+def one_layer(api: Any, features: int = 8) -> Any:  # noqa: F811
+    """A model that is one layer alone, in float."""
+    if api.name == "linen":
+        model = nn.Dense(2)
+        return LinenTrial(model, model.init(jax.random.key(0), jnp.ones((1, features)))["params"])
+    return NnxTrial(nnx.Linear(features, 2, rngs=nnx.Rngs(0)))
+
+
+def test_a_model_property_of_one_layer_is_a_dot_in_errors_as_in_reports(api: Any) -> None:  # noqa: F811
+    x = inputs(3, 8)
+    trial = api.prepare(one_layer(api), Recipe(Rule("**", **STATIC)), x)
+    assert str(trial.report).splitlines()[2].startswith(".  ")
+    with refused("convert: layer '.' has inputs_scale nan"):
+        trial.converted()
+    with refused("calibrate: layer '.' saw no data"):
+        trial.calibrated()
+    with pytest.raises(ValueError, match=r"^layer '\.': .*a checkpoint of another recipe"):
+        trial.given(one_layer(api)).run(x)
