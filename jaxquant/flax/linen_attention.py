@@ -63,7 +63,7 @@ def attending(module: nn.Module, site: LayerSpec | None, call: Callable[[], Any]
     """
     if site is None:
         return call()
-    with _field(module, "attention_fn", QuantizedAttention(site, note)):
+    with _field(module, "attention_fn", QuantizedAttention(site, note, "/".join(module.path))):
         return call()
 
 

@@ -174,7 +174,7 @@ def _retype(found: list[Found], sites: dict[int, LayerSpec], norms: dict[int, nn
         if site is None:
             continue
         if one.attention:
-            module.attention_fn = QuantizedAttention(site)
+            module.attention_fn = QuantizedAttention(site, path=one.path)
         else:
             kernel = _kernel(one)
             shared = made.setdefault(id(kernel), {})

@@ -34,6 +34,18 @@ def one_layer(api: Any, features: int = 8) -> Any:  # noqa: F811
     return NnxTrial(nnx.Linear(features, 2, rngs=nnx.Rngs(0)))
 
 
+@pytest.mark.parametrize(("depth", "product", "magnitudes"), [(6, "QKᵀ", "4 products"), (2**18, "PV", "262144 prod")])
+def test_attentions_property_name_their_path_where_a_sum_might_not_fit(
+    api: Any, depth: int, product: str, magnitudes: str  # noqa: F811
+) -> None:  # fmt: skip
+    """One depth of int16 is too much for QKᵀ; of int8 too many keys for PV."""
+    scheme = "int16" if product == "QKᵀ" else "int8"
+    x = jax.ShapeDtypeStruct((1, depth, 8), jnp.float32)
+    floats = api.own_model("one", X, "attention", {})
+    with refused(f"layer 'layer': {product}, einsum: {magnitudes}"):
+        api.prepare(floats, Recipe(Rule("**", attention=scheme)), x)
+
+
 def test_a_model_property_of_one_layer_is_a_dot_in_errors_as_in_reports(api: Any) -> None:  # noqa: F811
     x = inputs(3, 8)
     trial = api.prepare(one_layer(api), Recipe(Rule("**", **STATIC)), x)
