@@ -40,7 +40,7 @@ def prepare(
     Raises:
       ValueError: a rule matches nothing or contradicts another, a layer's hook is set, specs do not fit a layer, a
         shared parameter is treated in two ways, a layer and a batch norm to fold are not one and one, a kernel to
-        quantize is not finite.
+        quantize is not finite, the model has no method of a name.
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(f"prepare: model is a {type(model).__name__}, need an nnx.Module (Linen: linen_api)")
@@ -48,6 +48,7 @@ def prepare(
         raise TypeError(f"prepare: recipe is a {type(recipe).__name__}, need a Recipe(Rule(...), ...)")
     if layers_of(model):
         raise ValueError("prepare: the model is prepared already, need the float model (a recipe is applied once)")
+    nnx_walk.check_methods("prepare", "methods", model, methods or ())
     clone = nnx.clone(model)
     found = nnx_walk.find(clone)
     recipe.check(place for one in found for place in one.places())

@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from jaxquant.flax import Recipe, Rule
+from jaxquant.flax import Recipe, Rule, linen_api, nnx_api
 from tests.flax.api_support import api  # noqa: F401
 from tests.flax.linen_models import inputs
 from tests.flax.linen_trials import LinenTrial
@@ -32,6 +32,33 @@ def one_layer(api: Any, features: int = 8) -> Any:  # noqa: F811
         model = nn.Dense(2)
         return LinenTrial(model, model.init(jax.random.key(0), jnp.ones((1, features)))["params"])
     return NnxTrial(nnx.Linear(features, 2, rngs=nnx.Rngs(0)))
+
+
+def test_methods_property_of_no_model_are_refused_with_the_nearest(api: Any) -> None:  # noqa: F811
+    floats = api.float_model("Two", X)
+    trial = api.prepare(floats, Recipe(Rule("**", **STATIC)), X)
+    near = "(nearest: 'half', '__call__')"
+    with refused(f"prepare: methods has 'haf', need methods of Two {near}"):
+        api.prepare(floats, Recipe(Rule("**", **INT8)), X, methods={"half": X, "haf": X})
+    for name in ("observe", "explain"):
+        linen, flax = getattr(linen_api, name), getattr(nnx_api, name)
+        with refused(f"{name}: method is 'haf', need a method of Two {near}"):
+            if api.name == "linen":
+                linen(trial.qmodel, trial.params, X, method="haf")
+            else:
+                flax(trial.model, X, method="haf")
+    if api.name == "linen":
+        for name in ("calibrate", "convert"):
+            given = (None,) if name == "calibrate" else ()
+            with refused(f"{name}: methods has 'haf', need methods of Two {near}"):
+                getattr(linen_api, name)(trial.qmodel, trial.params, *given, methods={"haf": X})
+
+
+def test_methods_property_that_are_layers_of_a_setup_are_taken(api: Any) -> None:  # noqa: F811
+    """Linen's are no attributes of the model before it is bound."""
+    recipe, floats = Recipe(Rule("**", **STATIC)), api.float_model("Two", X)
+    trial = api.prepare(floats, recipe, X, methods={"first": X})
+    assert trial.observed(X, method="first") is not None
 
 
 @pytest.mark.parametrize(("depth", "product", "magnitudes"), [(6, "QKᵀ", "4 products"), (2**18, "PV", "262144 prod")])
