@@ -13,7 +13,7 @@ from jaxquant.flax.names import named
 from jaxquant.flax.recipe import Place, Recipe
 from jaxquant.flax.report import Row
 from jaxquant.flax.rule import Rule
-from jaxquant.flax.site import LayerSpec, kernel_letters_summed, mirrored_axes, resolve
+from jaxquant.flax.site import LayerSpec, kernel_letters_summed, mirrored_axes, ragged_text, resolve
 from jaxquant.qtensor import QTensor
 from refquant.estimators import Ste
 
@@ -285,6 +285,7 @@ def input_leaves(layer: Layer) -> tuple[str, ...]:
 def row_of(layer: Layer, why: str) -> Row:
     """The layer's line of a report."""
     inputs = layer.site.inputs_text if multiplies(layer) else "ids"
+    why += ragged_text(layer.site.weights, meta.unbox(layer.boxed_kernel).shape)
     return Row(layer.path, type(layer.module).__name__, layer.site.weights_text, inputs, why)
 
 

@@ -18,7 +18,7 @@ from jaxquant.flax.nnx_walk import Found
 from jaxquant.flax.recipe import Recipe
 from jaxquant.flax.report import Report, Row
 from jaxquant.flax.rule import Rule
-from jaxquant.flax.site import LayerSpec, resolve, resolve_attention
+from jaxquant.flax.site import LayerSpec, ragged_text, resolve, resolve_attention
 from jaxquant.flax.watch import Reached
 from jaxquant.qat import starting
 
@@ -225,7 +225,8 @@ def _rows(recipe: Recipe, one: Found, rule: Rule | None, site: LayerSpec | None)
     if site is None:
         why = one.reason if one.reason and not (rule and rule.keep) else recipe.why(rule)
         return [Row(one.path, kind, "", "", why + also)]
-    return [Row(one.path, kind, site.weights_text, site.inputs_text, recipe.why(rule) + also)]
+    why = recipe.why(rule) + ragged_text(site.weights, nnx_walk.expected_shape(one.module)) + also
+    return [Row(one.path, kind, site.weights_text, site.inputs_text, why)]
 
 
 def trace(model: nnx.Module, x: Any, methods: Mapping[str, Any]) -> Reached | None:

@@ -157,6 +157,19 @@ def spec_text(spec: QuantSpec) -> str:
     return ":".join([spec.fmt.name, str(spec.granularity), *options])
 
 
+def ragged_text(spec: QuantSpec, shape: Shape) -> str:
+    """What a report adds where groups do not divide the axis that they run along; nothing where they do.
+
+    Args:
+      spec: of a kernel.
+      shape: of one layer's kernel.
+    """
+    if not isinstance(spec.granularity, PerGroup):
+        return ""
+    rest = shape[spec.granularity.axis] % spec.granularity.size
+    return f"; last group of {rest}" if rest else ""
+
+
 def estimator_text(estimator: Estimator) -> str:
     """An estimator in a report, with what differs from its defaults; nothing for the plain one."""
     if estimator == Ste():

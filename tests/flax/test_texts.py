@@ -83,3 +83,20 @@ def test_a_model_property_of_one_layer_is_a_dot_in_errors_as_in_reports(api: Any
         trial.calibrated()
     with pytest.raises(ValueError, match=r"^layer '\.': .*a checkpoint of another recipe"):
         trial.given(one_layer(api)).run(x)
+
+
+@pytest.mark.parametrize(
+    ("weights", "features", "text"),
+    [
+        ("int4:g5", 16, "; last group of 1"),
+        ("int4:g5", 15, ""),
+        ("int4:g32", 16, "; last group of 16"),
+        ("nf4:g7", 16, "; last group of 2"),
+        ("int4", 16, ""),
+    ],
+)
+def test_reports_property_tell_of_ragged_groups(
+    api: Any, weights: str, features: int, text: str  # noqa: F811
+) -> None:  # fmt: skip
+    trial = api.prepare(one_layer(api, features), Recipe(Rule("**", weights=weights)), inputs(3, features))
+    assert trial.report[""].why == f"rule 1: '**'{text}"
