@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax.core import meta
 
 from jaxquant.flax.layers import frozen_site
-from jaxquant.flax.mark import check_left, check_mark, is_mark, wrong_leaf
+from jaxquant.flax.mark import check_left, check_mark, is_mark, wrong_codes, wrong_leaf
 from jaxquant.flax.names import named
 from jaxquant.flax.recipe import Place, Recipe
 from jaxquant.flax.report import Row
@@ -237,10 +237,7 @@ def check_leaves(layer: Layer) -> None:
     kernel, site = layer.boxed_kernel, layer.site
     converted = isinstance(kernel, QTensor)
     if converted and kernel.spec != site.weights:
-        raise ValueError(
-            f"{named(layer.path)}: the converted kernel has {kernel.spec}, need {site.weights} (a checkpoint of "
-            "another recipe)"
-        )
+        raise ValueError(wrong_codes(layer.path, layer.kind.kernel, kernel.spec, site.weights))
     need = set(frozen_site(site).input_names) if converted and takes_codes(layer) else set(input_leaves(layer))
     if not converted:
         need |= {*site.weight_names, *(("step",) if site.has_step else ())}

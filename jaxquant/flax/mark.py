@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from jaxquant.flax.names import named
 from jaxquant.flax.recipe_json import written
-from jaxquant.flax.site import LayerSpec
+from jaxquant.flax.site import LayerSpec, spec_text
 from jaxquant.qtensor import QTensor
+from refquant.spec import QuantSpec
 
 _MARK = re.compile(r"recipe_[0-9a-f]{8}")
 
@@ -58,6 +59,22 @@ def wrong_leaf(path: str, kernel: str, name: str, need: Iterable[str]) -> str:
         f"{named(path)}: there is {what} beside the {kernel}, need {need or 'nothing'} (not prepared, a call "
         "that neither prepare's x and methods nor observe and calibrate have run, or a checkpoint of another recipe)"
     )
+
+
+def wrong_codes(path: str, kernel: str, there: QuantSpec | None, need: QuantSpec | None) -> str:
+    """What is said of codes of another spec, or where one of the two is floats.
+
+    Args:
+      path: of the layer.
+      kernel: the name of its kernel.
+      there: the spec of its codes; None: floats.
+      need: likewise.
+    """
+    texts = [spec and spec_text(spec) for spec in (there, need)]
+    if texts[0] == texts[1]:  # they differ in what reports leave out
+        texts = [str(there), str(need)]
+    has, needs = (f"codes of {text}" if text else "floats" for text in texts)
+    return f"{named(path)}: the {kernel} has {has}, need {needs} (a checkpoint of another recipe)"
 
 
 def check_left(path: str, kernel: str, value: object, names: Iterable[str]) -> None:

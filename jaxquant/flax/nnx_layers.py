@@ -16,7 +16,7 @@ from jaxquant.flax import convolutions, layers, watch
 from jaxquant.flax.attention import QuantizedAttention
 from jaxquant.flax.labels import FROZEN, SCALES
 from jaxquant.flax.layers import Dtypes
-from jaxquant.flax.mark import check_mark, is_mark, mark_of, wrong_leaf
+from jaxquant.flax.mark import check_mark, is_mark, mark_of, wrong_codes, wrong_leaf
 from jaxquant.flax.names import named
 from jaxquant.flax.nnx_variables import Codes, companions, leaves_of, value_of
 from jaxquant.flax.site import LayerSpec
@@ -106,9 +106,8 @@ def check_leaves(layer: Quantized, *, attends: bool = False) -> None:
     weight, site = layer.weight, layer.site
     codes, name = isinstance(weight, QTensor | Trained), layer.kernel_name
     if codes != layer.converted or (codes and weight.spec != site.weights):
-        there = f"codes of {weight.spec}" if codes else "floats"
-        need = f"codes of {site.weights}" if layer.converted else "floats"
-        raise ValueError(f"{named(layer.path)}: the {name} has {there}, need {need} (a checkpoint of another recipe)")
+        own = site.weights if layer.converted else None
+        raise ValueError(wrong_codes(layer.path, name, weight.spec if codes else None, own))
     there, need = {name for name in LEAVES if hasattr(layer, name)}, set(site.state_names)
     if layer.is_table and not attends and there.isdisjoint(site.input_names):
         need -= set(site.input_names)

@@ -12,6 +12,10 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxquant.flax import Recipe, Rule, linen_api, nnx_api
+from refquant.conventions import Affine
+from refquant.formats import ALL
+from refquant.granularity import PerAxis
+from refquant.spec import QuantSpec
 from tests.flax.api_support import api  # noqa: F401
 from tests.flax.linen_models import inputs
 from tests.flax.linen_trials import LinenTrial
@@ -100,3 +104,19 @@ def test_reports_property_tell_of_ragged_groups(
 ) -> None:  # fmt: skip
     trial = api.prepare(one_layer(api, features), Recipe(Rule("**", weights=weights)), inputs(3, features))
     assert trial.report[""].why == f"rule 1: '**'{text}"
+
+
+def test_codes_property_of_another_spec_are_told_as_in_reports(api: Any) -> None:  # noqa: F811
+    """Specs that differ in what reports leave out are told in full."""
+    x = inputs(3, 8)
+    fused = QuantSpec(ALL["int8"], PerAxis(1), convention=Affine(nan="zero"))
+    own, other, third = (
+        api.prepare(one_layer(api), Recipe(Rule("**", weights=weights)), x).converted()
+        for weights in ("int8", "int4:g2", fused)
+    )
+    with refused(
+        "layer '.': the kernel has codes of int4:g2, need codes of int8:axis1 (a checkpoint of another recipe)"
+    ):
+        own.given(other).run(x)
+    with refused("layer '.': the kernel has codes of QuantSpec(fmt="):
+        own.given(third).run(x)
