@@ -1,13 +1,14 @@
 """The products QKᵀ and PV of an attention on codes, both operands quantized on the fly."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxquant.flax import layers, measures
+from jaxquant.flax.names import named
 from jaxquant.flax.site import LayerSpec
 
 PRODUCTS = ("QKᵀ", "PV")
@@ -20,10 +21,12 @@ class QuantizedAttention:
     Attributes:
       site: how both operands of both products are quantized.
       note: told of every product, by its name in PRODUCTS, and what it lost; None: nothing is measured.
+      path: of the attention, for messages alone.
     """
 
     site: LayerSpec
     note: Callable[[str, measures.Measures], None] | None = None
+    path: str = field(default="", compare=False)
 
     def __call__(
         self,
@@ -45,7 +48,7 @@ class QuantizedAttention:
         """Attention of query (..., Q, H, D) over key and value (..., K, H or fewer, D); the same shape as query.
 
         Raises:
-          ValueError: the weights are to be sown (`module`).
+          ValueError: the weights are to be sown (`module`), or the sums of a product might not fit int32.
         """
         if module is not None:
             raise ValueError("attention: sow_weights is set, need False (the weights of integer products are not kept)")
@@ -65,7 +68,12 @@ class QuantizedAttention:
         return out.reshape(*lead, out.shape[1], heads, value.shape[-1])
 
     def _product(self, name: str, subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-        y = layers.attention_einsum(self.site)(subscripts, a, b)
+        try:
+            y = layers.attention_einsum(self.site)(subscripts, a, b)
+        except (TypeError, ValueError) as error:
+            if type(error) not in (TypeError, ValueError):
+                raise
+            raise type(error)(f"{named(self.path)}: {name}, {error}") from error
         if self.note is not None:
             self.note(name, measures.measure_product(self.site, subscripts, a, b, y))
         return y

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxquant.flax.names import named
+
 
 def unknown(value: Any) -> bool:
     """Whether a value is a trace, a shape, or partly on other hosts."""
@@ -29,7 +31,7 @@ def check_weight(function: str, path: str, name: str, value: Any) -> None:
     if nans or infinite:
         found = f"{nans} NaN and {infinite} infinite of {values.size} elements"
         raise ValueError(
-            f"{function}: the {name} of layer {path!r} has {found}, need finite weights (a range leaves NaN out and "
+            f"{function}: the {name} of {named(path)} has {found}, need finite weights (a range leaves NaN out and "
             "codes have none, SCL-1 and AFF-5: the outputs would be finite and hide it)"
         )
 
@@ -47,7 +49,7 @@ def check_constant(function: str, path: str, name: str, value: Any) -> None:
     if wrong.any():
         unset = "not calibrated yet, see observe and calibrate; or " if name.startswith("inputs") else ""
         raise ValueError(
-            f"{function}: layer {path!r} has {name} {numbers[wrong].flat[0]}, need finite numbers, and scales that are "
+            f"{function}: {named(path)} has {name} {numbers[wrong].flat[0]}, need finite numbers, and scales that are "
             f"not zero ({unset}learned in a training that diverged)"
         )
 
@@ -68,6 +70,6 @@ def check_started(function: str, path: str, step: Any, start: int | None) -> Non
     reached = int(np.min(np.asarray(step)))
     if reached < start:
         raise ValueError(
-            f"{function}: layer {path!r} is at step {reached} of a schedule that starts at {start}, need advance after "
+            f"{function}: {named(path)} is at step {reached} of a schedule that starts at {start}, need advance after "
             "each step of training until then (it still runs in float, and its codes would answer otherwise)"
         )

@@ -11,6 +11,7 @@ from jaxquant.flax import layers, measures, observers
 from jaxquant.flax.linen_layers import boxed_codes, boxed_like, own_dtypes, quantized, state_of
 from jaxquant.flax.linen_sites import Layer, Path, check_leaves, input_leaves, takes_codes
 from jaxquant.flax.mark import mark_of, mark_value
+from jaxquant.flax.names import named
 from jaxquant.qat import starting
 from jaxquant.qtensor import QTensor
 
@@ -188,4 +189,4 @@ def shared(update: Callable[..., Any]) -> Callable[..., Any]:
 
 def _need_master(function: str, layer: Layer) -> None:
     if isinstance(layer.boxed_kernel, QTensor):
-        raise ValueError(f"{function}: layer {layer.path!r} is converted, need the float parameters (codes are final)")
+        raise ValueError(f"{function}: {named(layer.path)} is converted, need the float parameters (codes are final)")

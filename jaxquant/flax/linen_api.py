@@ -29,10 +29,9 @@ from typing import Any
 
 import jax
 
-from jaxquant.flax import observers, state_dicts
+from jaxquant.flax import linen_checks, observers, state_dicts
 from jaxquant.flax.linen_acts import CONVERTED, EXPLAINED, calibrated, converted, explained, observed, prepared
-from jaxquant.flax.linen_calls import Call, Frame, framed
-from jaxquant.flax.linen_checks import check_constants, check_reached, check_started, check_weights, need_quantized
+from jaxquant.flax.linen_calls import Call, Frame, calls_of, framed
 from jaxquant.flax.linen_quantized import Quantized
 from jaxquant.flax.linen_sites import Path, is_leaf
 from jaxquant.flax.linen_trees import Coverage, flat, is_abstract, kernel_beside, merged, steps_of
@@ -74,16 +73,18 @@ def prepare(
       (params with the same float leaves and new ones, the report of what each layer does).
     Raises:
       ValueError: a rule matches nothing or contradicts another, a layer's hook is set, a spec does not fit a layer, a
-        weight of one that is quantized is not finite, or parameters that are converted already.
+        weight of one that is quantized is not finite, parameters that are converted already, or no such method.
     """
-    need_quantized("prepare", qmodel)
-    calls = [Call(None, inputs, options, rngs), *_calls(methods, rngs)]
+    linen_checks.need_quantized("prepare", qmodel)
+    variables = {**(collections or {}), "params": params}
+    linen_checks.check_methods("prepare", "methods", qmodel.model, variables, methods or ())
+    calls = [Call(None, inputs, options, rngs), *calls_of(methods, rngs)]
     with qmodel.remembering():
         qmodel.seen.clear()
         for call in calls:
             qmodel.remember(call)
-        leaves, coverage = _leaves(qmodel, prepared, {**(collections or {}), "params": params})
-        check_weights("prepare", params, coverage.layers())
+        leaves, coverage = _leaves(qmodel, prepared, variables)
+        linen_checks.check_weights("prepare", params, coverage.layers())
         report = coverage.check(qmodel.recipe, params)
         report = replace(report, added=len(leaves.keys() - flat(params).keys()), start=qmodel.recipe.start)
         return merged(params, leaves), report
@@ -113,11 +114,12 @@ def observe(
     Returns:
       The statistics by layer, a tree of their own.
     Raises:
-      ValueError: the recipe has no static scales, or the parameters are converted.
+      ValueError: the recipe has no static scales, the parameters are converted, or the model has no such method.
     """
-    need_quantized("observe", qmodel)
+    linen_checks.need_quantized("observe", qmodel)
     call = Call(method, inputs, options, rngs)
     variables = {**(collections or {}), "params": merged(params, flat(stats or {}))}
+    linen_checks.check_methods("observe", "method", qmodel.model, variables, (method,))
     frame, arrays = framed(call)
     leaves = _observed(qmodel, frame, variables, arrays)
     qmodel.remember(call, replace=False)
@@ -144,9 +146,10 @@ def calibrate(
       methods: as in prepare, likewise.
       **options: likewise.
     Raises:
-      ValueError: a layer saw no data, or data that is not finite, or the parameters are converted.
+      ValueError: a layer saw no data, or data that is not finite, the parameters are converted, or no such method.
     """
-    need_quantized("calibrate", qmodel)
+    linen_checks.need_quantized("calibrate", qmodel)
+    linen_checks.check_methods("calibrate", "methods", qmodel.model, {"params": params}, methods or ())
     seen = flat(stats or {})
     for path, found in seen.items():
         observers.check(found, "/".join(path[:-1]))
@@ -175,19 +178,21 @@ def convert(
       **options: of the model's `__call__`.
     Raises:
       ValueError: a weight of a layer is not finite; a scale is zero, not finite or not calibrated; the schedule has not
-        started; a prepared layer was not reached; or no layer that ran is quantized by the recipe.
+        started; a prepared layer was not reached; no layer that ran is quantized by the recipe; or no such method.
     """
-    need_quantized("convert", qmodel)
-    check_started("convert", qmodel.recipe, params)
+    linen_checks.need_quantized("convert", qmodel)
+    variables = {**(collections or {}), "params": params}
+    linen_checks.check_methods("convert", "methods", qmodel.model, variables, methods or ())
+    linen_checks.check_started("convert", qmodel.recipe, params)
     with qmodel.remembering():
         _remember(qmodel, "convert", inputs, options, methods)
-        leaves, _ = _leaves(qmodel, converted, {**(collections or {}), "params": params})
+        leaves, _ = _leaves(qmodel, converted, variables)
     _need_codes(qmodel, params, leaves)
     named = {(*path[:-1], path[-1].removeprefix(CONVERTED)): leaf for path, leaf in leaves.items()}
     layers = {path[:-1] for path in named}
-    check_reached("convert", params, layers, list(qmodel.seen))
-    check_weights("convert", params, layers)
-    check_constants("convert", params, layers)
+    linen_checks.check_reached("convert", params, layers, list(qmodel.seen))
+    linen_checks.check_weights("convert", params, layers)
+    linen_checks.check_constants("convert", params, layers)
     return merged(params, named, without=lambda path: is_leaf(path[-1]) and path[:-1] in layers)
 
 
@@ -213,13 +218,15 @@ def explain(
       rngs: as in apply.
       **options: of the method.
     Raises:
-      ValueError: the parameters are converted, or the schedule has not started.
+      ValueError: the parameters are converted, the schedule has not started, or the model has no such method.
     """
-    need_quantized("explain", qmodel)
-    check_started("explain", qmodel.recipe, params)
+    linen_checks.need_quantized("explain", qmodel)
+    linen_checks.check_started("explain", qmodel.recipe, params)
     call = Call(method, inputs, options, rngs)
     frame, arrays = framed(call)
-    found = _explained(qmodel, frame, {**(collections or {}), "params": params}, arrays)
+    variables = {**(collections or {}), "params": params}
+    linen_checks.check_methods("explain", "method", qmodel.model, variables, (method,))
+    found = _explained(qmodel, frame, variables, arrays)
     qmodel.remember(call, replace=False)
     named = [("/".join(path[:-1]) + path[-1].removeprefix(EXPLAINED), sums) for path, sums in found.items()]
     return explanations([(name.strip(), sums) for name, sums in named])
@@ -267,15 +274,10 @@ def _need_codes(qmodel: Quantized, params: Any, leaves: Mapping[Path, Any]) -> N
         )
 
 
-def _calls(methods: Methods | None, rngs: Any = None) -> list[Call]:
-    each = (methods or {}).items()
-    return [Call(name, args if isinstance(args, tuple) else (args,), {}, rngs) for name, args in each]
-
-
 def _remember(
     qmodel: Quantized, function: str, inputs: tuple, options: dict[str, Any], methods: Methods | None
 ) -> None:
-    for call in [*([Call(None, inputs, options)] if inputs or options else []), *_calls(methods)]:
+    for call in [*([Call(None, inputs, options)] if inputs or options else []), *calls_of(methods)]:
         qmodel.remember(call)
     if not qmodel.seen:
         raise ValueError(

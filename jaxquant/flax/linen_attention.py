@@ -7,6 +7,7 @@ from typing import Any
 from flax import linen as nn
 
 from jaxquant.flax.attention import PRODUCTS, QuantizedAttention
+from jaxquant.flax.names import named
 from jaxquant.flax.recipe import Place, Recipe
 from jaxquant.flax.report import Row
 from jaxquant.flax.site import LayerSpec, resolve_attention
@@ -34,7 +35,7 @@ def attention_site(recipe: Recipe, module: nn.Module) -> LayerSpec | None:
         default = getattr(type(module), name, None)
         if getattr(module, name, None) is not default:
             raise ValueError(
-                f"layer {'/'.join(module.path)!r}: {type(module).__name__} has {name} set, need its default or a rule "
+                f"{named('/'.join(module.path))}: {type(module).__name__} has {name} set, need its default or a rule "
                 "that keeps the layer in float (quantization would replace it)"
             )
     return resolve_attention(rule)
@@ -62,7 +63,7 @@ def attending(module: nn.Module, site: LayerSpec | None, call: Callable[[], Any]
     """
     if site is None:
         return call()
-    with _field(module, "attention_fn", QuantizedAttention(site, note)):
+    with _field(module, "attention_fn", QuantizedAttention(site, note, "/".join(module.path))):
         return call()
 
 

@@ -13,6 +13,7 @@ from flax.core import Scope
 
 from jaxquant.flax.linen_calls import Call
 from jaxquant.flax.linen_sites import Layer, Path
+from jaxquant.flax.names import named
 
 Act = Callable[[Layer, Callable[[], Any]], Any]
 
@@ -37,7 +38,7 @@ class Branches:
         """
         if layer.given is not None:
             raise ValueError(
-                f"layer {layer.path!r}: fold inside nn.cond or nn.switch, need a rule without fold (the folded kernel "
+                f"{named(layer.path)}: fold inside nn.cond or nn.switch, need a rule without fold (the folded kernel "
                 "exists in one branch only)"
             )
         self.waiting.append(layer)

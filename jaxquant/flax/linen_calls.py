@@ -61,6 +61,12 @@ class Frame:
         return Call(self.method, args, kwargs, rngs)
 
 
+def calls_of(methods: Mapping[str, Any] | None, rngs: Any = None) -> list[Call]:
+    """Calls of methods, each by its name with its argument or the tuple of them."""
+    each = (methods or {}).items()
+    return [Call(name, args if isinstance(args, tuple) else (args,), {}, rngs) for name, args in each]
+
+
 def framed(call: Call) -> tuple[Frame, list]:
     """A call as what is static in it, and its arrays."""
     leaves, tree = jax.tree.flatten((call.args, dict(call.kwargs), call.rngs))

@@ -3,12 +3,16 @@
 from collections.abc import Iterable
 from typing import Any
 
+import jax
+from flax import linen as nn
 from flax.core import meta
 
 from jaxquant.flax import finite
+from jaxquant.flax.linen_calls import UNSEEN_RNGS
 from jaxquant.flax.linen_quantized import Quantized
 from jaxquant.flax.linen_sites import KINDS, Path, is_leaf
 from jaxquant.flax.linen_trees import flat, kernel_beside, steps_of
+from jaxquant.flax.names import named, no_method
 from jaxquant.flax.recipe import Recipe
 from jaxquant.qtensor import QTensor
 
@@ -28,6 +32,26 @@ def need_quantized(function: str, qmodel: Any) -> None:
             f"{function}: qmodel is a {type(qmodel).__name__}, need Quantized(model, recipe) (it comes first, then the "
             "parameters; NNX: nnx_api)"
         )
+
+
+def check_methods(function: str, argument: str, model: nn.Module, variables: Any, methods: Iterable[Any]) -> None:
+    """Refuse the name of a method that the model has not; a layer that its setup makes counts as one.
+
+    Args:
+      function: that was called.
+      argument: "method" or "methods", as which they were given.
+      model: the float model.
+      variables: what it is bound to, where its class alone does not tell.
+      methods: names, functions, or None.
+    Raises:
+      ValueError: there is none; the message has the nearest.
+    """
+    for name in methods:
+        if not isinstance(name, str) or callable(getattr(type(model), name, None)):
+            continue
+        bound = model.bind(variables, rngs={own: jax.random.key(0) for own in UNSEEN_RNGS}, mutable=True)
+        if name not in dir(bound) or not callable(getattr(bound, name)):
+            raise ValueError(no_method(function, argument, name, model))
 
 
 def check_weights(function: str, params: Any, layers: Iterable[Path]) -> None:
@@ -75,7 +99,7 @@ def check_reached(function: str, params: Any, layers: Iterable[Path], methods: l
         ):
             ran = ", ".join(name or "__call__" for name in methods)
             raise ValueError(
-                f"{function}: layer {'/'.join(path[:-1])!r} is prepared (it has {path[-1]}) and not reached by {ran}, "
+                f"{function}: {named('/'.join(path[:-1]))} is prepared (it has {path[-1]}) and not reached by {ran}, "
                 "need methods={name: its inputs} with the method that uses it (it would stay in float)"
             )
 

@@ -17,6 +17,7 @@ from jaxquant._inputs import of_rank
 from jaxquant.flax.layers import Dtypes
 from jaxquant.flax.linen_layers import own_dtypes
 from jaxquant.flax.linen_sites import Layer
+from jaxquant.flax.names import named
 from jaxquant.qat import folding
 from jaxquant.qtensor import QTensor
 
@@ -60,7 +61,7 @@ class Handoffs:
         norm = norm_path(layer)
         if norm in self.waiting:
             raise ValueError(
-                f"layer {layer.path!r}: called again before the batch norm {norm!r} that is folded into it, need "
+                f"{named(layer.path)}: called again before the batch norm {norm!r} that is folded into it, need "
                 "norm(layer(x)) at once (the first output would be lost)"
             )
         output = jnp.full(plain.shape, jnp.nan, plain.dtype)
@@ -90,7 +91,7 @@ class Handoffs:
         """
         for path, left in self.waiting.items():
             raise ValueError(
-                f"layer {left.layer.path!r}: fold names the batch norm {path!r}, which was not called behind it, need "
+                f"{named(left.layer.path)}: fold names the batch norm {path!r}, which was not called behind it, need "
                 "the name of the norm beside the layer, and norm(layer(x)) in one call (what a layer left is not kept)"
             )
 

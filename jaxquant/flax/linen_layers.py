@@ -12,6 +12,7 @@ from flax.core import meta
 from jaxquant.flax import convolutions, layers
 from jaxquant.flax.layers import Dtypes
 from jaxquant.flax.linen_sites import Layer, check_leaves, site_of
+from jaxquant.flax.names import named
 from jaxquant.qtensor import QTensor
 
 
@@ -23,7 +24,7 @@ def quantized(layer: Layer, call: Callable[[], Any] | None = None) -> Any:
     except (TypeError, ValueError) as error:
         if type(error) not in (TypeError, ValueError):
             raise
-        raise type(error)(f"layer {layer.path!r}: {error}") from error
+        raise type(error)(f"{named(layer.path)}: {error}") from error
 
 
 def options_of(layer: Layer) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from flax import linen as nn
 from flax.core import meta
 
 from jaxquant.flax.layers import frozen_site
-from jaxquant.flax.mark import check_left, check_mark, is_mark, wrong_leaf
+from jaxquant.flax.mark import check_left, check_mark, is_mark, wrong_codes, wrong_leaf
+from jaxquant.flax.names import named
 from jaxquant.flax.recipe import Place, Recipe
 from jaxquant.flax.report import Row
 from jaxquant.flax.rule import Rule
-from jaxquant.flax.site import LayerSpec, kernel_letters_summed, mirrored_axes, resolve
+from jaxquant.flax.site import LayerSpec, kernel_letters_summed, mirrored_axes, ragged_text, resolve
 from jaxquant.qtensor import QTensor
 from refquant.estimators import Ste
 
@@ -136,7 +137,7 @@ class Layer:
         """
         if not self.module.is_mutable_collection("params"):
             raise ValueError(
-                f"layer {self.path!r}: its parameters are computed by a transform around it, need a rule that keeps it "
+                f"{named(self.path)}: its parameters are computed by a transform around it, need a rule that keeps it "
                 "(nothing can be stored beside a kernel that is not stored)"
             )
         self.module.put_variable("params", name, value)
@@ -158,11 +159,9 @@ def layer_at(recipe: Recipe, module: nn.Module, method: str, args: tuple, kwargs
     shape, path = meta.unbox(kernel).shape, "/".join(module.path)
     _check_own(module, kind, path, tuple(shape))
     if rule.fold and kind.name not in ("linear", "conv", "conv_transpose"):
-        raise ValueError(f"layer {path!r}: fold for a {kind.name} layer, need linear, conv or conv_transpose")
+        raise ValueError(f"{named(path)}: fold for a {kind.name} layer, need linear, conv or conv_transpose")
     if rule.fold and getattr(module, "transpose_kernel", False):
-        raise ValueError(
-            f"layer {path!r}: fold with transpose_kernel, need a rule without fold (channels are not last)"
-        )
+        raise ValueError(f"{named(path)}: fold with transpose_kernel, need a rule without fold (channels are not last)")
     call = Layer(module, kind, None, method, args, kwargs, note, rule.fold)
     site = resolve(rule, kind.name, shape, summed=summed_of(call), path=path, schedule=recipe.schedule)
     return replace(call, site=site)
@@ -198,7 +197,7 @@ def check_hooks(module: nn.Module, kind: Kind) -> None:
         default = type(module).__dataclass_fields__[name].default if name in type(module).__dataclass_fields__ else None
         if getattr(module, name, default) is not default:
             raise ValueError(
-                f"layer {'/'.join(module.path)!r}: {type(module).__name__} has {name} set, need its default or a rule "
+                f"{named('/'.join(module.path))}: {type(module).__name__} has {name} set, need its default or a rule "
                 "that keeps the layer in float (quantization would replace it)"
             )
 
@@ -208,11 +207,11 @@ def _check_own(module: nn.Module, kind: Kind, path: str, shape: tuple[int, ...])
     need = _own_shape(module, kind, shape)
     if shape != need:
         raise ValueError(
-            f"layer {path!r}: the {kind.kernel} has shape {shape}, need {need} (parameters of another model)"
+            f"{named(path)}: the {kind.kernel} has shape {shape}, need {need} (parameters of another model)"
         )
     if getattr(module, "use_bias", False) and not module.has_variable("params", "bias"):
         raise ValueError(
-            f"layer {path!r}: there is no bias beside the {kind.kernel}, need one or use_bias=False (parameters of "
+            f"{named(path)}: there is no bias beside the {kind.kernel}, need one or use_bias=False (parameters of "
             "another model)"
         )
 
@@ -238,10 +237,7 @@ def check_leaves(layer: Layer) -> None:
     kernel, site = layer.boxed_kernel, layer.site
     converted = isinstance(kernel, QTensor)
     if converted and kernel.spec != site.weights:
-        raise ValueError(
-            f"layer {layer.path!r}: the converted kernel has {kernel.spec}, need {site.weights} (a checkpoint of "
-            "another recipe)"
-        )
+        raise ValueError(wrong_codes(layer.path, layer.kind.kernel, kernel.spec, site.weights))
     need = set(frozen_site(site).input_names) if converted and takes_codes(layer) else set(input_leaves(layer))
     if not converted:
         need |= {*site.weight_names, *(("step",) if site.has_step else ())}
@@ -286,6 +282,7 @@ def input_leaves(layer: Layer) -> tuple[str, ...]:
 def row_of(layer: Layer, why: str) -> Row:
     """The layer's line of a report."""
     inputs = layer.site.inputs_text if multiplies(layer) else "ids"
+    why += ragged_text(layer.site.weights, meta.unbox(layer.boxed_kernel).shape)
     return Row(layer.path, type(layer.module).__name__, layer.site.weights_text, inputs, why)
 
 

@@ -13,9 +13,11 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 
+from jaxquant.flax.names import named
 from jaxquant.flax.recipe_json import written
-from jaxquant.flax.site import LayerSpec
+from jaxquant.flax.site import LayerSpec, spec_text
 from jaxquant.qtensor import QTensor
+from refquant.spec import QuantSpec
 
 _MARK = re.compile(r"recipe_[0-9a-f]{8}")
 
@@ -54,9 +56,25 @@ def wrong_leaf(path: str, kernel: str, name: str, need: Iterable[str]) -> str:
     need = sorted(need)
     what = f"no {name!r}" if name in need else repr(name)
     return (
-        f"layer {path!r}: there is {what} beside the {kernel}, need {need or 'nothing'} (not prepared, a call "
+        f"{named(path)}: there is {what} beside the {kernel}, need {need or 'nothing'} (not prepared, a call "
         "that neither prepare's x and methods nor observe and calibrate have run, or a checkpoint of another recipe)"
     )
+
+
+def wrong_codes(path: str, kernel: str, there: QuantSpec | None, need: QuantSpec | None) -> str:
+    """What is said of codes of another spec, or where one of the two is floats.
+
+    Args:
+      path: of the layer.
+      kernel: the name of its kernel.
+      there: the spec of its codes; None: floats.
+      need: likewise.
+    """
+    texts = [spec and spec_text(spec) for spec in (there, need)]
+    if texts[0] == texts[1]:  # they differ in what reports leave out
+        texts = [str(there), str(need)]
+    has, needs = (f"codes of {text}" if text else "floats" for text in texts)
+    return f"{named(path)}: the {kernel} has {has}, need {needs} (a checkpoint of another recipe)"
 
 
 def check_left(path: str, kernel: str, value: object, names: Iterable[str]) -> None:
@@ -74,7 +92,7 @@ def check_left(path: str, kernel: str, value: object, names: Iterable[str]) -> N
     if codes or marks:
         what = "are codes in place of" if codes else f"is {marks[0]!r} beside"
         raise ValueError(
-            f"layer {path!r}: there {what} the {kernel}, need a rule with weights for it (the recipe leaves it in "
+            f"{named(path)}: there {what} the {kernel}, need a rule with weights for it (the recipe leaves it in "
             "float: a checkpoint of another recipe)"
         )
 
@@ -96,6 +114,6 @@ def check_mark(path: str, kernel: str, site: LayerSpec, names: Iterable[str], *,
     if foreign or (needed and not there):
         what = repr(foreign[0]) if foreign else "no mark of a recipe"
         raise ValueError(
-            f"layer {path!r}: there is {what} beside the {kernel}, need {own!r}, the mark of {site} (a checkpoint of "
+            f"{named(path)}: there is {what} beside the {kernel}, need {own!r}, the mark of {site} (a checkpoint of "
             "another recipe, by which its leaves mean something else: its float leaves alone can be prepared anew)"
         )

@@ -31,7 +31,7 @@ from jaxquant.flax.nnx_layers import attentions_of, layers_of
 from jaxquant.flax.nnx_leaves import set_inputs, stacked_axes
 from jaxquant.flax.nnx_prepare import prepare
 from jaxquant.flax.nnx_variables import Codes, Explained, Observed, Scale, Step, value_of
-from jaxquant.flax.nnx_walk import evaluating
+from jaxquant.flax.nnx_walk import check_methods, evaluating
 from jaxquant.flax.optimizers import check_state
 
 __all__ = [
@@ -53,8 +53,9 @@ def observe(model: nnx.Module, x: Any = None, *, method: str = "__call__") -> An
     Returns:
       What the float model returns; None without x.
     Raises:
-      ValueError: no layer has a static input scale, or the model is converted.
+      ValueError: no layer has a static input scale, the model is converted, or it has no such method.
     """
+    check_methods("observe", "method", model, () if x is None else (method,))
     found = _masters("observe", model)
     static = [layer for layer in found if layer.site.static]
     if not static:
@@ -95,8 +96,9 @@ def explain(model: nnx.Module, x: Any, *, method: str = "__call__") -> Explanati
       and weights that are clipped, and how many codes are in use; for each product of an attention on codes its error
       and the share of both operands that is clipped.  Printable.
     Raises:
-      ValueError: the model is converted, or its schedule has not started.
+      ValueError: the model is converted, its schedule has not started, or it has no such method.
     """
+    check_methods("explain", "method", model, (method,))
     clone = nnx.clone(model)
     attentions = nnx_attention.explained(clone)
     found = _masters("explain", clone) if layers_of(clone) or not attentions else []

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxquant._inputs import of_rank
 from jaxquant.flax import watch
 from jaxquant.flax.layers import Dtypes
+from jaxquant.flax.names import named
 from jaxquant.flax.nnx_layers import operate
 from jaxquant.flax.nnx_variables import value_of
 from jaxquant.qat import folding
@@ -181,4 +182,4 @@ def check_norm(path: str, kind: str, channels: int, name: str, norm: Any) -> Non
     elif kind not in ("linear", "conv", "conv_transpose"):
         why = f"stands behind a layer of kind {kind}, need linear, conv or conv_transpose"
     if why:
-        raise ValueError(f"layer {path!r}: fold={name!r} {why}")
+        raise ValueError(f"{named(path)}: fold={name!r} {why}")

@@ -16,7 +16,8 @@ from jaxquant.flax import convolutions, layers, watch
 from jaxquant.flax.attention import QuantizedAttention
 from jaxquant.flax.labels import FROZEN, SCALES
 from jaxquant.flax.layers import Dtypes
-from jaxquant.flax.mark import check_mark, is_mark, mark_of, wrong_leaf
+from jaxquant.flax.mark import check_mark, is_mark, mark_of, wrong_codes, wrong_leaf
+from jaxquant.flax.names import named
 from jaxquant.flax.nnx_variables import Codes, companions, leaves_of, value_of
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qat.trained import Trained
@@ -89,7 +90,7 @@ def run(layer: Quantized, x: jax.Array, quantized: Thunk, plain: Thunk) -> jax.A
     except (TypeError, ValueError) as error:
         if type(error) not in (TypeError, ValueError) or str(error).startswith("layer "):
             raise
-        raise type(error)(f"layer {layer.path!r}: {error}") from error
+        raise type(error)(f"{named(layer.path)}: {error}") from error
 
 
 def check_leaves(layer: Quantized, *, attends: bool = False) -> None:
@@ -105,9 +106,8 @@ def check_leaves(layer: Quantized, *, attends: bool = False) -> None:
     weight, site = layer.weight, layer.site
     codes, name = isinstance(weight, QTensor | Trained), layer.kernel_name
     if codes != layer.converted or (codes and weight.spec != site.weights):
-        there = f"codes of {weight.spec}" if codes else "floats"
-        need = f"codes of {site.weights}" if layer.converted else "floats"
-        raise ValueError(f"layer {layer.path!r}: the {name} has {there}, need {need} (a checkpoint of another recipe)")
+        own = site.weights if layer.converted else None
+        raise ValueError(wrong_codes(layer.path, name, weight.spec if codes else None, own))
     there, need = {name for name in LEAVES if hasattr(layer, name)}, set(site.state_names)
     if layer.is_table and not attends and there.isdisjoint(site.input_names):
         need -= set(site.input_names)
@@ -116,7 +116,7 @@ def check_leaves(layer: Quantized, *, attends: bool = False) -> None:
     foreign = need - set(companions(getattr(layer, name)))
     if foreign:
         raise ValueError(
-            f"layer {layer.path!r}: the {name} is from a state without {min(foreign)!r}, need one with "
+            f"{named(layer.path)}: the {name} is from a state without {min(foreign)!r}, need one with "
             f"{sorted(need)} (a checkpoint of another recipe, or of the float model, which is restored "
             "before prepare)"
         )

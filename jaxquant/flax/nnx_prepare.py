@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxquant.flax import finite, nnx_folding, nnx_walk
 from jaxquant.flax.attention import PRODUCTS, QuantizedAttention
+from jaxquant.flax.names import named
 from jaxquant.flax.nnx_layers import RETYPED, Quantized, layers_of
 from jaxquant.flax.nnx_leaves import full, input_leaves, keep_attended, mark_leaves, tell_kernels, unset_inputs
 from jaxquant.flax.nnx_variables import Scale, Step, beside, value_of
@@ -17,7 +18,7 @@ from jaxquant.flax.nnx_walk import Found
 from jaxquant.flax.recipe import Recipe
 from jaxquant.flax.report import Report, Row
 from jaxquant.flax.rule import Rule
-from jaxquant.flax.site import LayerSpec, resolve, resolve_attention
+from jaxquant.flax.site import LayerSpec, ragged_text, resolve, resolve_attention
 from jaxquant.flax.watch import Reached
 from jaxquant.qat import starting
 
@@ -39,7 +40,7 @@ def prepare(
     Raises:
       ValueError: a rule matches nothing or contradicts another, a layer's hook is set, specs do not fit a layer, a
         shared parameter is treated in two ways, a layer and a batch norm to fold are not one and one, a kernel to
-        quantize is not finite.
+        quantize is not finite, the model has no method of a name.
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(f"prepare: model is a {type(model).__name__}, need an nnx.Module (Linen: linen_api)")
@@ -47,6 +48,7 @@ def prepare(
         raise TypeError(f"prepare: recipe is a {type(recipe).__name__}, need a Recipe(Rule(...), ...)")
     if layers_of(model):
         raise ValueError("prepare: the model is prepared already, need the float model (a recipe is applied once)")
+    nnx_walk.check_methods("prepare", "methods", model, methods or ())
     clone = nnx.clone(model)
     found = nnx_walk.find(clone)
     recipe.check(place for one in found for place in one.places())
@@ -93,7 +95,7 @@ def _site(recipe: Recipe, one: Found, rule: Rule) -> LayerSpec:
     hook = nnx_walk.hook_set(one.module)
     if hook is not None and (not one.attention or hook == "attention_fn"):
         raise ValueError(
-            f"layer {one.path!r}: {type(one.module).__name__} has {hook} set, need its default or a rule that keeps "
+            f"{named(one.path)}: {type(one.module).__name__} has {hook} set, need its default or a rule that keeps "
             "the layer in float (quantization would replace it)"
         )
     if one.attention:
@@ -101,7 +103,7 @@ def _site(recipe: Recipe, one: Found, rule: Rule) -> LayerSpec:
     shape, expected = _kernel(one).shape, nnx_walk.expected_shape(one.module)
     if tuple(shape[len(shape) - len(expected) :]) != tuple(expected):
         raise ValueError(
-            f"layer {one.path!r}: the kernel has shape {tuple(shape)}, need (..., {', '.join(map(str, expected))}): "
+            f"{named(one.path)}: the kernel has shape {tuple(shape)}, need (..., {', '.join(map(str, expected))}): "
             "layers are stacked along the first axis"
         )
     finite.check_weight("prepare", one.path, one.kernel_name, value_of(_kernel(one)))
@@ -149,12 +151,12 @@ def _norm(model: nnx.Module, one: Found, rule: Rule) -> nnx.BatchNorm | None:
     for path in one.paths:
         if nnx_walk.sibling(model, path, rule.fold) is not norm:
             raise ValueError(
-                f"prepare: the shared layer {one.path!r} is {path!r} too, with another {rule.fold!r} beside it, need "
+                f"prepare: the shared {named(one.path)} is {path!r} too, with another {rule.fold!r} beside it, need "
                 "the same batch norm, or a rule without fold (one layer has one folded kernel)"
             )
     if getattr(one.module, "transpose_kernel", False):
         raise ValueError(
-            f"layer {one.path!r}: fold with transpose_kernel, need a rule without fold (channels are not last)"
+            f"{named(one.path)}: fold with transpose_kernel, need a rule without fold (channels are not last)"
         )
     channels = nnx_walk.expected_shape(one.module)[-1]
     nnx_folding.check_norm(one.path, nnx_walk.KINDS[type(one.module)], channels, rule.fold, norm)
@@ -173,7 +175,7 @@ def _retype(found: list[Found], sites: dict[int, LayerSpec], norms: dict[int, nn
         if site is None:
             continue
         if one.attention:
-            module.attention_fn = QuantizedAttention(site)
+            module.attention_fn = QuantizedAttention(site, path=one.path)
         else:
             kernel = _kernel(one)
             shared = made.setdefault(id(kernel), {})
@@ -223,7 +225,8 @@ def _rows(recipe: Recipe, one: Found, rule: Rule | None, site: LayerSpec | None)
     if site is None:
         why = one.reason if one.reason and not (rule and rule.keep) else recipe.why(rule)
         return [Row(one.path, kind, "", "", why + also)]
-    return [Row(one.path, kind, site.weights_text, site.inputs_text, recipe.why(rule) + also)]
+    why = recipe.why(rule) + ragged_text(site.weights, nnx_walk.expected_shape(one.module)) + also
+    return [Row(one.path, kind, site.weights_text, site.inputs_text, why)]
 
 
 def trace(model: nnx.Module, x: Any, methods: Mapping[str, Any]) -> Reached | None:

@@ -1,13 +1,14 @@
 """Every module of an NNX model with all of its paths, and what kind of layer it is."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from flax import nnx
 
+from jaxquant.flax.names import no_method
 from jaxquant.flax.recipe import Place
 from jaxquant.flax.site import kernel_letters_summed, mirrored_axes
 
@@ -169,6 +170,22 @@ def _reason(module: nnx.Module, inside: str) -> str | None:
     if base is not None:
         return f"a subclass of {base.__name__}: only Flax's own classes are known"
     return "parameters of a class that is not Flax's own layer"
+
+
+def check_methods(function: str, argument: str, model: nnx.Module, methods: Iterable[str]) -> None:
+    """Refuse methods that the model has not.
+
+    Args:
+      function: that was called.
+      argument: "method" or "methods", as which they were given.
+      model: any module.
+      methods: their names.
+    Raises:
+      ValueError: there is none of that name; the message has the nearest.
+    """
+    for name in methods:
+        if not callable(getattr(model, name, None)):
+            raise ValueError(no_method(function, argument, name, model))
 
 
 def expected_shape(module: Any, cls: type | None = None) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from jaxquant.calibration.ema import EmaState
 from jaxquant.calibration.histogram import HistogramState
 from jaxquant.calibration.linear import LinearState
 from jaxquant.calibration.minmax import MinMaxState
+from jaxquant.flax.names import named
 from jaxquant.flax.site import LayerSpec
 from jaxquant.qat import starting
 
@@ -78,7 +79,7 @@ def _check_kind(stats: Stats | None, calibration: str, path: str) -> None:
     need = {"percentile": HistogramState, "mse": LinearState, "entropy": LinearState}.get(name, MinMaxState | EmaState)
     if stats is not None and not isinstance(stats, need):
         raise ValueError(
-            f"calibrate: layer {path!r} has statistics of type {type(stats).__name__}, need those of {calibration!r} "
+            f"calibrate: {named(path)} has statistics of type {type(stats).__name__}, need those of {calibration!r} "
             "(another recipe observed them)"
         )
 
@@ -100,10 +101,10 @@ def check(stats: Stats | None, path: str) -> None:
         raise ValueError(_no_data(path))
     if nan.any() or inf.any():
         raise ValueError(
-            f"calibrate: layer {path!r} saw {int(nan.sum())} NaN and {int(inf.sum())} infinite inputs, need finite "
+            f"calibrate: {named(path)} saw {int(nan.sum())} NaN and {int(inf.sum())} infinite inputs, need finite "
             "data (a range cannot hold them)"
         )
 
 
 def _no_data(path: str) -> str:
-    return f"calibrate: layer {path!r} saw no data, need observe with inputs that reach it"
+    return f"calibrate: {named(path)} saw no data, need observe with inputs that reach it"

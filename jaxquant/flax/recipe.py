@@ -1,11 +1,11 @@
 """A recipe: an ordered list of rules, frozen, hashable, printable as JSON; the first rule that matches wins."""
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jaxquant.flax import recipe_json
+from jaxquant.flax.names import nearest
 from jaxquant.flax.rule import Rule
 
 
@@ -131,14 +131,14 @@ class Recipe:
                 place, taker = others[0]
                 raise ValueError(
                     f"Recipe: rule {index + 1} ({rule.label}) contradicts rule {self.rules.index(taker) + 1} "
-                    f"({taker.label}), which takes {place.path!r} and every other layer of it first; need the narrower "
-                    "rule first (the first match wins)"
+                    f"({taker.label}), which takes {place.path or '.'!r} and every other layer of it first; need the "
+                    "narrower rule first (the first match wins)"
                 )
 
     def _unmatched(self, rule: Rule, places: list[Place]) -> str:
         kinds = {True: "attentions", False: "layers"}[rule.attention is not None and rule.weights is None]
         paths = [p.path for p in places if p.covered and p.attention == (kinds == "attentions")]
-        near = difflib.get_close_matches(rule.where, paths, 3, 0.0) if isinstance(rule.where, str) else paths[:3]
+        near = nearest(rule.where, paths) if isinstance(rule.where, str) else paths[:3]
         there = f"nearest {kinds}: {', '.join(map(repr, near))}" if near else f"the model has no {kinds} to quantize"
         return f"Recipe: rule {rule.label} matches nothing, need the path of a layer ({there})"
 

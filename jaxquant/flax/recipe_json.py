@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, get_args
 
+from jaxquant.flax.names import nearest
 from jaxquant.flax.rule import Rule, function_name
 from refquant import estimators, formats, granularity
 from refquant.conventions import Affine
@@ -121,18 +122,24 @@ def _read(name: str, value: Any) -> Any:
 
 def _spec(name: str, body: dict[str, Any]) -> QuantSpec:
     _known(name, body, {"fmt", "granularity", "scale", "convention"})
-    grain = {k: {n: _tuples(v) for n, v in fields.items()} for k, fields in body["granularity"].items()}
-    scale, convention = ScaleRule(**body.get("scale", {})), Affine(**body.get("convention", {}))
-    return QuantSpec(formats.get(body["fmt"]), _one("granularity", grain, GRAINS), scale, convention)
+    missing = [part for part in ("fmt", "granularity") if part not in body]
+    if missing:
+        raise ValueError(f"Recipe.from_json: {name} has no {missing[0]}, need fmt and granularity (of a QuantSpec)")
+    grain = _one("granularity", body["granularity"], GRAINS)
+    parts = {part: body.get(part, {}) for part in ("scale", "convention")}
+    for part, cls in (("scale", ScaleRule), ("convention", Affine)):
+        _known(f"the {part} of {name}", parts[part], {f.name for f in dataclasses.fields(cls)})
+    return QuantSpec(formats.get(body["fmt"]), grain, ScaleRule(**parts["scale"]), Affine(**parts["convention"]))
 
 
-def _one(name: str, body: dict[str, Any], classes: dict[str, type]) -> Any:
+def _one(name: str, body: Any, classes: dict[str, type]) -> Any:
     """The object of {"Class": {fields}}."""
-    if len(body) != 1 or next(iter(body)) not in classes:
-        raise ValueError(f"Recipe.from_json: {name} is {body!r}, need one of {', '.join(classes)} with its fields")
-    ((cls, fields),) = body.items()
-    _known(cls, fields, {f.name for f in dataclasses.fields(classes[cls])})
-    return classes[cls](**fields)
+    cls = next(iter(body), "") if isinstance(body, dict) else body
+    if not isinstance(body, dict) or len(body) != 1 or cls not in classes:
+        need = ", ".join(nearest(cls, classes, None))
+        raise ValueError(f"Recipe.from_json: {name} is {body!r}, need one of {need} with its fields")
+    _known(cls, body[cls], {f.name for f in dataclasses.fields(classes[cls])})
+    return classes[cls](**{field: _tuples(value) for field, value in body[cls].items()})
 
 
 def _tuples(value: Any) -> Any:
@@ -140,8 +147,8 @@ def _tuples(value: Any) -> Any:
 
 
 def _known(what: str, body: Any, names: set[str]) -> None:
+    """Refuse other fields; those that there are stand in the message, the nearest first."""
     unknown = sorted(set(body) - names) if isinstance(body, dict) else [body]
     if unknown:
-        raise ValueError(
-            f"Recipe.from_json: {what} has {', '.join(map(repr, unknown))}, need only {', '.join(sorted(names))}"
-        )
+        need = f"only {', '.join(nearest(unknown[0], names, None))}" if names else "no field"
+        raise ValueError(f"Recipe.from_json: {what} has {', '.join(map(repr, unknown))}, need {need}")

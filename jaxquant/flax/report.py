@@ -17,7 +17,7 @@ class Row:
       weights: what its kernel became; "" where it stayed in float.
       inputs: what its inputs become; "float" beside quantized weights, "ids" of a table that is only looked up, ""
         where the layer stayed in float.
-      why: the rule, or the reason why it stayed in float.
+      why: the rule, and the size of the last group where it is shorter; or the reason why it stayed in float.
     """
 
     path: str

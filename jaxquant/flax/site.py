@@ -120,6 +120,7 @@ def resolve(
     weights = _spec(name, rule.weights, _weight_grain(name, path, rule.weights, shape, axes))
     inputs = None if rule.inputs is None else _spec(name, rule.inputs, _input_grain(rule.inputs))
     _check(name, path, weights, inputs, shape, axes)
+    weights = replace(weights, granularity=_counted(weights.granularity, len(shape)))
     start, freeze = (schedule.start, schedule.freeze_scales) if schedule is not None else (None, None)
     static = rule.input_scale == "static"
     return LayerSpec(
@@ -157,6 +158,19 @@ def spec_text(spec: QuantSpec) -> str:
     return ":".join([spec.fmt.name, str(spec.granularity), *options])
 
 
+def ragged_text(spec: QuantSpec, shape: Shape) -> str:
+    """What a report adds where groups do not divide the axis that they run along; nothing where they do.
+
+    Args:
+      spec: of a kernel.
+      shape: of one layer's kernel.
+    """
+    if not isinstance(spec.granularity, PerGroup):
+        return ""
+    rest = shape[spec.granularity.axis] % spec.granularity.size
+    return f"; last group of {rest}" if rest else ""
+
+
 def estimator_text(estimator: Estimator) -> str:
     """An estimator in a report, with what differs from its defaults; nothing for the plain one."""
     if estimator == Ste():
@@ -184,6 +198,14 @@ def _weight_grain(name: str, path: str, quantizer: Quantizer, shape: Shape, summ
     if quantizer.grain[0] == "g":
         _check_groups(name, path, quantizer.fmt.name, shape, summed)
     return grain_granularity(quantizer.grain, 0, summed[0] if summed else 0)
+
+
+def _counted(grain: Granularity, rank: int) -> Granularity:
+    """The same with its axes counted from the first: specs that mean the same are equal, and have one mark."""
+    if isinstance(grain, PerAxis):
+        axes = tuple(axis % rank for axis in grain.axes)
+        return PerAxis(axes if isinstance(grain.axis, tuple) else axes[0])
+    return PerGroup(grain.axis % rank, grain.size) if isinstance(grain, PerGroup) else grain
 
 
 def _check_groups(name: str, path: str, fmt: str, shape: Shape, summed: tuple[int, ...]) -> None:

@@ -57,7 +57,7 @@ def test_parameters_of_another_model_property_are_refused_as_flax_does(name: str
         lambda: qmodel.apply({"params": params}, X),
         lambda: linen_api.convert(qmodel, params, X),
     ):
-        with pytest.raises(ValueError, match=re.escape(f"layer '': {'' if 'bias' in text else 'the kernel '}{text}")):
+        with pytest.raises(ValueError, match=re.escape(f"layer '.': {'' if 'bias' in text else 'the kernel '}{text}")):
             act()
 
 

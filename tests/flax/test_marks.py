@@ -16,6 +16,9 @@ from flax import nnx
 from jaxquant import store
 from jaxquant.flax import Lsq, Pact, Recipe, Rule, linen_api, nnx_api
 from jaxquant.flax.mark import is_mark
+from refquant.formats import ALL
+from refquant.granularity import PerAxis, PerGroup
+from refquant.spec import QuantSpec
 from tests.flax.api_support import LinenApi, NnxApi, api  # noqa: F401
 from tests.flax.linen_models import inputs
 
@@ -38,6 +41,8 @@ CONVERTED = [
     (LSQ, LSQ | {"inputs": "int4:token"}),
     (STATIC, STATIC | {"inputs": "uint4:tensor:asym"}),
 ]
+#: Marks of converted layers that files have.
+GOLDEN = {PerAxis(1): "recipe_7ce9d6cf", PerAxis((0, 1)): "recipe_79e841f7", PerGroup(0, 4): "recipe_aab2fc36"}
 REFUSED = r"layer '[\w/]+': there is 'recipe_\w{8}' beside the kernel, need 'recipe_\w{8}', the mark of int.*another"
 
 
@@ -232,3 +237,25 @@ def test_a_file_of_another_recipe_is_refused(tmp_path: Path) -> None:
     broken = {**tensors, "head/kernel": replace(tensors["head/kernel"], scale=0 * tensors["head/kernel"].scale)}
     with pytest.raises(ValueError, match="restore: layer 'head' has kernel's scale 0.0, need finite numbers"):
         nnx_api.restore(of, broken)
+
+
+@pytest.mark.parametrize(
+    ("counted", "grain"),
+    [
+        (PerAxis(1), PerAxis(-1)),
+        (PerAxis((0, 1)), PerAxis((-2, -1))),
+        (PerGroup(0, 4), PerGroup(-2, 4)),
+    ],
+)
+def test_axes_property_have_one_mark_from_either_end(api: Any, counted: Any, grain: Any) -> None:  # noqa: F811
+    """The mark is that of the axes counted from the first, and a state of one is a state of the other."""
+    options = {"weight_estimator": Lsq()} if grain.__class__ is PerAxis else {}
+    recipes = [Recipe(Rule("**", weights=QuantSpec(ALL["int4"], one), **options)) for one in (counted, grain)]
+    floats = api.float_model("Two", X)
+    first, last = (api.prepare(floats, recipe, X) for recipe in recipes)
+    assert first.leaves().keys() == last.leaves().keys()
+    assert str(first.report) == str(last.report)
+    assert_same(last.given(first).run(X), first.run(X))
+    assert_same(last.converted().given(first.converted()).run(X), first.converted().run(X))
+    marks = {path.partition("/")[2] for path in first.converted().leaves() if is_mark(path.rpartition("/")[2])}
+    assert marks == {GOLDEN[counted]}

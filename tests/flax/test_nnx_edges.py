@@ -120,7 +120,7 @@ def test_a_state_of_the_other_step_is_refused(of, into, text):
     if not nnx_api.layers_of(model)[0].converted:
         runs.append(lambda: nnx_api.convert(model))
     for run in runs:
-        with pytest.raises(ValueError, match=f"layer '': .*{text}"):
+        with pytest.raises(ValueError, match=rf"layer '\.': .*{text}"):
             run()
 
 
@@ -149,7 +149,7 @@ def test_codes_that_are_decided_elsewhere_are_taken_as_they_are():
     given = nnx_api.convert(qmodel, {"": QTensor(-q.codes, q.scale, None, q.spec)})
     assert_same(given(X), -own(X))
     wrong = nnx_api.convert(qmodel, {"": quantize_tensor(model.kernel[...], replace(q.spec, granularity=PerTensor()))})
-    with pytest.raises(ValueError, match="layer '': the kernel has codes of .* need codes of"):
+    with pytest.raises(ValueError, match=r"layer '\.': the kernel has codes of .* need codes of"):
         wrong(X)
 
 

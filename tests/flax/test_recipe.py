@@ -1,6 +1,7 @@
 """Recipes: matching, JSON, refusals, and the specs that rules resolve to."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -243,6 +244,46 @@ def test_json_refuses_what_it_cannot_name():
 def test_bad_json_is_refused(text, error):
     with pytest.raises(ValueError, match=error):
         Recipe.from_json(text)
+
+
+SPEC = '"weights": {"fmt": "int4", "granularity": {"PerAxis": {"axis": 1}}'
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ('"weight": "int8"', "a rule has 'weight', need only weights, weight_estimator, where, "),
+        ('"wieghts": "int8"', "a rule has 'wieghts', need only weights, "),
+        (SPEC + ', "scales": {}}', "weights has 'scales', need only scale, "),
+        (SPEC + ', "scale": {"storge": "float32"}}', "the scale of weights has 'storge', need only storage, "),
+        (SPEC + ', "scale": 3}', "the scale of weights has 3, need only "),
+        (SPEC + ', "convention": {"tie": "even"}}', "the convention of weights has 'tie', need only ties, "),
+        (SPEC.replace('"axis"', '"axes"') + "}", "PerAxis has 'axes', need only axis"),
+        (
+            '"weights": {"fmt": "int4", "granularity": {"PerTensor": {"axis": 1}}}',
+            "PerTensor has 'axis', need no field",
+        ),
+        (SPEC.replace("PerAxis", "PerAxes") + "}", "granularity is {'PerAxes': {'axis': 1}}, need one of PerAxis, "),
+        ('"weights": {"granularity": {"PerTensor": {}}}', "weights has no fmt, need fmt and granularity"),
+        ('"weights": {"fmt": "int4"}', "weights has no granularity, need fmt and granularity"),
+        ('"weights": {"fmt": "int4", "granularity": "tensor"}', "granularity is 'tensor', need one of "),
+        ('"weights": "int8", "weight_estimator": {"Lqs": {}}', "weight_estimator is {'Lqs': {}}, need one of Lsq, "),
+        ('"weights": "int8", "weight_estimator": {"Lsq": {"gradient": 1}}', "Lsq has 'gradient', need only gradient_"),
+    ],
+)
+def test_misspelt_json_property_is_told_with_the_nearest_first(rule, text):
+    with pytest.raises(ValueError, match=f"^Recipe.from_json: {re.escape(text)}"):
+        Recipe.from_json(f'{{"recipe": 1, "rules": [{{"where": "**", {rule}}}]}}')
+
+
+def test_misspelt_json_property_has_the_fields_of_the_recipe_and_the_schedule_too():
+    rules = '"rules": [{"where": "**", "weights": "int8"}]'
+    for body, text in (
+        ('"shedule": {"start": 1}', "the recipe has 'shedule', need only schedule, "),
+        ('"schedule": {"freeze_norm": 1}', "the schedule has 'freeze_norm', need only freeze_batch_norm, "),
+    ):
+        with pytest.raises(ValueError, match=f"^Recipe.from_json: {text}"):
+            Recipe.from_json(f'{{"recipe": 1, {rules}, {body}}}')
 
 
 @pytest.mark.parametrize(
