@@ -99,15 +99,6 @@ def div(x: jax.Array, divisor: jax.Array) -> jax.Array:
     return from_bits(lax.min(_made(quotient), NAN))  # as in `rounded`
 
 
-def div_size(x: jax.Array, divisor: np.floating) -> jax.Array:
-    """`div` of a number that is not negative, and no quotient, by a constant: hidden behind a sign that is not there.
-
-    Witness: test_div_size_differential.
-    """
-    below = lax.bitwise_or(shift_right(bits(x), np.int32(31)), np.float32(divisor).view(np.int32))
-    return from_bits(lax.min(_made(lax.div(x, from_bits(below))), NAN))
-
-
 @jax.custom_batching.custom_vmap
 def _zero(pattern: jax.Array) -> jax.Array:
     """A count of at most 32 leading zeros, shifted right by 6, which no simplifier folds: it depends on the pattern, or

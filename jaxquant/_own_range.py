@@ -42,7 +42,7 @@ def told_by_codes(rule: ScaleRule, fmt: Format, convention: Affine, mask: str) -
 
 
 def judge(codes: jax.Array, scale: jax.Array, *, fmt: IntFormat, granularity: Granularity) -> jax.Array:
-    """`affine.judge` where `told_by_codes` (LAY-13); of a limited scale, a code at either end is outside.
+    """`affine.judge` where `told_by_codes` (LAY-13); of the largest scale (SCL-5), a code at either end is outside.
 
     Args:
       codes: of dtype `fmt.storage`, any shape.
@@ -52,7 +52,7 @@ def judge(codes: jax.Array, scale: jax.Array, *, fmt: IntFormat, granularity: Gr
     Returns:
       int8, shape of codes: -1 inside, 0 outside.
     """
-    limited = scale >= np.float32(scale_limits(fmt)[1])
-    last = jnp.where(limited, codes.dtype.type(fmt.qmax - 1), codes.dtype.type(fmt.qmax))
+    largest = scale >= np.float32(scale_limits(fmt)[1])
+    last = jnp.where(largest, codes.dtype.type(fmt.qmax - 1), codes.dtype.type(fmt.qmax))
     last = blocks.spread(last, codes.shape, granularity.tile(codes.shape))
     return -((codes > fmt.qmin) & (codes <= last)).astype(jnp.int8)

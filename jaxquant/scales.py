@@ -131,7 +131,7 @@ def _own_quotient(x: jax.Array, tile: Shape, shape: Shape, fmt: Format, rule: Sc
     tiles, axes = _tiles(x, tile)
     low, high = _extremes(tiles, axes, ends, smallest)
     amax = jnp.maximum(-low, high) if _in_one_pass(tiles, axes) else high
-    return _exact.div_size(amax.reshape(shape), by)
+    return _exact.div(amax.reshape(shape), np.float32(by))
 
 
 @partial(_sharding.jit, static_argnames=("fmt", "rule"))
@@ -147,7 +147,7 @@ def _chosen(low: jax.Array, high: jax.Array, fmt: Format, rule: ScaleRule) -> tu
         return _stored(_symmetric(low, high, fmt, rule), fmt, rule), None
     low, high = bits.value_of(low), bits.value_of(high)
     width = jnp.minimum(high - low, np.float32(FLT_MAX))
-    scale = _stored(_exact.div_size(width, fmt.qmax - fmt.qmin), fmt, rule)
+    scale = _stored(_exact.div(width, np.float32(fmt.qmax - fmt.qmin)), fmt, rule)
     return scale, _exact.flush(low) if rule.zero == "float" else _zero_point(low, scale, fmt)
 
 

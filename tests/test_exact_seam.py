@@ -154,39 +154,6 @@ SPLATS = {
 }
 
 
-SIZES = np.abs(HALVES)
-DIV_SIZE = {
-    "of numbers": (lambda x: _exact.div_size(x, 127), (SIZES,), SIZES / np.float32(127)),
-    "of a largest": (
-        lambda x: _exact.div_size(jnp.abs(x).max(-1, keepdims=True), 7),
-        (ROWS,),
-        np.abs(ROWS).max(-1, keepdims=True) / np.float32(7),
-    ),
-    "then by it": (
-        lambda x, s: _exact.div(s, _exact.div_size(x, 127)),
-        (SIZES + 1, HALVES),
-        HALVES / f32((SIZES + 1) / np.float32(127)),
-    ),
-    "of one number": (
-        lambda x, v: _exact.div_size(jnp.full(x.shape, jnp.abs(v)), 15),
-        (SIZES, SCALE),
-        np.full(N, SCALE / np.float32(15)),
-    ),
-}
-
-
-@pytest.mark.parametrize("case", DIV_SIZE)
-def test_div_size_differential(case: str) -> None:
-    check(*DIV_SIZE[case])
-
-
-def test_div_size_property_stays_a_quotient_for_others() -> None:
-    """s / (x / 127) of a caller is not (s * 127) / x."""
-    size = SIZES + 1
-    done = jax.jit(lambda x, s: s / _exact.div_size(x, 127))(size, HALVES)
-    assert wrong(done, HALVES / f32(size / np.float32(127))) == 0
-
-
 @pytest.mark.parametrize("name", SPLATS)
 def test_div_of_broadcasts_differential(name: str) -> None:
     """A dividend that is a broadcast leaves a divisor that depends on it one too."""
@@ -432,7 +399,6 @@ def sharded() -> None:
     mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
     over, everywhere = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*p)) for p in (("rows",), ()))
     cases = {**{f"div {k}": v for k, v in DIV.items()}, **{f"rounded {k}": v for k, v in PRODUCT.items()}}
-    cases |= {f"div_size {k}": v for k, v in DIV_SIZE.items()}
     cases["tree_sum of rows"] = (lambda x: _exact.tree_sum(x, -1), (ROWS,), _tree(ROWS))
     cases["tree_sum of columns"] = (lambda x: _exact.tree_sum(x, 0), (ROWS,), _tree(np.ascontiguousarray(ROWS.T)))
     cases["widen"] = (lambda a, b: _exact.widen(a + b), (HALF, OTHER), f32(BF16_SUM))

@@ -189,15 +189,15 @@ def test_embed_differential_trained_rows_and_their_gradients() -> None:
 
 @pytest.mark.parametrize("grain", [PerToken(), PerTensor()], ids=str)
 def test_gradients_property_pass_a_range_of_its_own(grain: object) -> None:
-    """LAY-13: all but NaN; where infinities or 2^127 limited the scale (SCL-5), nothing that has a code at an end."""
+    """LAY-13: all but NaN; where infinities or 2^127 make the scale the largest, nothing that has a code at an end."""
     inputs = QuantSpec(ALL["int8"], grain)
     weight = jax_qat.Trained(jnp.ones((4, 3)), spec=QuantSpec(ALL["int4"])).quantized()
     rows = np.float32([[1, -1, np.nan, 0], [2.0**127, -(2.0**127), 1e30, 0], [np.inf, 8e37, -np.inf, np.nan]])
     for row in rows[:, None]:
         layer = jax.jit(lambda x: jax_qat.dense(x, weight, inputs=inputs))
         to_x = jax.vjp(layer, row)[1](jnp.ones((1, 3)))[0]
-        codes, limited = qtensor.quantize_tensor(row, inputs).codes, not (np.abs(row) < 2.0**126)[~np.isnan(row)].all()
-        outside = (codes == -128) | (limited & (codes == 127))
+        codes, largest = qtensor.quantize_tensor(row, inputs).codes, not (np.abs(row) < 2.0**126)[~np.isnan(row)].all()
+        outside = (codes == -128) | (largest & (codes == 127))
         assert_same(np.asarray(to_x) == 0, outside, inputs={"x": row})
         assert outside.any() and not outside.all()
 

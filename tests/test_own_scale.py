@@ -13,7 +13,7 @@ from bits import assert_same
 from refquant import affine, scales
 from refquant.conventions import DEFAULT
 from refquant.formats import ALL, IntFormat
-from refquant.granularity import PerAxis, PerGroup, PerTensor
+from refquant.granularity import PerAxis, PerGroup, PerTensor, PerToken
 from refquant.spec import ScaleRule, scale_limits
 
 jax = pytest.importorskip("jax", reason="the shortcuts are jaxquant's")
@@ -55,6 +55,24 @@ def test_scale_and_mask_differential(fmt: IntFormat, storage: str) -> None:
         assert_same(np.asarray(jax_affine.masked(np.full_like(values, one), inside)), want, inputs={"x": values})
 
 
+def test_scale_of_one_number_everywhere_differential() -> None:
+    """Tiles of one element, all the same number: a divisor behind them must be no broadcast to XLA (JAX 0.12)."""
+    from jaxquant import scales as jax_scales
+
+    for name in ("int4", "int5", "int8"):
+        for rule in (ScaleRule(), ScaleRule(zero="int")):
+            options = {"fmt": ALL[name], "rule": rule}
+            program = jax.jit(
+                lambda v, options=options: jax_scales.scale_of(
+                    jax.numpy.full((5, 4, 1), v), granularity=PerToken(), **options
+                )[0]
+            )
+            for v in np.linspace(1, 2, 40, dtype=np.float32):
+                x = np.full((5, 4, 1), v)
+                want, _ = scales.choose_scale(*scales.range_of(x, granularity=PerToken()), **options)
+                assert_same(np.asarray(program(v)), want, inputs={"v": v})
+
+
 #: What else may be true of a scale or a convention, so that codes do not tell: the byte mask stays.
 NOT_TOLD = {
     "two ends": (ALL["int8_narrow"], ScaleRule(), DEFAULT, "rounded"),
@@ -71,7 +89,7 @@ NOT_TOLD = {
 @pytest.mark.parametrize("storage", ["float32", "pow2"])
 @pytest.mark.parametrize("name", ["int2", "int4", "int8", "int16"])
 def test_codes_tell_the_mask_differential(name: str, storage: str) -> None:
-    """LAY-13: STE-2's mask, but where the scale was limited: nothing at an end is inside there."""
+    """LAY-13: STE-2's mask, but where the scale is the largest that there is: nothing at an end is inside there."""
     from jaxquant import _own_range
 
     fmt, rule = ALL[name], ScaleRule(storage=storage)
@@ -82,10 +100,10 @@ def test_codes_tell_the_mask_differential(name: str, storage: str) -> None:
         scale, _ = scales.choose_scale(*scales.range_of(values, granularity=grain), fmt=fmt, rule=rule)
         codes = affine.quantize(values, scale, **options)
         inside = affine.fake_quantize_vjp(values, scale, None, np.ones_like(values), **options) != 0
-        limited = affine.dequantize(np.ones_like(codes), scale, **options) >= np.float32(scale_limits(fmt)[1])
-        assert limited.any() == (grain != PerTensor()), "rows() has limited scales"
-        assert not (inside & (codes == fmt.qmin) & ~limited).any()
-        want = inside & ~(limited & ((codes == fmt.qmin) | (codes == fmt.qmax)))
+        largest = affine.dequantize(np.ones_like(codes), scale, **options) >= np.float32(scale_limits(fmt)[1])
+        assert largest.any() == (grain != PerTensor()), "rows() has largest scales"
+        assert not (inside & (codes == fmt.qmin) & ~largest).any()
+        want = inside & ~(largest & ((codes == fmt.qmin) | (codes == fmt.qmax)))
         assert_same(np.asarray(_own_range.judge(codes, scale, **options)) == -1, want, inputs={"x": values})
 
 
