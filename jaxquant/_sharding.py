@@ -5,7 +5,8 @@ it, so a call as a whole is a step: what is in one is left to the compiler, as w
 shard_map): JAX checks what varies over the devices, so the operands of a call vary alike.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -16,6 +17,10 @@ from jax import lax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 Spec = tuple[Any, ...]
+FORWARD = (
+    "forward-mode autodiff (jvp, jacfwd, linearize) of a straight-through gradient, need reverse mode (grad, vjp, "
+    "jacrev): its rule is one for cotangents, and rounding has no tangent"
+)
 
 
 def jit(function: Callable, *, result: Callable[..., Spec] | None = None, **options: Any) -> Callable:
@@ -42,7 +47,7 @@ def jit(function: Callable, *, result: Callable[..., Spec] | None = None, **opti
         mesh = next(filter(None, map(_explicit_mesh, leaves)), None)
         if mesh is None:
             # no mesh and an empty one are two keys of JAX's cache: inside gradients all would be traced a second time
-            with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
+            with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()), _told():
                 return compiled(*args, **kwargs)
         at = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
 
@@ -55,6 +60,17 @@ def jit(function: Callable, *, result: Callable[..., Spec] | None = None, **opti
 
     called.lower = compiled.lower
     return called
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A gradient forward through a rule for cotangents, refused by JAX, in words that say what to take instead."""
+    try:
+        yield
+    except TypeError as error:
+        if "forward-mode" not in str(error) or str(error).startswith(FORWARD):
+            raise
+        raise TypeError(FORWARD) from error
 
 
 def _automatic(function: Callable, operands: list[Any], mesh: AbstractMesh, rule: Callable[[Any], Spec]) -> Any:

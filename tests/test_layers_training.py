@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from refquant.spec import QuantSpec
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
 
+from jaxquant import fake_quantize  # noqa: E402
 from jaxquant import qat as jax_qat  # noqa: E402
 
 FIELDS = {
@@ -230,9 +232,15 @@ def test_residuals_property_no_more_than_the_float_layer_keeps() -> None:
 
 
 def test_forward_mode_property_is_refused_by_name() -> None:
-    w = jax_qat.Trained(jnp.ones((4, 3)), spec=QuantSpec(ALL["int4"]))
-    with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(lambda x: jax_qat.dense(x, w, inputs=QuantSpec(ALL["int8"])), (jnp.ones((2, 4)),), (jnp.ones((2, 4)),))
+    w, x = jax_qat.Trained(jnp.ones((4, 3)), spec=QuantSpec(ALL["int4"])), jnp.ones((2, 4))
+    fake = partial(fake_quantize, scale=0.1, fmt=ALL["int8"])
+    text = "^forward-mode autodiff .* of a straight-through gradient, need reverse mode"
+    for f in (lambda x: jax_qat.dense(x, w, inputs=QuantSpec(ALL["int8"])), lambda x: jax_qat.dense(x, w), fake):
+        for forward in (jax.jacfwd(f), lambda x, f=f: jax.jvp(f, (x,), (x,))):
+            with pytest.raises(TypeError, match=text):
+                forward(x)
+        with pytest.raises(TypeError, match="forward-mode"):  # compiled as a whole, JAX says it itself
+            jax.jvp(jax.jit(f), (x,), (x,))
 
 
 def test_second_derivatives_property_are_refused_by_name() -> None:

@@ -77,7 +77,7 @@ def prepare(
     """
     linen_checks.need_quantized("prepare", qmodel)
     variables = {**(collections or {}), "params": params}
-    linen_checks.check_methods("prepare", "methods", qmodel.model, variables, methods or ())
+    linen_checks.check_methods("prepare", "methods", qmodel.model, variables, methods)
     calls = [Call(None, inputs, options, rngs), *calls_of(methods, rngs)]
     with qmodel.remembering():
         qmodel.seen.clear()
@@ -149,7 +149,7 @@ def calibrate(
       ValueError: a layer saw no data, or data that is not finite, the parameters are converted, or no such method.
     """
     linen_checks.need_quantized("calibrate", qmodel)
-    linen_checks.check_methods("calibrate", "methods", qmodel.model, {"params": params}, methods or ())
+    linen_checks.check_methods("calibrate", "methods", qmodel.model, {"params": params}, methods)
     seen = flat(stats or {})
     for path, found in seen.items():
         observers.check(found, "/".join(path[:-1]))
@@ -182,7 +182,7 @@ def convert(
     """
     linen_checks.need_quantized("convert", qmodel)
     variables = {**(collections or {}), "params": params}
-    linen_checks.check_methods("convert", "methods", qmodel.model, variables, methods or ())
+    linen_checks.check_methods("convert", "methods", qmodel.model, variables, methods)
     linen_checks.check_started("convert", qmodel.recipe, params)
     with qmodel.remembering():
         _remember(qmodel, "convert", inputs, options, methods)

@@ -12,7 +12,7 @@ from jaxquant.flax.linen_calls import UNSEEN_RNGS
 from jaxquant.flax.linen_quantized import Quantized
 from jaxquant.flax.linen_sites import KINDS, Path, is_leaf
 from jaxquant.flax.linen_trees import flat, kernel_beside, steps_of
-from jaxquant.flax.names import named, no_method
+from jaxquant.flax.names import named, names_in, no_method
 from jaxquant.flax.recipe import Recipe
 from jaxquant.qtensor import QTensor
 
@@ -34,7 +34,7 @@ def need_quantized(function: str, qmodel: Any) -> None:
         )
 
 
-def check_methods(function: str, argument: str, model: nn.Module, variables: Any, methods: Iterable[Any]) -> None:
+def check_methods(function: str, argument: str, model: nn.Module, variables: Any, methods: Any) -> None:
     """Refuse the name of a method that the model has not; a layer that its setup makes counts as one.
 
     Args:
@@ -44,9 +44,11 @@ def check_methods(function: str, argument: str, model: nn.Module, variables: Any
       variables: what it is bound to, where its class alone does not tell.
       methods: names, functions, or None.
     Raises:
+      TypeError: several that are no dict of names.
       ValueError: there is none; the message has the nearest.
     """
-    for name in methods:
+    names = names_in(function, methods) if argument == "methods" else methods
+    for name in names:
         if not isinstance(name, str) or callable(getattr(type(model), name, None)):
             continue
         bound = model.bind(variables, rngs={own: jax.random.key(0) for own in UNSEEN_RNGS}, mutable=True)

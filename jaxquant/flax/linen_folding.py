@@ -56,9 +56,11 @@ class Handoffs:
         """Called for the layer with an output of its shape; the result shows every use but the norm's.
 
         Raises:
-          ValueError: an earlier output still waits for the norm.
+          ValueError: an earlier output still waits for the norm, this layer's or another's.
         """
         norm = norm_path(layer)
+        if norm in self.waiting and self.waiting[norm].layer.path != layer.path:
+            self.check()
         if norm in self.waiting:
             raise ValueError(
                 f"{named(layer.path)}: called again before the batch norm {norm!r} that is folded into it, need "

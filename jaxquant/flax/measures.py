@@ -219,6 +219,8 @@ def _why(sums: Measures) -> str:
 
 def _cells(row: Explanation) -> tuple[str, ...]:
     shares = ["-" if np.isnan(v) else f"{v:.2%}" for v in (row.error, row.inputs_clipped, row.weights_clipped)]
+    if row.why == IDLE:
+        return (row.path or ".", *["-"] * 3, *["-" if row.of else ""] * 2)
     if not row.of:
         return (row.path, *shares[:2], "", "", "")  # a product has no kernel
     return (row.path or ".", *shares, f"{row.codes} of {row.of}", f"{row.bits:.1f}")

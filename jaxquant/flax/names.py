@@ -1,8 +1,10 @@
 """How errors name things: a layer by its path, and what is not there beside the nearest that is."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from refquant.options import told
 
 
 def named(path: str) -> str:
@@ -20,6 +22,36 @@ def nearest(name: object, known: Iterable[str], count: int | None = 3) -> list[s
     """
     known = sorted(known)
     return difflib.get_close_matches(str(name), known, count or len(known) or 1, 0.0)
+
+
+def names_in(function: str, methods: Any) -> tuple[str, ...]:
+    """The names that `methods` has; None has none.
+
+    Args:
+      function: that was called.
+      methods: what it was given.
+    Raises:
+      TypeError: no dict, or a key that is no name.
+    """
+    if not isinstance(methods, Mapping | None):
+        need = 'a dict of names and what each is called with, such as {"decode": tokens}'
+        raise TypeError(f"{function}: methods is {told(methods)}, need {need}")
+    return tuple(check_name(function, "methods has", name) for name in methods or ())
+
+
+def check_name(function: str, what: str, name: Any) -> str:
+    """The name of a method.
+
+    Args:
+      function: that was called.
+      what: the argument as the message has it, "method is" or "methods has".
+      name: what was given.
+    Raises:
+      TypeError: it is no text.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{function}: {what} {told(name)}, need the name of a method")
+    return name
 
 
 def no_method(function: str, argument: str, name: str, model: Any) -> str:

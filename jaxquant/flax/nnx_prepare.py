@@ -48,7 +48,7 @@ def prepare(
         raise TypeError(f"prepare: recipe is a {type(recipe).__name__}, need a Recipe(Rule(...), ...)")
     if layers_of(model):
         raise ValueError("prepare: the model is prepared already, need the float model (a recipe is applied once)")
-    nnx_walk.check_methods("prepare", "methods", model, methods or ())
+    nnx_walk.check_methods("prepare", "methods", model, methods)
     clone = nnx.clone(model)
     found = nnx_walk.find(clone)
     recipe.check(place for one in found for place in one.places())

@@ -1,14 +1,14 @@
 """Every module of an NNX model with all of its paths, and what kind of layer it is."""
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from flax import nnx
 
-from jaxquant.flax.names import no_method
+from jaxquant.flax.names import check_name, names_in, no_method
 from jaxquant.flax.recipe import Place
 from jaxquant.flax.site import kernel_letters_summed, mirrored_axes
 
@@ -172,7 +172,7 @@ def _reason(module: nnx.Module, inside: str) -> str | None:
     return "parameters of a class that is not Flax's own layer"
 
 
-def check_methods(function: str, argument: str, model: nnx.Module, methods: Iterable[str]) -> None:
+def check_methods(function: str, argument: str, model: nnx.Module, methods: Any) -> None:
     """Refuse methods that the model has not.
 
     Args:
@@ -181,10 +181,12 @@ def check_methods(function: str, argument: str, model: nnx.Module, methods: Iter
       model: any module.
       methods: their names.
     Raises:
+      TypeError: one is no name.
       ValueError: there is none of that name; the message has the nearest.
     """
-    for name in methods:
-        if not callable(getattr(model, name, None)):
+    names = names_in(function, methods) if argument == "methods" else methods
+    for name in names:
+        if not callable(getattr(model, check_name(function, f"{argument} is", name), None)):
             raise ValueError(no_method(function, argument, name, model))
 
 

@@ -85,7 +85,7 @@ def _check_kind(stats: Stats | None, calibration: str, path: str) -> None:
 
 
 def check(stats: Stats | None, path: str) -> None:
-    """Refuse statistics without data or with values that are not finite; unknown ones (traced, abstract) pass.
+    """Refuse statistics without data, of zeros alone, or of what is not finite; unknown ones (traced, abstract) pass.
 
     Raises:
       ValueError: see above; None has no data.
@@ -103,6 +103,11 @@ def check(stats: Stats | None, path: str) -> None:
         raise ValueError(
             f"calibrate: {named(path)} saw {int(nan.sum())} NaN and {int(inf.sum())} infinite inputs, need finite "
             "data (a range cannot hold them)"
+        )
+    if not (np.asarray(seen.low).any() or np.asarray(seen.high).any()):
+        raise ValueError(
+            f"calibrate: {named(path)} saw zeros alone, need data with which it is at work, or a rule that keeps it in "
+            "float (the scale of zeros is 2**-100, and clips everything else)"
         )
 
 

@@ -20,7 +20,7 @@ class Schedule:
       freeze_batch_norm: the first step at which folded batch norms use their running statistics; None: never.
 
     Raises:
-      ValueError: a negative step, or no int.
+      ValueError: a negative step, or no int; scales frozen before they are used.
     """
 
     start: int = 0
@@ -34,6 +34,11 @@ class Schedule:
                 raise ValueError(
                     f"Schedule: {name} is {value!r}, need a step from 0 to 2**24 - 1 (a float32 counts them)"
                 )
+        if self.freeze_scales is not None and self.freeze_scales < self.start:
+            raise ValueError(
+                f"Schedule: freeze_scales is {self.freeze_scales} and start {self.start}, need start first (scales "
+                "that are frozen before they are used learn nothing)"
+            )
 
 
 class Place(NamedTuple):
@@ -140,7 +145,9 @@ class Recipe:
         paths = [p.path for p in places if p.covered and p.attention == (kinds == "attentions")]
         near = nearest(rule.where, paths) if isinstance(rule.where, str) else paths[:3]
         there = f"nearest {kinds}: {', '.join(map(repr, near))}" if near else f"the model has no {kinds} to quantize"
-        return f"Recipe: rule {rule.label} matches nothing, need the path of a layer ({there})"
+        found = [p.path for p in places if not p.covered and p.path and rule.matches(p.path, p.module)]
+        only = f"only {found[0]!r}, which has no integer form here" if found else "nothing"
+        return f"Recipe: rule {rule.label} matches {only}, need the path of a layer ({there})"
 
     def to_json(self) -> str:
         """The recipe as JSON; predicates by "module:function".

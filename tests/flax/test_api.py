@@ -125,6 +125,17 @@ def test_calibration_property_names_values_that_are_not_finite(api: Any, value: 
             trial.calibrated(x)
 
 
+@pytest.mark.parametrize("calibration", ["minmax", "ema:0.9", "percentile:999000", "mse", "entropy"])
+def test_calibration_property_on_zeros_alone_is_refused(api: Any, calibration: str) -> None:  # noqa: F811
+    rule = Rule("dense", weights="int8", inputs="int8:tensor", input_scale="static", calibration=calibration)
+    trial = api.prepare(api.float_model("Zoo", X), Recipe(rule), X)
+    with pytest.raises(
+        ValueError, match="^calibrate: layer 'dense' saw zeros alone, need data with which it is at work"
+    ):
+        trial.calibrated(np.zeros_like(X))
+    trial.calibrated(np.zeros_like(X), X)
+
+
 SCHEMES = {
     "lsq": {"weights": "int4", "inputs": "int8:tensor", "weight_estimator": Lsq(), "input_estimator": Lsq()},
     "int8 token": {"weights": "int8", "inputs": "int8:token"},

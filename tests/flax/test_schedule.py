@@ -22,6 +22,12 @@ def scales(leaves: dict[str, Any]) -> list[np.ndarray]:
     return [np.asarray(leaf) for path, leaf in leaves.items() if path.endswith("_scale")]
 
 
+def test_schedule_property_freezes_nothing_before_it_starts() -> None:
+    with pytest.raises(ValueError, match=r"^Schedule: freeze_scales is 5 and start 10, need start first"):
+        Schedule(start=10, freeze_scales=5)
+    assert Schedule(start=5, freeze_scales=5).freeze_scales == 5
+
+
 @pytest.mark.parametrize("model", [("Two",), ("Stack", "scan of remat")], ids=" ".join)
 def test_schedule_property_starts_and_freezes_at_its_steps(api: Any, model: tuple[str, ...]) -> None:  # noqa: F811
     """Neither compiles anew, nor does another batch; before the start the bits are the float model's."""

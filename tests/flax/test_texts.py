@@ -30,6 +30,53 @@ def refused(text: str) -> Any:
     return pytest.raises(ValueError, match="^" + re.escape(text))
 
 
+@pytest.mark.parametrize(
+    ("methods", "text"),
+    [
+        (["half"], "methods is ['half'], need a dict of names and what each is called with"),
+        ("half", "methods is 'half', need a dict of names"),
+        ({3: X}, "methods has 3, need the name of a method"),
+    ],
+    ids=str,
+)
+def test_methods_property_are_a_dict_of_names(api: Any, methods: Any, text: str) -> None:  # noqa: F811
+    with pytest.raises(TypeError, match="^" + re.escape(f"prepare: {text}")):
+        api.prepare(api.float_model("Two", X), Recipe(Rule("**", **INT8)), X, methods=methods)
+
+
+def test_method_property_of_nnx_is_a_name() -> None:
+    model, _ = nnx_api.prepare(nnx.Linear(8, 2, rngs=nnx.Rngs(0)), Recipe(Rule("**", **STATIC)))
+    for function in (nnx_api.observe, nnx_api.explain):
+        with pytest.raises(TypeError, match="method is .*, need the name of a method$"):
+            function(model, X, method=nnx.Linear.__call__)
+
+
+def test_explain_property_tells_nothing_of_a_layer_that_was_not_called(api: Any) -> None:  # noqa: F811
+    trial = api.prepare(api.float_model("Two", X), Recipe(Rule("**", **INT8)), X)
+    if api.name == "linen":
+        found = linen_api.explain(trial.qmodel, trial.params, X, method="half")
+        assert [row.path for row in found] == ["first"]
+    else:
+        rows = str(nnx_api.explain(trial.model, X, method="half")).splitlines()
+        (idle,) = [row for row in rows if row.startswith("second")]
+        assert idle.split() == ["second", *["-"] * 5]
+
+
+def test_fold_property_of_no_norm_is_told_of_the_layer_before(api: Any) -> None:  # noqa: F811
+    rule = Rule("**", fold="norm", **INT8)
+    with pytest.raises(ValueError, match=r"^layer '\w+': fold") as refused_by:
+        api.prepare(api.float_model("Two", X), Recipe(rule), X)
+    assert "called again" not in str(refused_by.value)
+
+
+def test_rule_property_of_a_layer_without_an_integer_form_is_told_so(api: Any) -> None:  # noqa: F811
+    for where in ("odd", "norm"):
+        with refused(
+            f"Recipe: rule {where!r} matches only {where!r}, which has no integer form here, need the path of"
+        ):
+            api.prepare(api.own_model("Mixed", X), Recipe(Rule(where, weights="int8")), X)
+
+
 def one_layer(api: Any, features: int = 8) -> Any:  # noqa: F811
     """A model that is one layer alone, in float."""
     if api.name == "linen":
