@@ -72,6 +72,7 @@ def prepare(
     Returns:
       (params with the same float leaves and new ones, the report of what each layer does).
     Raises:
+      TypeError: methods is no dict of names.
       ValueError: a rule matches nothing or contradicts another, a layer's hook is set, a spec does not fit a layer, a
         weight of one that is quantized is not finite, parameters that are converted already, or no such method.
     """
@@ -146,7 +147,7 @@ def calibrate(
       methods: as in prepare, likewise.
       **options: likewise.
     Raises:
-      ValueError: a layer saw no data, or data that is not finite, the parameters are converted, or no such method.
+      ValueError: a layer saw no data, zeros alone or what is not finite, the parameters are converted, or no such method.
     """
     linen_checks.need_quantized("calibrate", qmodel)
     linen_checks.check_methods("calibrate", "methods", qmodel.model, {"params": params}, methods)

@@ -73,7 +73,7 @@ def calibrate(model: nnx.Module) -> None:
       model: after `observe`; changed in place.  A table that was seen to attend has input leaves from here on, where
         `prepare` was not shown it.
     Raises:
-      ValueError: a layer saw no data, or NaN or infinities.
+      ValueError: a layer saw no data, zeros alone, NaN or infinities.
     """
     static = [layer for layer in _masters("calibrate", model) if layer.site.static]
     found = [(layer, _leaves_seen(layer)) for layer in static]

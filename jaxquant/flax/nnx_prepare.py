@@ -38,6 +38,7 @@ def prepare(
     Returns:
       (the clone, a report with a row for every module that has parameters).  Its float parameters have the same bits.
     Raises:
+      TypeError: the model is no nnx.Module, the recipe no Recipe, or methods no dict of names.
       ValueError: a rule matches nothing or contradicts another, a layer's hook is set, specs do not fit a layer, a
         shared parameter is treated in two ways, a layer and a batch norm to fold are not one and one, a kernel to
         quantize is not finite, the model has no method of a name.
