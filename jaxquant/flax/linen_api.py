@@ -147,7 +147,7 @@ def calibrate(
       methods: as in prepare, likewise.
       **options: likewise.
     Raises:
-      ValueError: a layer saw no data, zeros alone or what is not finite, the parameters are converted, or no such method.
+      ValueError: a layer saw no data, zeros alone or what is not finite, converted parameters, or no such method.
     """
     linen_checks.need_quantized("calibrate", qmodel)
     linen_checks.check_methods("calibrate", "methods", qmodel.model, {"params": params}, methods)
